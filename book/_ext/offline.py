@@ -1,0 +1,49 @@
+"""Make the book complete on disk: mathematics from a local script, and nothing that asks the network.
+
+Jupyter Book loads MathJax from a content network and adds Thebe, which starts remote kernels, to
+every page. Opened from disk without a network such a page shows raw formulas and script errors.
+"""
+
+from __future__ import annotations
+
+import shutil
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any
+
+MATHJAX = "tex-svg.js"  # one file with its glyphs inside: no web fonts
+
+
+def _point_to_local_mathjax(app: Any, config: Any) -> None:
+    config.mathjax_path = f"local/{MATHJAX}"
+
+
+def _copy_mathjax(app: Any) -> None:
+    """Copy the script beside the pages.
+
+    It must not lie in an ``html_static_path`` folder: Jupyter Book links every script found there into every page.
+    """
+    if app.builder.format != "html":
+        return
+    folder = Path(app.outdir, "_static", "local")
+    folder.mkdir(parents=True, exist_ok=True)
+    files = distribution("sphinx-mathjax-offline").files or []
+    script = next(file for file in files if file.name == MATHJAX)
+    shutil.copy(str(script.locate()), folder / MATHJAX)
+
+
+def _is_thebe(item: Any) -> bool:
+    return "thebe" in f"{getattr(item, 'filename', item)} {getattr(item, 'attributes', '')}".lower()
+
+
+def _drop_thebe(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    for key in ("script_files", "css_files"):
+        context[key][:] = [item for item in context[key] if not _is_thebe(item)]
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Connect the steps; the last one runs late, when every other extension has added its scripts."""
+    app.connect("config-inited", _point_to_local_mathjax)
+    app.connect("builder-inited", _copy_mathjax)
+    app.connect("html-page-context", _drop_thebe, priority=900)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,149 @@
+"""Commands: each does one step of the study; `make` and Snakemake call them.
+
+A fault in data or configuration is told in one line and ends with status 2.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hnlib import __version__
+from hnlib.errors import HnlibError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+StudyFile = Annotated[Path, typer.Argument(help="study.json, written by hnlib prepare")]
+Root = Annotated[str, typer.Option(help="folder of the data; the phantom needs none")]
+
+
+def say(line: str) -> None:
+    """Print a line at once, also where the output is a file."""
+    typer.echo(line)
+    sys.stdout.flush()
+
+
+def _progress(what: str, done: int, total: int) -> None:
+    if done == total or done % max(1, total // 5) == 0:
+        say(f"{what}: {done} of {total} cases")
+
+
+@app.command()
+def prepare(
+    dataset: Annotated[str, typer.Argument(help="phantom or openkbp")],
+    profile: Annotated[str, typer.Argument(help="name of a file in experiments/profiles")],
+    out: Annotated[Path, typer.Option(help="where study.json goes")],
+    data_root: Root = "",
+) -> None:
+    """Preprocess every case once into the cache and write study.json."""
+    from hnlib.experiments import prepare_study
+
+    study = prepare_study(dataset, profile, data_root, progress=_progress)
+    study.save(out)
+    cases = ", ".join(f"{len(names)} {split}" for split, names in study.split.items())
+    sizes = ", ".join(f"{name} {' x '.join(map(str, size))}" for name, size in study.patches.items())
+    say(f"{dataset}/{profile}: {cases}; patches {sizes} voxels; cache {study.cache}")
+
+
+@app.command()
+def estimate(study_file: StudyFile) -> None:
+    """Print time, memory and disk that the study's unfinished runs will take, from a few timed steps."""
+    from hnlib.experiments import load_study
+    from hnlib.experiments.estimate import estimate_study
+
+    say(estimate_study(load_study(study_file)))
+
+
+@app.command()
+def describe(study_file: StudyFile, out: Annotated[Path, typer.Option(help="folder of the tables")]) -> None:
+    """Write the tables and pictures that need no training: volumes, in-patch class ratios, a case."""
+    from hnlib.experiments import describe_study, load_study
+    from hnlib.experiments.pictures import draw_case
+
+    study = load_study(study_file)
+    describe_study(study, out, report=say)
+    say(f"picture {draw_case(study, out / 'pictures')}")
+
+
+@app.command()
+def train(study_file: StudyFile, experiment: str, seed: int) -> None:
+    """Train one run, or continue it; the notebook 03_training does the same with curves."""
+    from hnlib.experiments import load_study, train_run
+
+    say(f"run folder {train_run(load_study(study_file), experiment, seed, report=say).folder}")
+
+
+@app.command()
+def measure(
+    study_file: StudyFile,
+    experiment: str,
+    seed: int,
+    out: Annotated[Path | None, typer.Option(help="copy of the run's small record")] = None,
+) -> None:
+    """Predict and measure the cases of one trained run."""
+    from hnlib.experiments import load_study, measure_run
+    from hnlib.preprocess import write_atomically
+
+    folder = measure_run(load_study(study_file), experiment, seed, report=say)
+    if out is not None:
+        record = (folder / "run.json").read_text()
+        write_atomically(out, lambda part: part.write_text(record) and None)
+
+
+@app.command()
+def tables(study_file: StudyFile, out: Annotated[Path, typer.Option(help="folder of the tables")]) -> None:
+    """Gather the finished runs of a study into tidy tables, and draw the predictions of a test case."""
+    from hnlib.experiments import load_study, write_tables
+    from hnlib.experiments.pictures import draw_predictions
+
+    study = load_study(study_file)
+    say(f"{study.dataset}: tables of {write_tables(study, out)} runs in {out}")
+    say(f"picture {draw_predictions(study, out, out / 'pictures')}")
+
+
+@app.command()
+def publish(
+    study_file: StudyFile,
+    results: Annotated[Path, typer.Option(help="folder of the study's results")] = Path("results"),
+    published: Annotated[Path, typer.Option(help="folder of the committed results")] = Path("results/published"),
+) -> None:
+    """Copy the finished runs and data tables of a study into the committed results, run by run."""
+    from hnlib.experiments import load_study
+    from hnlib.experiments import publish as publish_study
+
+    study = load_study(study_file)
+    say(f"{study.dataset}: {publish_study(study, results, published)} runs published in {published / study.dataset}")
+
+
+@app.command()
+def notebook(
+    source: Annotated[Path, typer.Argument(help="notebook without outputs")],
+    target: Annotated[Path, typer.Argument(help="where the executed copy goes")],
+    parameter: Annotated[list[str] | None, typer.Option("-p", help="name=value; may be repeated")] = None,
+) -> None:
+    """Execute a notebook with parameters; an unknown one is refused."""
+    from hnlib.experiments.notebooks import parse_parameters, run_notebook
+
+    run_notebook(source, target, parse_parameters(parameter or []))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    say(__version__)
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command line; a user's fault is one line on the error stream and status 2."""
+    try:
+        return app(args=arguments, standalone_mode=True)
+    except HnlibError as fault:
+        typer.echo(f"hnlib: {fault}", err=True)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

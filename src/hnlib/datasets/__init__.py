@@ -1,0 +1,43 @@
+"""Where cases come from. Each data set has its own module; all offer `hnlib.cases.Dataset`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from hnlib.cases import Dataset
+from hnlib.datasets.openkbp import OpenKBP
+from hnlib.datasets.phantom import PhantomDataset
+from hnlib.errors import ConfigError, unknown
+
+DATASETS = ("phantom", "openkbp")
+
+__all__ = ["DATASETS", "OpenKBP", "PhantomDataset", "open_dataset"]
+
+
+def open_dataset(name: str, root: Path | str | None = None, num_cases: Mapping[str, int] | None = None) -> Dataset:
+    """Return the data set of that name.
+
+    Parameters
+    ----------
+    name
+        One of ``DATASETS``.
+    root
+        Folder of the data; the phantom needs none.
+    num_cases
+        At most so many cases of each split (phantom: exactly so many). None takes the data set's own.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown name, or real data without a root.
+    DataError
+        When the folder or its layout is missing.
+    """
+    if name not in DATASETS:
+        raise unknown("dataset", name, DATASETS)
+    if name == "phantom":
+        return PhantomDataset(num_cases=num_cases) if num_cases else PhantomDataset()
+    if root is None or not str(root):
+        raise ConfigError(f"dataset {name} needs the folder of its data: give DATA_ROOT=... (make) or --data-root")
+    return OpenKBP(Path(root), num_cases)

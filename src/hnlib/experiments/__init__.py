@@ -1,0 +1,24 @@
+"""Configuration, run folders and tables: what ties the library's parts into a study."""
+
+from hnlib.experiments.config import FOUR_CONFIGURATIONS, Experiment, Profile, load_experiment, load_profile
+from hnlib.experiments.run import Run, measure_run, train_run
+from hnlib.experiments.study import Study, load_study, prepare_study
+from hnlib.experiments.tables import describe_study, publish, read_tables, write_tables
+
+__all__ = [
+    "FOUR_CONFIGURATIONS",
+    "Experiment",
+    "Profile",
+    "Run",
+    "Study",
+    "describe_study",
+    "load_experiment",
+    "load_profile",
+    "load_study",
+    "measure_run",
+    "prepare_study",
+    "publish",
+    "read_tables",
+    "train_run",
+    "write_tables",
+]

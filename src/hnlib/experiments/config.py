@@ -1,0 +1,187 @@
+"""What is compared (experiments) and what it costs (profiles): YAML files, checked when read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hnlib.errors import ConfigError, unknown
+from hnlib.losses import build_loss
+from hnlib.networks import NETWORKS
+from hnlib.sampling import centre_rule
+from hnlib.training import Settings
+
+Triple = tuple[int, int, int]
+Model = TypeVar("Model", bound=BaseModel)
+#: The 2 x 2 of Tappeiner et al. 2022, in the order of their Table 1.
+FOUR_CONFIGURATIONS = ("large_nnu_dice_ce", "large_ca_dice_ce", "small_nnu_dice_ce", "small_ca_dice_ce")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Experiment(_Strict):
+    """What is compared: patch, loss, sampling, network.
+
+    Attributes
+    ----------
+    title
+        Name in figures.
+    patch
+        ``large`` (nnU-Net's rule for the data and the profile's budget) or ``small`` (half of it in plane).
+    loss
+        As `hnlib.losses.build_loss` reads it.
+    centres
+        Name of the rule for patch centres, as in `hnlib.sampling.RULES`.
+    network
+        Name in `hnlib.networks.NETWORKS`.
+    """
+
+    title: str
+    patch: Literal["large", "small"]
+    loss: str
+    centres: str
+    network: str
+
+
+class PlanOverride(_Strict):
+    """Numbers that replace those derived from the training cases."""
+
+    spacing_mm: tuple[float, float, float]
+    clip_hu: tuple[float, float]
+    mean_hu: float
+    sd_hu: float = Field(gt=0)
+
+
+class Profile(_Strict):
+    """What a study costs and which runs it has.
+
+    Attributes
+    ----------
+    study
+        Experiments of the study, in the order of its tables.
+    seeds
+        Seeds of each experiment.
+    training
+        Steps, batch, optimiser; see `hnlib.training.Settings`.
+    patch_voxels
+        Budget of voxels of the large patch; None where ``patches`` names both sizes.
+    patches
+        Fixed patch sizes.
+    centres
+        Rule that replaces the experiments' own; None leaves theirs.
+    width, cap
+        Channels of the finest level, and the most channels of any.
+    prior_bias
+        Start the output at the class frequencies; see `hnlib.networks.set_output_prior`.
+    deep_supervision
+        ``labels``: labels are made coarser (nnU-Net); ``heads``: heads are enlarged (paper's code).
+    precision
+        ``auto`` (bfloat16 where the hardware has it), ``float32`` or ``bf16``.
+    num_cases
+        Cases of each split; None takes all.
+    validation_cases
+        Validation cases scored during training.
+    drift_cases
+        Training cases that are predicted for the confidence drift.
+    plan
+        Fixed spacing and intensity scale; None derives them from the training cases.
+    """
+
+    study: tuple[str, ...]
+    seeds: tuple[int, ...]
+    training: Settings
+    patch_voxels: int | None = None
+    patches: dict[Literal["large", "small"], Triple] | None = None
+    centres: str | None = None
+    width: int = 16
+    cap: int = 128
+    prior_bias: bool = True
+    deep_supervision: Literal["labels", "heads"] = "labels"
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    num_cases: dict[str, int] | None = None
+    validation_cases: int = 4
+    drift_cases: int = 16
+    plan: PlanOverride | None = None
+
+
+def config_folder() -> Path:
+    """Return the folder of the YAML files: HNLIB_EXPERIMENTS, the checkout's, or the installed copy."""
+    here = Path(__file__).resolve().parents[1]
+    places = [Path(p) for p in (os.environ.get("HNLIB_EXPERIMENTS"),) if p]
+    places += [here.parents[1] / "experiments", here / "_experiments"]
+    for place in places:
+        if (place / "profiles").is_dir():
+            return place
+    raise ConfigError(f"no experiments folder found at {' or '.join(map(str, places))}; set HNLIB_EXPERIMENTS")
+
+
+def _read(kind: str, folder: Path, name: str, model: type[Model]) -> Model:
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        raise unknown(kind, name, (p.stem for p in folder.glob("*.yaml")))
+    try:
+        return model.model_validate(yaml.safe_load(path.read_text()) or {})
+    except yaml.YAMLError as fault:
+        raise ConfigError(f"{kind} '{name}', file {path}: not valid YAML ({' '.join(str(fault).split())})") from None
+    except ValidationError as fault:
+        first = fault.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{kind} '{name}', file {path}: {where}: {first['msg']}") from None
+
+
+@cache
+def load_experiment(name: str) -> Experiment:
+    """Read ``experiments/<name>.yaml``.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown name, a wrong key or value, or an unknown loss, rule or network.
+    """
+    found = _read("experiment", config_folder(), name, Experiment)
+    build_loss(found.loss)
+    centre_rule(found.centres)
+    if found.network not in NETWORKS:
+        raise unknown("network", found.network, NETWORKS)
+    return found
+
+
+@cache
+def load_profile(name: str) -> Profile:
+    """Read ``experiments/profiles/<name>.yaml``.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown name, a wrong key or value, or a study with an unknown experiment.
+    """
+    found = _read("profile", config_folder() / "profiles", name, Profile)
+    for experiment in found.study:
+        load_experiment(experiment)
+    if (found.patches is None) == (found.patch_voxels is None):
+        raise ConfigError(f"profile '{name}': give either patch_voxels or patches")
+    return found
+
+
+def run_digest(experiment: Experiment, profile: Profile, patch: Triple, cache_name: str) -> str:
+    """Return a digest of all that moves the result of a run, apart from its seed.
+
+    Titles, the list of experiments and seeds, and how much is evaluated are left out: to change
+    them retrains nothing.
+    """
+    compared = experiment.model_dump(exclude={"title"})
+    compared["centres"] = profile.centres or experiment.centres
+    kept = {"width", "cap", "prior_bias", "deep_supervision", "precision"}
+    settings = {k: v for k, v in asdict(profile.training).items() if not k.endswith("_every")}
+    text = json.dumps([compared, profile.model_dump(include=kept), settings, patch, cache_name], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()

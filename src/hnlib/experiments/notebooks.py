@@ -1,0 +1,87 @@
+"""Execute parameterised notebooks; needs papermill, which is an optional dependency (extra ``book``)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hnlib.errors import ConfigError, unknown
+
+
+def parse_parameters(pairs: Sequence[str]) -> dict[str, Any]:
+    """Read ``name=value`` pairs; values as YAML reads them.
+
+    Examples
+    --------
+    >>> parse_parameters(["seed=3", "profile=tiny"])
+    {'seed': 3, 'profile': 'tiny'}
+    """
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise ConfigError(f"notebook parameter '{pair}': write it as name=value")
+        found[name] = yaml.safe_load(value) if value else ""
+    return found
+
+
+def run_notebook(source: Path, target: Path, parameters: Mapping[str, Any]) -> None:
+    """Execute a notebook into ``target``; its printed lines go to the terminal as they come.
+
+    Papermill only warns about a parameter that the notebook does not declare; here it is refused.
+
+    Raises
+    ------
+    ConfigError
+        When the notebook is missing, declares no such parameter, or fails; the last line of its
+        error is told and the copy with the full traceback named.
+    """
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    if not source.is_file():
+        raise ConfigError(f"notebook {source}: no such file")
+    declared = papermill.inspect_notebook(str(source))
+    for name in parameters:
+        if name not in declared:
+            raise unknown(f"parameter of {source.name}", name, declared)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            str(source),
+            str(target),
+            parameters=dict(parameters),
+            progress_bar=False,
+            stdout_file=sys.stdout,
+            kernel_name="python3",
+            cwd=str(source.parent),
+        )
+    except PapermillExecutionError as fault:
+        raise ConfigError(f"notebook {source.name}: {fault.ename}: {fault.evalue}; see {target}") from None
+    _tidy(target, _attribution(parameters.get("tables", "")))
+
+
+def _attribution(tables: str) -> str:
+    """Return where the data of the tables come from, for captions."""
+    path = Path(tables) / "study.json"
+    return str(json.loads(path.read_text())["attribution"]) if tables and path.exists() else "this run"
+
+
+def _tidy(path: Path, attribution: str) -> None:
+    """Hide the injected parameters from the book, name the data in captions, drop what differs each time."""
+    content = json.loads(path.read_text())
+    content["metadata"].pop("papermill", None)
+    for cell in content["cells"]:
+        cell["metadata"].pop("papermill", None)
+        figure = cell["metadata"].get("mystnb", {}).get("figure")
+        if figure:
+            figure["caption"] = figure["caption"].replace("{data}", attribution)
+        tags = cell["metadata"].get("tags", [])
+        if "injected-parameters" in tags:
+            cell["metadata"]["tags"] = [*tags, "remove-cell"]
+    path.write_text(json.dumps(content, indent=1) + "\n")

@@ -1,0 +1,60 @@
+"""Still pictures of scans for the chapters: drawn once, beside the tables; the scans stay where they are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import nibabel
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot
+
+from hnlib.cases import Case
+from hnlib.datasets import open_dataset
+from hnlib.experiments.study import Study
+from hnlib.experiments.tables import finished_runs
+from hnlib.plotting import contour_panel, use_style
+from hnlib.preprocess import write_atomically
+from hnlib.stats import choose_by_validation
+
+
+def draw_case(study: Study, folder: Path) -> Path:
+    """Draw the training case whose labelled volume is the median one, with its organs; write ``case.png``."""
+    data = open_dataset(study.dataset, study.data_root or None, study.settings.num_cases)
+    sizes = {name: int((study.case(name).labels > 0).sum()) for name in study.split["train"]}
+    name = sorted(sizes, key=lambda n: (sizes[n], n))[len(sizes) // 2]
+    case = data.load(name)
+    return _draw(study, case, None, folder / "case.png", {"case": name, "experiment": "", "rule": "median labelled volume"})
+
+
+def draw_predictions(study: Study, tables: Path, folder: Path) -> Path:
+    """Draw reference and prediction of the median test case of the configuration that validation chooses."""
+    metrics = pd.read_csv(tables / "metrics.csv")
+    metrics = metrics[metrics["profile"] == study.profile]
+    experiment = choose_by_validation(metrics)
+    seed, runs = next((s, path) for e, s, path in finished_runs(study, [experiment]) if e == experiment)
+    chosen = metrics.query("experiment == @experiment and seed == @seed and split == 'test' and metric == 'dsc'")
+    scores = chosen.groupby("case")["value"].mean().sort_values(kind="stable")
+    name = str(scores.index[len(scores) // 2])
+    data = open_dataset(study.dataset, study.data_root or None, study.settings.num_cases)
+    prediction = np.asarray(nibabel.load(runs / "predictions" / f"{name}.nii.gz").dataobj).astype(np.uint8)
+    facts = {"case": name, "experiment": experiment, "seed": int(seed), "rule": "median mean DSC of the test cases"}
+    return _draw(study, data.load(name), prediction, folder / "prediction.png", facts)
+
+
+def _draw(study: Study, case: Case, prediction: Any, path: Path, facts: dict[str, Any]) -> Path:
+    matplotlib.use("agg")
+    use_style()
+    figure = contour_panel(
+        case.image_hu, case.labels, prediction, spacing_mm=case.spacing_mm, organs=case.organs
+    )
+    facts = {**facts, "attribution": study.attribution, "organs": list(case.organs)}
+    write_atomically(path, lambda part: figure.savefig(part, dpi=160, bbox_inches="tight"))
+    write_atomically(path.with_suffix(".json"), lambda part: part.write_text(json.dumps(facts, indent=1) + "\n") and None)
+    pyplot.close(figure)
+    return path
+
+

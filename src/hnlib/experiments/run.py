@@ -1,0 +1,268 @@
+"""One run: train a network, then predict and measure; every step continues where it was stopped.
+
+A run is a pure function of (data set, profile, experiment, seed). Its folder holds ``run.json``,
+``history.csv``, ``checkpoint.pt``, ``predictions/``, ``metrics.csv``, ``confidence.csv``,
+``confidence_quantiles.csv`` and ``confidence.parquet`` (every organ voxel's probability of its class).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pandas as pd
+import torch
+from lightning.fabric import Fabric
+from torch import nn
+
+from hnlib.confidence import quantile_table, summarise, true_class_probabilities
+from hnlib.datasets import open_dataset
+from hnlib.experiments.config import Experiment, load_experiment
+from hnlib.experiments.study import Study, check_run
+from hnlib.inference import keep_largest_components, predict_probabilities
+from hnlib.losses import DeepSupervision, build_loss
+from hnlib.metrics import evaluate_case
+from hnlib.networks import build_network, plan_topology, set_output_prior
+from hnlib.organs import ORGANS
+from hnlib.preprocess import Prepared, restore_probabilities, write_atomically
+from hnlib.training import PatchStream, choose_precision, load_weights, train
+
+Report = Callable[[str], None]
+PACKAGES = ("torch", "monai", "lightning", "numpy", "scipy")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training: its folder, its record (``run.json``) and its history."""
+
+    folder: Path
+    record: Mapping[str, Any]
+    history: pd.DataFrame
+
+
+def train_run(study: Study, experiment: str, seed: int, *, report: Report = print) -> Run:
+    """Train one run, or return it where it is finished already.
+
+    Progress goes to ``report``, one line a twentieth of the run, with the time left.
+    """
+    found = check_run(study, experiment, seed)
+    folder = study.run_folder(experiment, seed)
+    if not (folder / "run.json").exists():
+        _train(study, found, experiment, seed, folder, report)
+    record = json.loads((folder / "run.json").read_text())
+    return Run(folder, record, pd.read_csv(folder / "history.csv", keep_default_na=False, na_values=["nan", "NaN"]))
+
+
+def untrained_network(study: Study, experiment: Experiment) -> nn.Module:
+    """Return the network of an experiment with fresh weights."""
+    settings = study.settings
+    topology = plan_topology(study.patches[experiment.patch], study.plan.spacing_mm)
+    return build_network(
+        experiment.network, topology, study.num_classes, width=settings.width, cap=settings.cap
+    )
+
+
+def _train(study: Study, found: Experiment, experiment: str, seed: int, folder: Path, report: Report) -> None:
+    settings, patch = study.settings, study.patches[found.patch]
+    folder.mkdir(parents=True, exist_ok=True)
+    fabric = Fabric(accelerator="auto", devices=1, precision=choose_precision(settings.precision))
+    torch.manual_seed(seed)
+    network = untrained_network(study, found)
+    training = [study.case(name) for name in study.split["train"]]
+    if settings.prior_bias:
+        set_output_prior(network, class_fractions(training, study.num_classes))
+    stream = PatchStream(training, study.plan, study.centres(found), patch, settings.training, seed)
+    watched = [study.case(name) for name in study.split["validation"][: settings.validation_cases]]
+    loss = DeepSupervision(build_loss(found.loss), resample=settings.deep_supervision)
+    name = f"{study.dataset}/{study.profile}/{experiment}/seed{seed}"
+    report(f"{name}: {settings.training.steps} steps of {settings.training.batch_size} patches of {patch} voxels")
+    trained, history = train(
+        network,
+        loss,
+        stream,
+        settings.training,
+        fabric=fabric,
+        checkpoint=folder / "checkpoint.pt",
+        identity={"run": study.run_digest(experiment), "seed": seed},
+        validate=lambda net: validation_dsc(net, watched, patch, study.plan.organs, fabric.device) if watched else {},
+        report=_progress(name, settings.training.steps, report),
+    )
+    table = pd.DataFrame(history)
+    write_atomically(folder / "history.csv", lambda part: table.to_csv(part, index=False))
+    record = {
+        **_run_key(study, experiment, seed),
+        "steps": settings.training.steps,
+        "seconds": round(float(table["seconds"].max()), 1),
+        "parameters": sum(p.numel() for p in trained.parameters()),
+        "voxels_per_step": int(np.prod(patch)) * settings.training.batch_size,
+        "patch": list(patch),
+        "precision": choose_precision(settings.precision),
+        "hardware": hardware(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "digests": {"run": study.run_digest(experiment), "data": study.data_digest, "cache": Path(study.cache).name},
+    }
+    write_json(folder / "run.json", record)
+
+
+def _run_key(study: Study, experiment: str, seed: int) -> dict[str, Any]:
+    return {"dataset": study.dataset, "profile": study.profile, "experiment": experiment, "seed": seed}
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file whole or not at all."""
+    text = json.dumps(content, indent=1) + "\n"
+    write_atomically(path, lambda part: part.write_text(text) and None)
+
+
+def class_fractions(cases: Sequence[Prepared], num_classes: int) -> list[float]:
+    """Return the mean share of each class over whole training scans; an absent class counts as one voxel."""
+    counts = [np.maximum(np.bincount(case.labels.ravel(), minlength=num_classes), 1) for case in cases]
+    return [float(v) for v in np.mean([c / c.sum() for c in counts], axis=0)]
+
+
+def hardware() -> str:
+    """Return processor or GPU, in words."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name(0)
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return f"{model}, {torch.get_num_threads()} of {os.cpu_count()} cores"
+
+
+def _progress(name: str, steps: int, report: Report) -> Callable[[int, float, float], None]:
+    every, first = max(1, steps // 20), [0, 0.0]
+
+    def tell(done: int, loss: float, seconds: float) -> None:
+        if first[0] == 0:
+            first[:] = [done, seconds]
+        elif done % every == 0 or done == steps:
+            left = (seconds - first[1]) / (done - first[0]) * (steps - done)
+            report(f"{name}: step {done} of {steps}, loss {loss:.3f}, {left / 60:.1f} min left")
+
+    return tell
+
+
+def validation_dsc(
+    network: nn.Module, cases: Sequence[Prepared], patch: Sequence[int], organs: Sequence[str], device: torch.device
+) -> dict[str, float]:
+    """Return the mean DSC of each organ over cases on the plan's grid; an organ that no case has is NaN."""
+    scores: dict[str, list[float]] = {organ: [] for organ in organs}
+    for case in cases:
+        prediction = predict_probabilities(network, case.image, patch, device=device).argmax(axis=0)
+        for value, organ in enumerate(organs, start=1):
+            truth, found = case.labels == value, prediction == value
+            if organ in case.labelled:
+                scores[organ].append(2 * float((truth & found).sum()) / max(1, int(truth.sum() + found.sum())))
+    return {organ: float(np.mean(values)) if values else float("nan") for organ, values in scores.items()}
+
+
+# Prediction and measurement.
+
+
+def measure_run(study: Study, experiment: str, seed: int, *, report: Report = print) -> Path:
+    """Predict and measure validation, test and some training cases of a finished run; return its folder.
+
+    Metrics are taken on the case's own grid after the largest component of each organ was kept;
+    confidence is taken on the plan's grid. Each case is written when it is done.
+    """
+    found, folder = load_experiment(experiment), study.run_folder(experiment, seed)
+    if (folder / "measured.json").exists():
+        return folder
+    patch = study.patches[found.patch]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = load_weights(folder / "checkpoint.pt", untrained_network(study, found)).to(device).eval()
+    data = open_dataset(study.dataset, study.data_root or None, study.settings.num_cases)
+    parts = {**study.split, "train": study.split["train"][: study.settings.drift_cases]}
+    todo = [(split, name) for split, names in parts.items() for name in names]
+    began = time.perf_counter()
+    for done, (split, name) in enumerate(todo, start=1):
+        target = folder / "measured" / f"{name}.parquet"
+        if not target.exists():
+            prepared = study.case(name)
+            probabilities = predict_probabilities(network, prepared.image, patch, device=device)
+            _measure_case(study, data.load(name).labels, prepared, probabilities, split, folder, target)
+        if done % max(1, len(todo) // 10) == 0:
+            left = (time.perf_counter() - began) / done * (len(todo) - done)
+            report(f"{experiment}/seed{seed}: measured {done} of {len(todo)} cases, {left / 60:.1f} min left")
+    _gather(study, experiment, seed, folder, todo)
+    return folder
+
+
+def _measure_case(
+    study: Study,
+    reference: np.ndarray,
+    prepared: Prepared,
+    probabilities: np.ndarray,
+    split: str,
+    folder: Path,
+    target: Path,
+) -> None:
+    organs = study.plan.organs
+    prediction = keep_largest_components(restore_probabilities(probabilities, prepared))
+    affine = np.diag([*prepared.native_spacing_mm, 1.0])
+    image = nibabel.Nifti1Image(prediction, affine)
+    write_atomically(folder / "predictions" / f"{prepared.name}.nii.gz", lambda part: nibabel.save(image, part))
+    metrics = evaluate_case(
+        reference,
+        prediction,
+        spacing_mm=prepared.native_spacing_mm,
+        organs=organs,
+        labelled=prepared.labelled,
+        tolerances_mm={organ: ORGANS[organ].tolerance_mm for organ in organs},
+    )
+    summary = summarise(probabilities, prepared.labels, organs, prepared.labelled)
+    voxels = true_class_probabilities(probabilities, prepared.labels, organs, prepared.labelled)
+    tables = [
+        metrics.assign(table="metrics"),
+        summary.assign(table="confidence"),
+        *(pd.DataFrame({"organ": o, "value": p, "table": "voxels"}) for o, p in voxels.items()),
+    ]
+    whole = pd.concat(tables, ignore_index=True).assign(split=split, case=prepared.name)
+    write_atomically(target, lambda part: whole.to_parquet(part, index=False))
+
+
+def _gather(study: Study, experiment: str, seed: int, folder: Path, todo: Sequence[tuple[str, str]]) -> None:
+    key = {k: v for k, v in _run_key(study, experiment, seed).items() if k != "dataset"}
+    whole = pd.concat([pd.read_parquet(folder / "measured" / f"{name}.parquet") for _, name in todo])
+    part = {name: rows for name, rows in whole.groupby("table", sort=False)}
+    metrics = part["metrics"][["split", "case", "organ", "metric", "value"]]
+    numbers = ["voxels", "soft_recall", "soft_precision", "q05", "q25", "q50", "q75", "q95"]
+    confidence = part["confidence"][["split", "case", "organ", *numbers]].astype({"voxels": int})
+    voxels = part["voxels"][["split", "case", "organ", "value"]].reset_index(drop=True)
+    quantiles = [
+        quantile_table([{o: p["value"].to_numpy() for o, p in rows.groupby("organ", sort=False)}]).assign(split=split)
+        for split, rows in voxels.groupby("split", sort=False)
+    ]
+    write_atomically(folder / "confidence.parquet", lambda out: voxels.to_parquet(out, index=False))
+    tables = {
+        "metrics": metrics,
+        "confidence": confidence,
+        "confidence_quantiles": pd.concat(quantiles)[["split", "organ", "quantile", "value"]],
+    }
+    for name, table in tables.items():
+        keyed = _keyed(table, key)
+        write_atomically(folder / f"{name}.csv", lambda out, t=keyed: t.to_csv(out, index=False, float_format="%.5g"))
+    write_json(folder / "measured.json", {**key, "cases": len(todo)})
+
+
+def _keyed(table: pd.DataFrame, key: Mapping[str, Any]) -> pd.DataFrame:
+    keyed = table.reset_index(drop=True)
+    for position, (name, value) in enumerate(key.items()):
+        keyed.insert(position, name, value)
+    return keyed
+
+

@@ -1,0 +1,158 @@
+"""A study: one data set prepared under one profile, and where its runs lie."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hnlib.cases import SPLITS
+from hnlib.datasets import open_dataset
+from hnlib.errors import ConfigError, DataError
+from hnlib.experiments.config import Experiment, Profile, Triple, load_experiment, load_profile, run_digest
+from hnlib.networks import halve_in_plane, plan_patch
+from hnlib.preprocess import Plan, Prepared, load_plan, load_prepared, prepare, write_atomically
+from hnlib.sampling import CentreDistribution, centre_rule
+
+Progress = Callable[[str, int, int], None]
+
+
+def home(kind: str) -> Path:
+    """Return the folder outside the checkout for ``runs`` or ``cache``: HNLIB_RUNS, HNLIB_CACHE or ~/.cache/hnlib."""
+    given = os.environ.get(f"HNLIB_{kind.upper()}")
+    return Path(given).expanduser() if given else Path.home() / ".cache" / "hnlib" / kind
+
+
+@dataclass(frozen=True)
+class Study:
+    """A prepared data set under a profile; written to ``study.json``, from which every later step starts.
+
+    Attributes
+    ----------
+    dataset, profile
+        Names.
+    data_root
+        Folder of the data; empty for the phantom.
+    attribution
+        Where the scans come from, for captions.
+    data_digest
+        Digest of the data set's content.
+    cache
+        Folder of the preprocessed cases.
+    split
+        Case names by split.
+    patches
+        Patch size by name.
+    plan
+        Grid and intensity scale.
+    """
+
+    dataset: str
+    profile: str
+    data_root: str
+    attribution: str
+    data_digest: str
+    cache: str
+    split: Mapping[str, tuple[str, ...]]
+    patches: Mapping[str, Triple]
+    plan: Plan
+
+    @property
+    def settings(self) -> Profile:
+        """The profile's settings."""
+        return load_profile(self.profile)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, background counted."""
+        return len(self.plan.organs) + 1
+
+    def case(self, name: str) -> Prepared:
+        """Read one preprocessed case."""
+        return load_prepared(Path(self.cache) / f"{name}.npz")
+
+    def centres(self, experiment: Experiment) -> CentreDistribution:
+        """Return the rule for patch centres of an experiment under this profile."""
+        return centre_rule(self.settings.centres or experiment.centres)
+
+    def run_digest(self, experiment: str) -> str:
+        """Return the digest of all that moves the result of a run, apart from its seed."""
+        found = load_experiment(experiment)
+        return run_digest(found, self.settings, self.patches[found.patch], Path(self.cache).name)
+
+    def run_folder(self, experiment: str, seed: int) -> Path:
+        """Return the folder of a run; another configuration or other data give another folder."""
+        name = f"seed{seed}-{self.run_digest(experiment)}"
+        return home("runs") / self.dataset / self.profile / experiment / name
+
+    def save(self, path: Path) -> None:
+        """Write the study as JSON."""
+        text = json.dumps(asdict(self), indent=1) + "\n"
+        write_atomically(path, lambda part: part.write_text(text) and None)
+
+
+def prepare_study(dataset: str, profile: str, data_root: str = "", *, progress: Progress | None = None) -> Study:
+    """Preprocess a data set under a profile, or find it in the cache.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown data set or profile.
+    DataError
+        For missing or broken data.
+    """
+    settings = load_profile(profile)
+    data = open_dataset(dataset, data_root or None, settings.num_cases)
+    workers = max(1, min(2, os.cpu_count() or 1))
+    plan, cache = prepare(data, home("cache"), workers=workers, progress=progress, change=_override(settings))
+    patches = settings.patches or {}
+    if settings.patch_voxels is not None:
+        large = plan_patch(plan.median_shape, plan.spacing_mm, settings.patch_voxels)
+        patches = {"large": large, "small": halve_in_plane(large, plan.spacing_mm)}
+    return Study(
+        dataset=dataset,
+        profile=profile,
+        data_root=str(data_root),
+        attribution=data.attribution,
+        data_digest=data.digest(),
+        cache=str(cache),
+        split=data.split(),
+        patches=dict(patches),
+        plan=plan,
+    )
+
+
+def _override(settings: Profile) -> Callable[[Plan], Plan]:
+    fixed: dict[str, Any] = settings.plan.model_dump() if settings.plan else {}
+    return lambda plan: replace(plan, **fixed)
+
+
+def load_study(path: Path) -> Study:
+    """Read ``study.json``.
+
+    Raises
+    ------
+    DataError
+        When the file is missing or damaged, or its cache is gone.
+    """
+    try:
+        stored = json.loads(Path(path).read_text())
+        stored["split"] = {key: tuple(stored["split"][key]) for key in SPLITS}
+        stored["patches"] = {key: tuple(value) for key, value in stored["patches"].items()}
+        stored["plan"] = load_plan(Path(stored["cache"]))
+        return Study(**stored)
+    except FileNotFoundError:
+        raise DataError(f"study {path}: no such file; run hnlib prepare first") from None
+    except (OSError, ValueError, KeyError, TypeError) as fault:
+        raise DataError(f"study {path}: cannot be read ({fault}); delete it and run hnlib prepare again") from None
+
+
+def check_run(study: Study, experiment: str, seed: int) -> Experiment:
+    """Return the experiment of a run, after refusing what cannot be run."""
+    found = load_experiment(experiment)
+    if seed < 0:
+        raise ConfigError(f"seed {seed}: a whole number of at least 0 is needed")
+    return found

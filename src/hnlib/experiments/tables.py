@@ -1,0 +1,216 @@
+"""Tables are the interface: tidy files that chapters read, gathered from runs and published run by run.
+
+``results/<dataset>/`` is the reader's own study, ``results/published/<dataset>/`` the committed one;
+both hold the same files, so a chapter cannot tell them apart.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hnlib.cases import SPLITS
+from hnlib.datasets import open_dataset
+from hnlib.errors import DataError
+from hnlib.experiments.config import load_experiment
+from hnlib.experiments.study import Study
+from hnlib.imbalance import expected_ratios, presence
+from hnlib.preprocess import body_box, write_atomically
+from hnlib.sampling import centre_rule
+
+#: What a run leaves for the tables, and the columns that name a row there.
+RUN_KEY = ["profile", "experiment", "seed"]
+RUN_TABLES = ("metrics", "confidence", "confidence_quantiles", "history", "runs")
+DATA_TABLES = ("dataset", "imbalance")
+#: Rules for patch centres that the imbalance table compares; "nnunet" is the rule of the four configurations.
+CENTRES = ("uniform", "voxel_uniform", "class_uniform", "nnunet", "paper")
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Write a table whole or not at all, numbers to six digits."""
+    write_atomically(path, lambda part: table.to_csv(part, index=False, float_format="%.6g"))
+
+
+# What the data alone say.
+
+
+def describe_study(study: Study, folder: Path, *, report: Callable[[str], None] = print) -> None:
+    """Write ``dataset.csv`` and ``imbalance.csv`` of a study, and its ``study.json`` in short."""
+    data = open_dataset(study.dataset, study.data_root or None, study.settings.num_cases)
+    names = [(split, name) for split in SPLITS for name in study.split[split]]
+    with ProcessPoolExecutor(2) as pool:
+        described = list(pool.map(_describe_case, ((data, split, name) for split, name in names)))
+        report(f"{study.dataset}: described {len(names)} cases")
+        measured = list(pool.map(_measure_imbalance, ((study, name) for name in study.split["train"])))
+    report(f"{study.dataset}: in-patch class ratios of {len(measured)} training cases")
+    write_csv(folder / "dataset.csv", pd.DataFrame([row for rows in described for row in rows]))
+    write_csv(folder / "imbalance.csv", pd.DataFrame([row for rows in measured for row in rows]))
+    short = {
+        "dataset": study.dataset,
+        "profile": study.profile,
+        "attribution": study.attribution,
+        "data_digest": study.data_digest,
+        "cases": {split: len(names) for split, names in study.split.items()},
+        "patches": {name: list(size) for name, size in study.patches.items()},
+        "organs": list(study.plan.organs),
+        "spacing_mm": list(study.plan.spacing_mm),
+        "median_shape": list(study.plan.median_shape),
+        "clip_hu": list(study.plan.clip_hu),
+        "mean_hu": study.plan.mean_hu,
+        "sd_hu": study.plan.sd_hu,
+    }
+    text = json.dumps(short, indent=1) + "\n"
+    write_atomically(folder / "study.json", lambda part: part.write_text(text) and None)
+
+
+def _describe_case(task: tuple[Any, str, str]) -> list[dict[str, Any]]:
+    data, split, name = task
+    case = data.load(name)
+    x, y, z = (stop - start for start, stop in body_box(case.image_hu))
+    voxel_ml = float(np.prod(case.spacing_mm)) / 1000
+    rows = []
+    for organ in case.organs:
+        if organ not in case.labelled:
+            continue
+        inside = case.image_hu[case.mask(organ)]
+        rows.append(
+            {
+                "split": split,
+                "case": name,
+                "organ": organ,
+                "voxels": inside.size,
+                "volume_ml": inside.size * voxel_ml,
+                "mean_hu": float(inside.mean()) if inside.size else np.nan,
+                "sd_hu": float(inside.std()) if inside.size else np.nan,
+                **dict(zip(("spacing_x_mm", "spacing_y_mm", "spacing_z_mm"), case.spacing_mm, strict=True)),
+                **{"body_x": x, "body_y": y, "body_z": z},
+            }
+        )
+    return rows
+
+
+def _measure_imbalance(task: tuple[Study, str]) -> list[dict[str, Any]]:
+    study, name = task
+    case = study.case(name)
+    hu = case.image * study.plan.sd_hu + study.plan.mean_hu
+    sizes = {"whole scan": case.labels.shape, **study.patches}
+    rows = []
+    for patch, size in sizes.items():
+        for centres in CENTRES:
+            rule = centre_rule(centres)
+            ratios = expected_ratios(case.labels, study.num_classes, size, rule, hu)
+            present = presence(case.labels, study.num_classes, size, rule, hu)
+            for value, label in enumerate(("background", *study.plan.organs)):
+                rows.append(
+                    {
+                        "patch": patch,
+                        **dict(zip(("patch_x", "patch_y", "patch_z"), size, strict=True)),
+                        "centres": centres,
+                        "case": name,
+                        "class": label,
+                        "ratio": float(ratios[value]),
+                        "presence": float(present[value]),
+                    }
+                )
+    return rows
+
+
+# What the runs say.
+
+
+def finished_runs(study: Study, experiments: Sequence[str] | None = None) -> list[tuple[str, int, Path]]:
+    """Return (experiment, seed, folder) of the measured runs of a study, in the profile's order."""
+    found = []
+    for experiment in experiments or study.settings.study:
+        for seed in study.settings.seeds:
+            folder = study.run_folder(experiment, seed)
+            if (folder / "measured.json").exists():
+                found.append((experiment, seed, folder))
+    return found
+
+
+def _run_rows(folder: Path, experiment: str, seed: int, profile: str) -> dict[str, pd.DataFrame]:
+    record = json.loads((folder / "run.json").read_text())
+    key = {"profile": profile, "experiment": experiment, "seed": seed}
+    tables = {name: pd.read_csv(folder / f"{name}.csv") for name in ("metrics", "confidence", "confidence_quantiles")}
+    history = pd.read_csv(folder / "history.csv")
+    flat = {
+        **key,
+        "title": load_experiment(experiment).title,
+        **{k: record[k] for k in ("steps", "seconds", "parameters", "voxels_per_step", "precision", "hardware")},
+        "patch": " x ".join(map(str, record["patch"])),
+        "versions": " ".join(f"{k}={v}" for k, v in record["versions"].items()),
+        "digests": " ".join(f"{k}={v}" for k, v in record["digests"].items()),
+    }
+    return {**tables, "history": history.assign(**key)[[*key, *history.columns]], "runs": pd.DataFrame([flat])}
+
+
+def write_tables(study: Study, folder: Path, *, merge: bool = False) -> int:
+    """Gather the finished runs of a study into its tables; return how many runs they hold.
+
+    Parameters
+    ----------
+    merge
+        True: rows of other runs that the tables hold already stay (publishing run by run).
+
+    Raises
+    ------
+    DataError
+        When no run is finished.
+    """
+    runs = finished_runs(study)
+    if not runs:
+        raise DataError(f"{study.dataset}/{study.profile}: no finished run; train and measure one first")
+    gathered = [_run_rows(path, experiment, seed, study.profile) for experiment, seed, path in runs]
+    for name in RUN_TABLES:
+        table = pd.concat([tables[name] for tables in gathered], ignore_index=True)
+        path = folder / f"{name}.csv"
+        if merge and path.exists():
+            table = _replace_rows(pd.read_csv(path), table)
+        write_csv(path, table)
+    return len(runs)
+
+
+def _replace_rows(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+    again = old.merge(new[RUN_KEY].drop_duplicates(), on=RUN_KEY, how="left", indicator=True)["_merge"] == "both"
+    return pd.concat([old[~again.to_numpy()], new], ignore_index=True)
+
+
+def publish(study: Study, results: Path, published: Path) -> int:
+    """Copy the study's finished runs and its data tables to the published folder; return the number of runs.
+
+    Runs that are published already stay; a run with the same key is replaced.
+    """
+    target, source = published / study.dataset, results / study.dataset
+    for path in [*(source / f"{name}.csv" for name in DATA_TABLES), source / "study.json"]:
+        if not path.exists():
+            raise DataError(f"{path}: missing; run the study's describe step first")
+        content = path.read_bytes()
+        write_atomically(target / path.name, lambda part, c=content: part.write_bytes(c) and None)
+    for picture in sorted((source / "pictures").glob("*.png")):
+        content = picture.read_bytes()
+        write_atomically(target / "pictures" / picture.name, lambda part, c=content: part.write_bytes(c) and None)
+    return write_tables(study, target, merge=True)
+
+
+def read_tables(folder: Path | str) -> Mapping[str, Any]:
+    """Read the tables of a study: data frames by name, and ``study`` as a dictionary.
+
+    Raises
+    ------
+    DataError
+        When the folder lacks one of them.
+    """
+    place = Path(folder)
+    try:
+        tables: dict[str, Any] = {name: pd.read_csv(place / f"{name}.csv") for name in (*DATA_TABLES, *RUN_TABLES)}
+        tables["study"] = json.loads((place / "study.json").read_text())
+    except (OSError, ValueError) as fault:
+        raise DataError(f"tables in {place}: {fault}; run the study first, or name another folder") from None
+    return tables

@@ -1,0 +1,25 @@
+"""Class imbalance as a network sees it: exact in-patch class ratios and measures of them.
+
+`expected_ratios` and `presence` integrate over the very `hnlib.sampling.CentreDistribution` from
+which training draws; nothing is sampled. `sigma_of_mean` and `sigma_pooled` are the measure of
+Tappeiner et al. 2022 in its two readings.
+"""
+
+from hnlib.imbalance.expectation import expected_ratios, presence
+from hnlib.imbalance.measures import (
+    PAPER_CLASSES,
+    PAPER_RATIOS,
+    PAPER_SIGMA,
+    sigma_of_mean,
+    sigma_pooled,
+)
+
+__all__ = [
+    "PAPER_CLASSES",
+    "PAPER_RATIOS",
+    "PAPER_SIGMA",
+    "expected_ratios",
+    "presence",
+    "sigma_of_mean",
+    "sigma_pooled",
+]

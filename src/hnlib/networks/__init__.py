@@ -1,0 +1,14 @@
+"""Networks, built from a patch size and a spacing by nnU-Net's rule (Isensee et al. 2021)."""
+
+from hnlib.networks.build import NETWORKS, build_network, set_output_prior
+from hnlib.networks.plan import Topology, halve_in_plane, plan_patch, plan_topology
+
+__all__ = [
+    "NETWORKS",
+    "Topology",
+    "build_network",
+    "halve_in_plane",
+    "plan_patch",
+    "plan_topology",
+    "set_output_prior",
+]

@@ -1,0 +1,134 @@
+"""nnU-Net's rules: from patch size and spacing to the levels of a U-Net, and from a budget to a patch.
+
+All sizes and spacings are in (X, Y, Z) order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Index = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Kernel and stride of every level of a U-Net, the finest first (its stride is 1).
+
+    Examples
+    --------
+    >>> plan_topology((96, 80, 48), (0.98, 0.98, 2.5)).num_levels
+    5
+    """
+
+    kernels: tuple[Index, ...]
+    strides: tuple[Index, ...]
+
+    @property
+    def num_levels(self) -> int:
+        """Number of resolutions."""
+        return len(self.strides)
+
+    @property
+    def num_heads(self) -> int:
+        """Number of outputs under deep supervision: all decoder levels but the two coarsest, at least one."""
+        return max(1, self.num_levels - 2)
+
+    @property
+    def divisor(self) -> Index:
+        """The number by which a patch must divide along each axis."""
+        total = np.prod(np.asarray(self.strides), axis=0)
+        return int(total[0]), int(total[1]), int(total[2])
+
+    def filters(self, width: int, cap: int) -> tuple[int, ...]:
+        """Channels of each level: ``width`` doubled at every level, at most ``cap``."""
+        return tuple(min(width * 2**level, cap) for level in range(self.num_levels))
+
+
+def plan_topology(patch_size: Sequence[int], spacing_mm: Sequence[float]) -> Topology:
+    """Return the levels by the rule of nnU-Net as the paper's code applies it.
+
+    At each level an axis is halved when its spacing is at most twice the finest and at least 8
+    voxels are left; a kernel is 1 along an axis whose spacing is more than twice the finest.
+    Tappeiner et al. 2022 (code): 6 levels for 192 x 160 x 56, 5 for 96 x 80 x 48.
+
+    Raises
+    ------
+    ValueError
+        When the patch is too small for two levels, or does not divide by its own strides.
+    """
+    if len(patch_size) != 3 or len(spacing_mm) != 3 or min(patch_size) < 1 or min(spacing_mm) <= 0:
+        raise ValueError(f"three positive sizes and spacings are needed, got {patch_size} and {spacing_mm}")
+    size, spacing = np.asarray(patch_size), np.asarray(spacing_mm, float)
+    kernels: list[Index] = []
+    strides: list[Index] = [(1, 1, 1)]
+    while True:
+        fine = spacing <= 2 * spacing.min()
+        halve = fine & (size >= 8)
+        if not halve.any():
+            break
+        kernels.append(_index(np.where(fine, 3, 1)))
+        strides.append(_index(np.where(halve, 2, 1)))
+        size, spacing = size // np.where(halve, 2, 1), spacing * np.where(halve, 2, 1)
+    topology = Topology((*kernels, (3, 3, 3)), tuple(strides))
+    if topology.num_levels < 2 or any(n % d for n, d in zip(patch_size, topology.divisor, strict=True)):
+        raise ValueError(
+            f"patch size {tuple(patch_size)} at {tuple(spacing_mm)} mm: two levels or more are needed and "
+            f"each side must divide by {topology.divisor}"
+        )
+    return topology
+
+
+def plan_patch(median_shape: Sequence[int], spacing_mm: Sequence[float], max_voxels: int) -> Index:
+    """Return the large patch by nnU-Net's rule for a budget of voxels.
+
+    Start at the median shape of the cropped training scans and shrink the axis that is largest
+    relative to it, by one divisor of its own strides at a time, until the budget is met. (nnU-Net
+    estimates activation memory; at a fixed network width that is proportional to the voxels.)
+
+    Raises
+    ------
+    ValueError
+        When the budget is below 512 voxels.
+    """
+    if max_voxels < 512:
+        raise ValueError(f"a budget of at least 512 voxels a patch is needed, got {max_voxels}")
+    median = np.asarray(median_shape, float)
+    size = np.maximum(8, np.asarray(median_shape))
+    while True:
+        divisor = _divisor_of(size, spacing_mm)
+        size = np.maximum(divisor, size // divisor * divisor)
+        if size.prod() <= max_voxels and (size % _divisor_of(size, spacing_mm) == 0).all():
+            return _index(size)
+        axis = int(np.argmax(np.where(size > divisor, size / median, -1)))
+        size[axis] -= divisor[axis]
+
+
+def halve_in_plane(patch_size: Sequence[int], spacing_mm: Sequence[float]) -> Index:
+    """Return the small patch: half as wide along X and Y, rounded to what its own network divides by."""
+    size = np.asarray([patch_size[0] // 2, patch_size[1] // 2, patch_size[2]])
+    for _ in range(8):
+        divisor = _divisor_of(size, spacing_mm)
+        rounded = np.maximum(divisor, np.round(size / divisor).astype(int) * divisor)
+        if (rounded == size).all():
+            break
+        size = rounded
+    return _index(size)
+
+
+def _divisor_of(size: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+    size, spacing = size.copy(), np.asarray(spacing_mm, float)
+    total = np.ones(3, int)
+    while True:
+        halve = (spacing <= 2 * spacing.min()) & (size >= 8)
+        if not halve.any():
+            return total
+        step = np.where(halve, 2, 1)
+        total, size, spacing = total * step, size // step, spacing * step
+
+
+def _index(values: np.ndarray) -> Index:
+    x, y, z = (int(v) for v in values)
+    return x, y, z

@@ -1,0 +1,140 @@
+"""The vocabulary of organs at risk: one row an organ, used by every data set and figure.
+
+Colours are the Okabe-Ito set, extended by Tol's muted set (both safe for colour-blind readers);
+the two organs of a pair share a colour and differ in their marker.
+Tolerances are those of surface Dice, with the source beside each number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from hnlib.errors import unknown
+
+NIKOLOV = "Nikolov et al. 2018, as in the code of Tappeiner et al. 2022"
+UNVERIFIED = "Nikolov et al. 2018, recalled, not verified"
+TAPPEINER = "Tappeiner et al. 2022, own choice: no observer value exists"
+PROVISIONAL = "no published value found; provisional choice of this library"
+
+
+@dataclass(frozen=True)
+class Organ:
+    """One organ at risk.
+
+    Attributes
+    ----------
+    name
+        Name in this library, such as ``parotid_left``.
+    title
+        Name in figures and tables.
+    side
+        ``left`` or ``right`` of the patient, or None for an organ on the midline.
+    mirror
+        Name of the partner on the other side, or None.
+    colour, marker
+        The same in every figure.
+    tolerance_mm
+        Tolerance of surface Dice in mm.
+    tolerance_source
+        Where the tolerance comes from.
+    spellings
+        What the data sets call it: data set name to file or structure names.
+    """
+
+    name: str
+    title: str
+    colour: str
+    marker: str
+    tolerance_mm: float
+    tolerance_source: str
+    spellings: MappingProxyType[str, tuple[str, ...]]
+    side: Literal["left", "right"] | None = None
+    mirror: str | None = None
+
+    @property
+    def tolerance_verified(self) -> bool:
+        """True where the tolerance was confirmed in a published source."""
+        return self.tolerance_source in (NIKOLOV, TAPPEINER)
+
+
+def _row(
+    name: str,
+    title: str,
+    colour: str,
+    marker: str,
+    tolerance_mm: float,
+    source: str,
+    openkbp: str = "",
+    pddca: str = "",
+    tcia: str = "",
+) -> Organ:
+    stem, _, side = name.rpartition("_")
+    other = {"left": "right", "right": "left"}.get(side)
+    found = {
+        "openkbp": (openkbp,) if openkbp else (),
+        "pddca": (pddca,) if pddca else (),
+        "tcia": tuple(dict.fromkeys((tcia, tcia.replace("-", "_")))) if tcia else (),
+    }
+    return Organ(
+        name,
+        title,
+        colour,
+        marker,
+        tolerance_mm,
+        source,
+        MappingProxyType({key: value for key, value in found.items() if value}),
+        side if side in ("left", "right") else None,  # type: ignore[arg-type]
+        f"{stem}_{other}" if other else None,
+    )
+
+
+ORGANS: MappingProxyType[str, Organ] = MappingProxyType(
+    {
+        row.name: row
+        for row in (
+            _row("brainstem", "Brainstem", "#D55E00", "s", 2.5, NIKOLOV, "Brainstem", "BrainStem", "Brainstem"),
+            _row("spinal_cord", "Spinal cord", "#CC79A7", "D", 2.93, UNVERIFIED, "SpinalCord", "", "Spinal-Cord"),
+            _row("parotid_left", "Parotid L", "#009E73", "<", 2.85, NIKOLOV, "LeftParotid", "Parotid_L", "Parotid-Lt"),
+            _row("parotid_right", "Parotid R", "#009E73", ">", 2.85, NIKOLOV, "RightParotid", "Parotid_R", "Parotid-Rt"),
+            _row("mandible", "Mandible", "#0072B2", "o", 1.01, NIKOLOV, "Mandible", "Mandible", "Mandible"),
+            _row("larynx", "Larynx", "#999999", "P", 2.5, PROVISIONAL, "Larynx"),
+            _row("oesophagus", "Oesophagus", "#F0E442", "h", 2.5, PROVISIONAL, "Esophagus"),
+            _row("optic_chiasm", "Optic chiasm", "#E69F00", "X", 2.5, TAPPEINER, "", "Chiasm"),
+            _row("optic_nerve_left", "Optic nerve L", "#56B4E9", "<", 2.5, NIKOLOV, "", "OpticNerve_L", "Optic-Nerve-Lt"),
+            _row("optic_nerve_right", "Optic nerve R", "#56B4E9", ">", 2.5, NIKOLOV, "", "OpticNerve_R", "Optic-Nerve-Rt"),
+            _row(
+                "submandibular_left", "Submandibular L", "#882255", "<", 2.02, UNVERIFIED,
+                "", "Submandibular_L", "Submandibular-Lt",
+            ),
+            _row(
+                "submandibular_right", "Submandibular R", "#882255", ">", 2.02, UNVERIFIED,
+                "", "Submandibular_R", "Submandibular-Rt",
+            ),
+            _row("lens_left", "Lens L", "#332288", "<", 0.98, UNVERIFIED, tcia="Lens-Lt"),
+            _row("lens_right", "Lens R", "#332288", ">", 0.98, UNVERIFIED, tcia="Lens-Rt"),
+            _row("cochlea_left", "Cochlea L", "#44AA99", "<", 1.25, UNVERIFIED, tcia="Cochlea-Lt"),
+            _row("cochlea_right", "Cochlea R", "#44AA99", ">", 1.25, UNVERIFIED, tcia="Cochlea-Rt"),
+        )
+    }
+)
+
+
+def organ(name: str) -> Organ:
+    """Return the organ of that name.
+
+    Raises
+    ------
+    ConfigError
+        When the name is not in the vocabulary; it names the nearest known one.
+
+    Examples
+    --------
+    >>> organ("parotid_left").mirror
+    'parotid_right'
+    """
+    try:
+        return ORGANS[name]
+    except KeyError:
+        raise unknown("organ", name, ORGANS) from None

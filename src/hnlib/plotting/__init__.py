@@ -1,0 +1,29 @@
+"""One function for each figure that comes back: a tidy table or a case in, drawn axes out.
+
+Functions with one panel take an ``Axes`` (or make one) and return it; those with several make and return a
+``Figure``. An organ has the same colour and marker everywhere (``hnlib.organs``). Nothing is written inside
+the axes that a caption should say. Points are spread sideways by a fixed sequence, not at random, so that a
+figure is the same every time.
+"""
+
+from hnlib.plotting.results import confidence_violins, paired_differences, results_by_organ
+from hnlib.plotting.scans import best_slices, contour_panel
+from hnlib.plotting.study import class_ratios, organ_volumes, sigma_dots, training_curves
+from hnlib.plotting.style import FULL_WIDTH_IN, HALF_WIDTH_IN, STYLE, experiment_title, use_style
+
+__all__ = [
+    "FULL_WIDTH_IN",
+    "HALF_WIDTH_IN",
+    "STYLE",
+    "best_slices",
+    "class_ratios",
+    "confidence_violins",
+    "contour_panel",
+    "experiment_title",
+    "organ_volumes",
+    "paired_differences",
+    "results_by_organ",
+    "sigma_dots",
+    "training_curves",
+    "use_style",
+]

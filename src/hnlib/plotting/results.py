@@ -1,0 +1,235 @@
+"""Figures of results: cases by organ, paired differences, confidence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from hnlib.organs import organ
+from hnlib.plotting.style import (
+    FAINT,
+    FULL_WIDTH_IN,
+    METRIC_LABELS,
+    draw_interval,
+    experiment_legend,
+    experiment_title,
+    in_order,
+    make_axes,
+    marker_of,
+    only_one,
+    panel_title,
+    set_organ_ticks,
+    spread,
+)
+from hnlib.stats import case_differences, organ_summary, paired_difference, seed_averaged
+
+
+def results_by_organ(
+    metrics: pd.DataFrame, *, metric: str = "dsc", split: str = "test", ax: Axes | None = None
+) -> Axes:
+    """Draw every case of every organ, experiments side by side, with mean and 95 % t interval.
+
+    Parameters
+    ----------
+    metrics
+        Rows of ``metrics.csv`` of one profile; experiments are drawn in the order of their rows.
+    metric, split
+        What is drawn.
+    ax
+        Axes to draw on.
+
+    Returns
+    -------
+    Axes
+        A point is a case, averaged over seeds. The number of cases with a value stands below
+        the organ, or on the axis label where it is the same for all.
+
+    Raises
+    ------
+    ValueError
+        When the rows hold several profiles.
+    """
+    used = metrics[(metrics["metric"] == metric) & (metrics["split"] == split)]
+    only_one(used, "profile")
+    experiments, names = list(used["experiment"].unique()), in_order(used["organ"].unique())
+    values = seed_averaged(used).set_index(["experiment", "organ"]).sort_index()["value"]
+    summary = organ_summary(used).set_index(["experiment", "organ"])
+    intervals = summary.to_dict("index")
+    ax = make_axes(ax, 3.0)
+    step = 0.8 / len(experiments)
+    for index, experiment in enumerate(experiments):
+        for column, name in enumerate(names):
+            if (experiment, name) not in intervals:
+                continue
+            x = column + (index - (len(experiments) - 1) / 2) * step
+            points = values.loc[[(experiment, name)]].dropna().to_numpy()
+            ax.plot(
+                x + spread(len(points), 0.6 * step), points, "o", color=organ(name).colour, alpha=0.5, ms=2.5, mew=0
+            )
+            draw_interval(ax, intervals[experiment, name], x, marker_of(index))
+    experiment_legend(ax, experiments)
+    label, (low, high) = METRIC_LABELS.get(metric, metric), (summary["cases"].min(), summary["cases"].max())
+    below = [] if low == high else _case_counts(summary["cases"], names)
+    set_organ_ticks(ax, names, below)
+    ax.set_xlim(-0.5, len(names) - 0.5)
+    ax.set_ylabel(label if below else f"{label} (n = {low} cases)")
+    ax.grid(axis="y")
+    return ax
+
+
+def _case_counts(cases: pd.Series[int], names: Sequence[str]) -> list[str]:
+    """Return ``n = 15`` for each organ, a range where the experiments differ."""
+    by_organ = cases.groupby(level="organ")
+    low, high = by_organ.min(), by_organ.max()
+    return [f"n = {low[name]}" if low[name] == high[name] else f"n = {low[name]}–{high[name]}" for name in names]
+
+
+def paired_differences(
+    metrics: pd.DataFrame,
+    baseline: str,
+    *,
+    rng: np.random.Generator,
+    metric: str = "dsc",
+    split: str = "test",
+) -> Figure:
+    """Draw how each experiment differs from the baseline on the same cases.
+
+    Parameters
+    ----------
+    metrics
+        Rows of ``metrics.csv`` of one profile.
+    baseline
+        Experiment that is subtracted from every other one.
+    rng
+        Source of the bootstrap of the mean over organs.
+    metric, split
+        What is compared.
+
+    Returns
+    -------
+    Figure
+        One panel an experiment: a point is a case (for the mean over organs, a patient), seeds averaged.
+        Bars: 95 % t interval by organ, 95 % BCa bootstrap over patients for the mean over organs.
+
+    Raises
+    ------
+    ValueError
+        When the rows hold several profiles or lack the baseline.
+    """
+    table = case_differences(metrics, baseline, metric=metric, split=split)
+    experiments, names = list(table["experiment"].unique()), in_order(table["organ"].unique())
+    if not experiments:
+        raise ValueError(f"no experiment shares a {split} case with baseline '{baseline}'")
+    columns = min(4, len(experiments))
+    blocks = math.ceil(len(experiments) / columns)
+    size = (FULL_WIDTH_IN, blocks * (1.1 + 0.3 * (len(names) + 1)))
+    fig, axes = plt.subplots(blocks, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
+    for unused in axes.ravel()[len(experiments) :]:
+        unused.set_visible(False)
+    for ax, experiment in zip(axes.ravel(), experiments, strict=False):
+        rows = table[table["experiment"] == experiment]
+        filled = rows.assign(profile="", seed=0, split=split, metric=metric, value=rows["difference"])
+        intervals = organ_summary(filled).set_index("organ").to_dict("index")
+        ax.axvline(0, color=FAINT, lw=1, zorder=0)
+        for height, name in enumerate(names, start=1):
+            points = rows.loc[rows["organ"] == name, "difference"].to_numpy()
+            look = organ(name)
+            ax.plot(points, height + spread(len(points), 0.5), look.marker, color=look.colour, alpha=0.5, ms=3, mew=0)
+            if name in intervals:
+                draw_interval(ax, intervals[name], height, "o", horizontal=True)
+        patients = rows.groupby("case")["difference"].mean().to_numpy()
+        ax.plot(patients, spread(len(patients), 0.5), "o", color="#777777", alpha=0.5, ms=3, mew=0)
+        found = paired_difference(metrics, experiment, baseline, metric=metric, split=split, rng=rng)
+        draw_interval(ax, {"mean": found.difference, "low": found.low, "high": found.high}, 0, "D", horizontal=True)
+        ax.set_title(f"{panel_title(experiment)} (n = {found.cases})")
+        ax.axhline(0.5, color=FAINT, lw=0.6)
+        ax.tick_params(axis="y", length=0)
+    axes[0, 0].set_yticks(range(len(names) + 1), ["mean over organs", *(organ(name).title for name in names)])
+    axes[0, 0].set_ylim(len(names) + 0.6, -0.6)
+    label = METRIC_LABELS.get(metric, metric)
+    fig.supxlabel(f"difference in {label} from {experiment_title(baseline)}", fontsize=9)
+    return fig
+
+
+def confidence_violins(confidence_quantiles: pd.DataFrame, drift: pd.DataFrame) -> Figure:
+    """Draw the confidence of the true class on training and test voxels, with the drift between them.
+
+    Parameters
+    ----------
+    confidence_quantiles
+        Rows of ``confidence_quantiles.csv`` of one profile: ``experiment``, ``seed``, ``split``, ``organ``,
+        ``quantile``, ``value``. Seeds are pooled with equal weight; only train and test are drawn.
+    drift
+        Table of ``hnlib.confidence.drift``; its ``soft_recall_drift``, averaged over seeds, is printed.
+
+    Returns
+    -------
+    Figure
+        One row an experiment; left half of a violin: training voxels, right half: test voxels. After
+        Tappeiner et al. 2022, Figure 2.
+
+    Raises
+    ------
+    ValueError
+        When the rows hold several profiles.
+    """
+    only_one(confidence_quantiles, "profile")
+    used = confidence_quantiles[confidence_quantiles["split"].isin(["train", "test"])]
+    experiments, names = list(used["experiment"].unique()), in_order(used["organ"].unique())
+    drifts = drift.groupby(["experiment", "organ"])["soft_recall_drift"].mean()
+    fig, axes = plt.subplots(
+        len(experiments), 1, figsize=(FULL_WIDTH_IN, 0.8 + 1.5 * len(experiments)), sharex=True, squeeze=False
+    )
+    for ax, experiment in zip(axes[:, 0], experiments, strict=True):
+        rows = used[used["experiment"] == experiment]
+        for column, name in enumerate(names):
+            found = rows[rows["organ"] == name]
+            if len(found):
+                _draw_violin(ax, found, name, names)
+            number = drifts.get((experiment, name), math.nan)
+            if math.isfinite(number):
+                ax.annotate(f"{round(number, 3) + 0.0:+.3f}", (column, 1.04), ha="center", va="bottom", fontsize=8)
+        ax.set_ylim(0, 1.2)
+        ax.set_yticks([0, 0.5, 1])
+        ax.set_ylabel("p(true class)")
+        ax.set_title(experiment_title(experiment))
+        set_organ_ticks(ax, names)
+        ax.set_xlabel("")
+    fig.supxlabel("left, pale: training voxels; right: test voxels; number: drift (train minus test)", fontsize=9)
+    return fig
+
+
+def _pale(colour: str) -> tuple[float, float, float]:
+    red, green, blue = (0.35 * part + 0.65 for part in to_rgb(colour))
+    return red, green, blue
+
+
+def _draw_violin(ax: Axes, rows: pd.DataFrame, name: str, names: Sequence[str]) -> None:
+    colour = organ(name).colour
+    sns.violinplot(
+        data=rows,
+        x="organ",
+        y="value",
+        hue="split",
+        order=names,
+        hue_order=["train", "test"],
+        palette={"train": _pale(colour), "test": to_rgb(colour)},
+        saturation=1,
+        split=True,
+        cut=0,
+        bw_adjust=0.6,
+        density_norm="width",
+        inner="quart",
+        linewidth=0.7,
+        width=0.85,
+        legend=False,
+        ax=ax,
+    )

@@ -1,0 +1,325 @@
+"""One training loop, short enough to read: patches in, a checkpoint and a history out.
+
+The patches of step t are a function of (seed, t) alone, so a run that was killed continues with
+the patches it would have seen.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+from hnlib.errors import DataError
+from hnlib.preprocess import Plan, Prepared, write_atomically
+from hnlib.sampling import CentreDistribution, CentreSampler, extract, patch_start
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a network is trained; what is compared (patch, loss, sampling, network) is not here.
+
+    Attributes
+    ----------
+    steps
+        Optimiser steps of the whole run.
+    batch_size
+        Patches a step.
+    same_case
+        True: all patches of a step come from one case (the paper's code). False: each from its own.
+    optimiser, learning_rate, momentum, weight_decay
+        ``sgd`` is with Nesterov momentum; ``adamw`` takes its own momentum.
+    schedule
+        ``poly``: lr (1 - t/T)^0.9. ``one_cycle``: cosine up over the first tenth, cosine down to 0.
+    schedule_steps
+        The poly schedule moves once in so many steps (nnU-Net: once an epoch).
+    clip_norm
+        Largest norm of the gradient; longer ones are shortened.
+    validate_every, checkpoint_every
+        In steps.
+    """
+
+    steps: int
+    batch_size: int = 2
+    same_case: bool = False
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = 3e-3
+    momentum: float = 0.99
+    weight_decay: float = 3e-5
+    schedule: Literal["one_cycle", "poly"] = "one_cycle"
+    schedule_steps: int = 1
+    clip_norm: float = 12.0
+    validate_every: int = 250
+    checkpoint_every: int = 250
+
+
+class PatchStream:
+    """The training patches: which case, which centre, cut out and stacked.
+
+    Parameters
+    ----------
+    cases
+        Preprocessed training cases.
+    plan
+        Their plan; it turns normalised values back into HU for a rule that is gated by HU.
+    rule
+        The distribution of patch centres.
+    patch_size
+        Voxels along X, Y, Z.
+    settings
+        Batch size and whether a batch comes from one case.
+    seed
+        Seed of the run.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[Prepared],
+        plan: Plan,
+        rule: CentreDistribution,
+        patch_size: Sequence[int],
+        settings: Settings,
+        seed: int,
+    ) -> None:
+        if not cases:
+            raise DataError("no training case: check the split of the data set")
+        self._cases = cases
+        self._rule, self._patch, self._seed = rule, tuple(patch_size), seed
+        self._batch_size, self._same_case = settings.batch_size, settings.same_case
+        self._samplers = [
+            CentreSampler(rule, c.labels, self._patch, c.image * plan.sd_hu + plan.mean_hu) for c in cases
+        ]
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return images (N, 1, X, Y, Z) float32 and targets (N, X, Y, Z) int64 of one step."""
+        rng = np.random.default_rng((self._seed, step))
+        chosen = rng.integers(len(self._cases), size=self._batch_size)
+        images, targets = [], []
+        for slot, component in enumerate(self._rule.allocate(self._batch_size, rng)):
+            index = int(chosen[0 if self._same_case else slot])
+            case = self._cases[index]
+            start = patch_start(self._samplers[index].draw(rng, component), case.image.shape, self._patch)
+            images.append(extract(case.image, start, self._patch, float(case.image.min())))
+            targets.append(extract(case.labels, start, self._patch, 0))
+        return torch.from_numpy(np.stack(images)[:, None]), torch.from_numpy(np.stack(targets).astype(np.int64))
+
+
+def learning_rate(step: int, settings: Settings) -> float:
+    """Return the learning rate of a step (counted from 0).
+
+    Examples
+    --------
+    >>> learning_rate(0, Settings(steps=100, schedule="poly", learning_rate=0.01))
+    0.01
+    >>> round(learning_rate(10, Settings(steps=100, learning_rate=0.003)), 6)
+    0.003
+    """
+    if settings.schedule == "poly":
+        done = step // settings.schedule_steps * settings.schedule_steps / settings.steps
+        return float(settings.learning_rate * (1 - done) ** 0.9)
+    warm = settings.steps / 10
+    if step < warm:
+        share = 0.04 + 0.96 * (1 - math.cos(math.pi * step / warm)) / 2
+    else:
+        share = (1 + math.cos(math.pi * (step - warm) / (settings.steps - warm))) / 2
+    return settings.learning_rate * share
+
+
+def build_optimiser(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    """Return the optimiser that the settings name."""
+    if settings.optimiser == "sgd":
+        return torch.optim.SGD(
+            network.parameters(),
+            lr=settings.learning_rate,
+            momentum=settings.momentum,
+            nesterov=True,
+            weight_decay=settings.weight_decay,
+        )
+    return torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+
+
+def train(
+    network: nn.Module,
+    loss: nn.Module,
+    stream: PatchStream,
+    settings: Settings,
+    *,
+    fabric: Fabric,
+    checkpoint: Path,
+    identity: Mapping[str, Any],
+    validate: Callable[[nn.Module], Mapping[str, float]] | None = None,
+    report: Callable[[int, float, float], None] | None = None,
+) -> tuple[nn.Module, list[Row]]:
+    """Train a network, from its checkpoint if there is one.
+
+    Parameters
+    ----------
+    network, loss
+        The loss takes the network's output and a target (N, X, Y, Z).
+    stream
+        Gives the patches of each step.
+    fabric
+        Device and precision.
+    checkpoint
+        File that is written every ``checkpoint_every`` steps and at the end.
+    identity
+        What the checkpoint must agree on to be continued; written into it.
+    validate
+        Returns validation DSC by organ.
+    report
+        Called after every step with (steps done, loss, seconds so far).
+
+    Returns
+    -------
+    network, history
+        The trained network and one row an organ and validation: step, seconds, learning_rate, loss
+        (mean since the last validation), organ, validation_dsc.
+    """
+    keep_freed_memory()
+    optimiser = build_optimiser(network, settings)
+    state: dict[str, Any] = {"step": 0, "seconds": 0.0, "history": [], "losses": [], "identity": dict(identity)}
+    _resume(checkpoint, network, optimiser, state)
+    network, optimiser = fabric.setup(network, optimiser)
+    began = time.perf_counter() - state["seconds"]
+    network.train()
+    for step in range(state["step"], settings.steps):
+        rate = learning_rate(step, settings)
+        optimiser.param_groups[0]["lr"] = rate
+        image, target = (t.to(fabric.device, non_blocking=True) for t in stream.batch(step))
+        value = loss(network(image.to(memory_format=torch.channels_last_3d)), target)
+        fabric.backward(value)
+        fabric.clip_gradients(network, optimiser, max_norm=settings.clip_norm, error_if_nonfinite=False)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+
+        state["losses"].append(value.detach())
+        done, last = step + 1, step + 1 == settings.steps
+        if last or done % settings.validate_every == 0:
+            state["history"] += _history_rows(state, done, time.perf_counter() - began, rate, validate, network)
+            state["losses"] = []
+        if last or done % settings.checkpoint_every == 0:
+            state.update(step=done, seconds=time.perf_counter() - began)
+            _save(checkpoint, network, optimiser, state)
+        if report is not None:
+            report(done, float(value.detach()), time.perf_counter() - began)
+    return network, state["history"]
+
+
+def _history_rows(
+    state: Mapping[str, Any],
+    step: int,
+    seconds: float,
+    rate: float,
+    validate: Callable[[nn.Module], Mapping[str, float]] | None,
+    network: nn.Module,
+) -> list[Row]:
+    mean = float(torch.stack([torch.as_tensor(v).float().cpu() for v in state["losses"]]).mean())
+    if not math.isfinite(mean):
+        raise DataError(f"training: the loss is {mean} near step {step}; lower the learning rate and start again")
+    row = {"step": step, "seconds": seconds, "learning_rate": rate, "loss": mean}
+    if validate is None:
+        return [{**row, "organ": "", "validation_dsc": math.nan}]
+    network.eval()
+    with torch.no_grad():
+        scores = validate(network)
+    network.train()
+    return [{**row, "organ": organ, "validation_dsc": dsc} for organ, dsc in scores.items()]
+
+
+def _save(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    content = {**state, "network": _plain(network).state_dict(), "optimiser": optimiser.state_dict()}
+    write_atomically(path, lambda part: torch.save(content, part))
+
+
+def _plain(network: nn.Module) -> nn.Module:
+    """Return the module inside Fabric's wrapper, or the module itself."""
+    inner = getattr(network, "module", network)
+    return inner if isinstance(inner, nn.Module) else network
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint.
+
+    Raises
+    ------
+    DataError
+        When the file is missing or damaged.
+    """
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as fault:  # torch.load raises many types for a damaged file
+        reason = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
+        raise DataError(f"checkpoint {path}: cannot be read ({reason}); delete it to train afresh") from None
+    return content
+
+
+def load_weights(path: Path, network: nn.Module, content: Mapping[str, Any] | None = None) -> nn.Module:
+    """Put a checkpoint's weights into a network of the same architecture.
+
+    Raises
+    ------
+    DataError
+        When the checkpoint is damaged or of another architecture.
+    """
+    content = content or read_checkpoint(path)
+    try:
+        network.load_state_dict(content["network"])
+    except (KeyError, RuntimeError) as fault:
+        reason = " ".join(str(fault).split())[:120]
+        raise DataError(
+            f"checkpoint {path}: it is of another architecture ({reason} ...); "
+            "use the experiment and profile that wrote it, or delete it to train afresh"
+        ) from None
+    return network
+
+
+def _resume(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    if not path.exists():
+        return
+    content = read_checkpoint(path)
+    differing = [key for key, value in state["identity"].items() if content.get("identity", {}).get(key) != value]
+    if differing:
+        raise DataError(
+            f"checkpoint {path}: it was written with another {', '.join(differing)}; "
+            "move the run folder away to train afresh"
+        )
+    load_weights(path, network, content)
+    optimiser.load_state_dict(content["optimiser"])
+    state.update({key: content[key] for key in ("step", "seconds", "history", "losses")})
+
+
+def supports_bf16() -> bool:
+    """Return whether this CPU multiplies bfloat16 in hardware (AMX or AVX512-BF16)."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "amx_bf16" in flags or "avx512_bf16" in flags
+
+
+def choose_precision(wanted: str) -> Literal["bf16-mixed", "32-true"]:
+    """Return Fabric's name of a precision: ``auto`` takes bfloat16 where the hardware has it."""
+    has = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else supports_bf16()
+    return "bf16-mixed" if wanted == "bf16" or (wanted == "auto" and has) else "32-true"
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep freed memory: without it each step asks the kernel for the same pages again."""
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL("libc.so.6")
+        m_trim_threshold, m_top_pad, m_mmap_max = -1, -2, -4
+        libc.mallopt(m_mmap_max, 0)
+        libc.mallopt(m_trim_threshold, 2**31 - 1)
+        libc.mallopt(m_top_pad, 2**28)

@@ -1,0 +1,239 @@
+"""The built book: no warning while it builds, no dead link, nothing from the network, formulas and search that work.
+
+The site is the one under build/site where there is one (`make book` and `make site` put it there). Otherwise a small
+one is built from the prose and stand-in chapters, which tests everything but the chapters.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urldefrag, urlsplit
+
+import nbformat
+import pytest
+import yaml
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+ROOT = Path(__file__).resolve().parents[1]
+BOOK = ROOT / "book"
+SOURCES = ROOT / "build" / "book_src"
+SITE = ROOT / "build" / "site" / "_build" / "html"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+TOC = yaml.safe_load((BOOK / "_toc.yml").read_text())
+FILES = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
+CHAPTERS = [name for name in FILES if name.startswith("executed/")]
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+BROKEN_PICTURES = """async () => {
+    const pictures = [...document.images];
+    pictures.forEach(picture => { picture.loading = "eager"; });
+    await Promise.all(pictures.map(picture => picture.decode().catch(() => null)));
+    return pictures.filter(picture => !picture.naturalWidth).map(picture => picture.src);
+}"""
+TOO_WIDE = """() => [document.documentElement, ...document.querySelectorAll("div.math, .bd-article table")]
+    .filter(box => box.scrollWidth > box.clientWidth + 1 || box.offsetWidth > box.parentElement?.clientWidth + 1)
+    .map(box => `${box.tagName} ${box.id} ${box.textContent.trim().slice(0, 60)}`)"""
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("book")]  # one worker builds the site once
+
+
+def stand_in(chapter: str, glued: set[str], figures: set[str]) -> Any:
+    """Return an executed notebook that has the values and figures to which the prose refers."""
+    cells = [new_markdown_cell(f"# Stand-in for {Path(chapter).name}\n\nIt says imbalance.")]
+    for name in sorted(figures):
+        picture = new_output("display_data", data={"image/png": PIXEL})
+        figure = {"mystnb": {"figure": {"caption": "A stand-in.", "name": name}}}
+        cells.append(new_code_cell("plot()", metadata=figure, outputs=[picture], execution_count=1))
+    for name in sorted(glued):
+        kept = {"scrapbook": {"name": name, "mime_prefix": "application/papermill.record/"}}
+        value = new_output("display_data", data={"application/papermill.record/text/plain": "0.5"}, metadata=kept)
+        cells.append(new_code_cell(f"glue({name!r}, 0.5)", outputs=[value], execution_count=1))
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    return new_notebook(cells=cells, metadata={"kernelspec": kernel, "language_info": {"name": "python"}})
+
+
+def stage(folder: Path) -> Path:
+    """Copy the book's sources with its executed chapters, or stand-ins for those that nobody has executed yet."""
+    shutil.copytree(SOURCES if SOURCES.exists() else BOOK, folder)
+    prose = "".join(path.read_text() for path in BOOK.glob("*.md"))
+    own_labels = set(re.findall(r"^(?::label:|:name:|\(([\w-]+)\)=)\s*([\w-]*)", prose, re.MULTILINE))
+    labels = set(re.findall(r"\{numref\}`(?:[^`<]*<)?([\w-]+)", prose)) - {a or b for a, b in own_labels}
+    (folder / "executed").mkdir(exist_ok=True)
+    for chapter in CHAPTERS:
+        path = folder / f"{chapter}.ipynb"
+        if not path.exists():
+            glued = set(re.findall(rf"{chapter}\.ipynb::([\w.-]+)", prose))
+            nbformat.write(stand_in(chapter, glued, labels if chapter == CHAPTERS[0] else set()), path)
+    return folder
+
+
+def build(sources: Path, target: Path) -> subprocess.CompletedProcess[str]:
+    """Build the site with every warning an error."""
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(sources), "--path-output", str(target)]
+    return subprocess.run([*command, "--all", "-W", "-n", "--keep-going"], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """A site built now from the prose and the chapters that there are."""
+    folder = tmp_path_factory.mktemp("book")
+    return build(stage(folder / "sources"), folder / "site"), folder / "site" / "_build" / "html"
+
+
+@pytest.fixture(scope="module")
+def site(request: pytest.FixtureRequest) -> Path:
+    """The folder of the site: what make has built, else a fresh one."""
+    return SITE if (SITE / "index.html").exists() else request.getfixturevalue("fresh")[1]
+
+
+class Page(HTMLParser):
+    """What a page links to, what it loads and the places in it that a link may name."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.loads: list[str] = []
+        self.places: set[str] = set()
+        self.leads_on = False
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value for name, value in attrs if value}
+        self.places |= {values[name] for name in ("id", "name") if name in values}
+        if tag == "a" and "href" in values:
+            self.links.append(values["href"])
+        elif tag == "meta" and values.get("http-equiv", "").lower() == "refresh":
+            self.leads_on = True
+            self.links.append(values.get("content", "").partition("url=")[2])
+        elif tag == "link" and values.get("rel") in ("stylesheet", "preload", "icon", "shortcut icon"):
+            self.loads.append(values["href"])
+        elif tag in ("script", "img", "iframe", "source", "video") and "src" in values:
+            self.loads.append(values["src"])
+
+
+def pages(site: Path) -> list[Path]:
+    """Every page that a reader can open."""
+    return sorted(path for path in site.rglob("*.html") if "_static" not in path.parts)
+
+
+def outside(address: str) -> bool:
+    """Whether an address leads out of the site."""
+    return bool(urlsplit(address).netloc) or urlsplit(address).scheme not in ("", "file", "data", "about")
+
+
+def test_builds_without_a_warning(fresh: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    """Jupyter Book with warnings as errors accepts prose, references, equations, citations and chapters."""
+    result, _ = fresh
+    assert result.returncode == 0, result.stderr[-4000:]
+
+
+def test_every_file_of_the_contents_is_a_page(site: Path) -> None:
+    """Each entry of _toc.yml became a page, so that a green build has published what it promises."""
+    missing = [name for name in FILES if not (site / f"{name}.html").exists()]
+    assert not missing
+
+
+def test_every_chapter_has_its_source() -> None:
+    """Each executed chapter of _toc.yml comes from a notebook of the same name."""
+    missing = [name for name in CHAPTERS if not (ROOT / "notebooks" / f"{Path(name).name}.ipynb").exists()]
+    assert not missing
+
+
+def test_pages_load_only_what_lies_beside_them(site: Path) -> None:
+    """No script, style or picture comes from elsewhere, and each exists."""
+    for path in pages(site):
+        for address in Page(path).loads:
+            assert not outside(address), f"{path.name} loads {address}"
+            if not address.startswith("data:"):
+                assert (path.parent / unquote(urlsplit(address).path)).exists(), f"{path.name} loads {address}"
+
+
+def test_links_lead_somewhere(site: Path) -> None:
+    """Each link within the site names a file that exists and, if it names a place, a place that is in it."""
+    seen = {path.resolve(): Page(path) for path in pages(site)}
+    for path, page in seen.items():
+        for address in page.links:
+            name, place = urldefrag(address)
+            if outside(address) or address.startswith(("mailto:", "javascript:")):
+                continue
+            target = (path.parent / unquote(urlsplit(name).path)).resolve() if name else path
+            assert target.exists(), f"{path.name} links to {address}"
+            if place and target in seen:
+                assert unquote(place) in seen[target].places | {"top"}, f"{path.name} links to {address}"
+
+
+def test_chapters_show_results_and_no_logs(site: Path) -> None:
+    """A chapter built from an executed notebook shows outputs, without a traceback, warning or error text."""
+    for chapter in CHAPTERS:
+        path = SOURCES / f"{chapter}.ipynb"
+        if not path.exists():
+            continue
+        html = (site / f"{chapter}.html").read_text()
+        assert "cell_output" in html, f"{chapter} shows no output"
+        assert not re.search(r"Traceback \(most recent|Warning:|output stderr|output traceback", html), chapter
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Headless Chromium from the system's packages."""
+    if not os.environ.get("HNLIB_FULL"):
+        pytest.skip("opens a browser; set HNLIB_FULL=1")
+    if CHROMIUM is None:
+        pytest.skip("Chromium is not installed")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def tab(browser: Any) -> Iterator[tuple[Any, list[str]]]:
+    """A tab and the list of everything in it that went wrong."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page, faults = context.new_page(), []
+    page.on("request", lambda request: faults.append(f"asks for {request.url}") if outside(request.url) else None)
+    page.on("requestfailed", lambda request: faults.append(f"cannot load {request.url}"))
+    page.on("pageerror", lambda error: faults.append(f"script error {error}"))
+    page.on("console", lambda line: faults.append(f"console: {line.text}") if line.type == "error" else None)
+    yield page, faults
+    context.close()
+
+
+@pytest.mark.browser
+@pytest.mark.full
+def test_pages_open_from_disk(site: Path, tab: tuple[Any, list[str]]) -> None:
+    """Opened as a file, no page asks the network, fails in a script, breaks a picture or formula, or overflows."""
+    page, faults = tab
+    for path in pages(site):
+        if Page(path).leads_on:
+            continue  # index.html does nothing but lead on to the introduction
+        page.goto(path.as_uri(), wait_until="load")
+        faults += [f"broken picture {source}" for source in page.evaluate(BROKEN_PICTURES)]
+        if page.query_selector(".math"):
+            page.evaluate("() => MathJax.startup.promise")
+            faults += ["no formula drawn"] * (page.locator("mjx-container svg").count() == 0)
+            faults += ["formula with an error"] * page.locator("mjx-merror, [data-mjx-error]").count()
+        faults += [f"wider than its column: {text}" for text in page.evaluate(TOO_WIDE)]
+        assert not faults, f"{path.relative_to(site)}: {faults}"
+
+
+@pytest.mark.browser
+@pytest.mark.full
+def test_search_finds_a_word(site: Path, tab: tuple[Any, list[str]]) -> None:
+    """The search page, opened from disk, lists pages that hold the word, and the first of them exists."""
+    page, faults = tab
+    page.goto(f"{(site / 'search.html').as_uri()}?q=imbalance", wait_until="load")
+    page.wait_for_selector("#search-results li a", timeout=15_000)
+    first = page.locator("#search-results li a").first.get_attribute("href")
+    assert first is not None
+    assert (site / unquote(urlsplit(first).path)).exists()
+    assert not faults

@@ -1,0 +1,60 @@
+"""Source notebooks hold no outputs, one cell of parameters, and short cells."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+MAX_CELL_LINES = 25
+
+pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def code_cells(path: Path) -> list[Any]:
+    """Return the code cells of a notebook."""
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def test_outputs_are_stripped(path: Path) -> None:
+    """No cell keeps outputs, counts or traces of a papermill run."""
+    cells = code_cells(path)
+    assert not [cell.id for cell in cells if cell.outputs or cell.execution_count is not None]
+    assert not [cell.id for cell in cells if "papermill" in cell.metadata]
+    assert "papermill" not in nbformat.read(path, as_version=4).metadata
+
+
+def test_one_cell_is_tagged_parameters(path: Path) -> None:
+    """Papermill finds its place, and the cell holds literals only, so that a default is what it seems."""
+    tagged = [cell for cell in code_cells(path) if "parameters" in cell.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    for statement in ast.parse(tagged[0].source).body:
+        assert isinstance(statement, ast.Assign | ast.AnnAssign)
+        assert statement.value is not None
+        ast.literal_eval(statement.value)
+
+
+def test_cells_are_short(path: Path) -> None:
+    """No code cell has more than 25 lines, and none defines a class."""
+    cells = code_cells(path)
+    assert not [cell.id for cell in cells if len(cell.source.splitlines()) > MAX_CELL_LINES]
+    assert not [cell.id for cell in cells if any(line.startswith("class ") for line in cell.source.splitlines())]
+
+
+def test_kernel_is_the_one_that_every_environment_has(path: Path) -> None:
+    """The kernel is python3, so that bare papermill runs the notebook in the environment it is started from."""
+    assert nbformat.read(path, as_version=4).metadata["kernelspec"]["name"] == "python3"
+
+
+def test_no_cell_installs_or_names_a_place(path: Path) -> None:
+    """No cell installs a package or holds an absolute path."""
+    for cell in code_cells(path):
+        assert not [line for line in cell.source.splitlines() if line.lstrip().startswith(("!", "%pip", "%conda"))]
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                assert not node.value.startswith(("/", "~/")), node.value

@@ -21,7 +21,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 # Snakemake's own lock outlives a kill and then refuses to start; flock's ends with the process that held it.
 FLOCK := $(if $(shell command -v flock 2>/dev/null),flock --nonblock --conflict-exit-code 75 build/.lock)
-NBSTRIPOUT := nbstripout --extra-keys "metadata.papermill cell.metadata.papermill metadata.language_info.version"
+NBSTRIPOUT := nbstripout --keep-id --extra-keys "metadata.papermill cell.metadata.papermill metadata.language_info.version"
 
 # $(call workflow,TARGET,CONFIG): run the rules that lead to TARGET, then say where the book is.
 define workflow
@@ -78,8 +78,8 @@ lab: $(READY) ## open the notebooks in JupyterLab with the kernel "hnlib"
 	$(BIN)/python -m ipykernel install --sys-prefix --name hnlib --display-name hnlib
 	$(BIN)/jupyter lab notebooks
 
-publish: $(READY) ## copy finished runs' tables of DATASET to results/published
-	$(BIN)/hnlib publish $(DATASET)
+publish: $(READY) ## copy the finished runs of DATASET and PROFILE to results/published
+	$(BIN)/hnlib publish results/$(DATASET)/$(PROFILE)/study.json
 
 lock: $(READY) ## renew requirements.lock from pyproject.toml, keeping what still fits (ARGS=--upgrade to move on)
 	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --extra book --extra dev --strip-extras --allow-unsafe \

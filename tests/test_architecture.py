@@ -12,12 +12,12 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "hnlib"
 
 LAYERS = (
-    ("errors", "organs"),
+    ("errors", "files", "organs"),
     ("cases", "datasets"),
     ("preprocess", "sampling", "losses", "networks", "metrics"),
     ("imbalance", "training", "inference", "confidence"),
     ("stats", "plotting"),
-    ("experiments", "cli", "__main__"),
+    ("experiments", "chapters", "cli", "__main__"),
 )
 LAYER_OF = {unit: number for number, units in enumerate(LAYERS) for unit in units}
 ALONE = 2  # the layer whose modules do not import each other

@@ -74,7 +74,7 @@ class Case:
 
     def mask(self, organ: str) -> NDArray[np.bool_]:
         """Return the boolean mask of one organ, shape (X, Y, Z)."""
-        return self.labels == self.organs.index(organ) + 1
+        return np.equal(self.labels, self.organs.index(organ) + 1)
 
 
 class Dataset(Protocol):

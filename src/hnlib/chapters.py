@@ -19,11 +19,18 @@ from hnlib.cases import SPLITS
 from hnlib.errors import ConfigError, DataError
 from hnlib.experiments import Run, Study, prepare_study, read_tables
 from hnlib.experiments.study import home
+from hnlib.files import write_json
 from hnlib.imbalance import PAPER_SIGMA, sigma_of_mean, sigma_pooled
 from hnlib.organs import ORGANS
 from hnlib.plotting import experiment_title
-from hnlib.preprocess import write_atomically
-from hnlib.stats import choose_by_validation, mean_over_organs, organ_summary, paired_difference, paper_table1
+from hnlib.stats import (
+    PAPER_NEAREST,
+    choose_by_validation,
+    mean_over_organs,
+    organ_summary,
+    paired_difference,
+    paper_table1,
+)
 from hnlib.stats import seed_spread as spread_over_seeds
 
 Facts = dict[str, str]
@@ -99,7 +106,9 @@ def split_table(data: pd.DataFrame) -> pd.DataFrame:
 def dataset_facts(study: Mapping[str, Any], data: pd.DataFrame) -> Facts:
     """Return the phrases of the chapter on the scans."""
     median = data.groupby("organ", sort=False)["volume_ml"].median().sort_values()
-    voxels = data.groupby("case").agg(inside=("voxels", "sum"), x=("body_x", "first"), y=("body_y", "first"), z=("body_z", "first"))
+    voxels = data.groupby("case").agg(
+        inside=("voxels", "sum"), x=("body_x", "first"), y=("body_y", "first"), z=("body_z", "first")
+    )
     kind = "phantom cases" if is_phantom(study) else "patients"
     count = data["case"].nunique()
     caveat = "A phantom is simpler than a patient: shapes are smooth and every organ is where it belongs."
@@ -123,7 +132,9 @@ def organ_table(data: pd.DataFrame) -> pd.DataFrame:
         {
             "cases": grouped["case"].nunique(),
             "volume, ml": volume.median().round(2),
-            "5 % to 95 %, ml": [f"{a:.2g} to {b:.2g}" for a, b in zip(volume.quantile(0.05), volume.quantile(0.95), strict=True)],
+            "5 % to 95 %, ml": [
+                f"{a:.2g} to {b:.2g}" for a, b in zip(volume.quantile(0.05), volume.quantile(0.95), strict=True)
+            ],
             "voxels": grouped["voxels"].median().astype(int),
             "mean HU": grouped["mean_hu"].median().round(0).astype(int),
             "SD within, HU": grouped["sd_hu"].median().round(0).astype(int),
@@ -163,7 +174,9 @@ def credit(tables: Path | str, name: str) -> Markdown:
     """Return the line below a picture: which case, chosen how, from where."""
     facts = json.loads(Path(picture(tables, name)).with_suffix(".json").read_text())
     of = f", {experiment_title(facts['experiment'])}, seed {facts['seed']}" if facts["experiment"] else ""
-    return Markdown(f"*{facts['attribution']}, case {facts['case']} ({facts['rule']}){of}.*")
+    return Markdown(  # type: ignore[no-untyped-call]
+        f"*{facts['attribution']}, case {facts['case']} ({facts['rule']}){of}.*"
+    )
 
 
 # 02: imbalance
@@ -215,14 +228,14 @@ def imbalance_facts(chosen: pd.DataFrame) -> Facts:
     sigma = {patch: f"{sigma_of_mean(row.to_numpy()):.4f}" for patch, row in ratios.iterrows()}
     spread = ratios.loc["whole scan", organs].max() / ratios.loc["whole scan", organs].min()
     return {
-        "bg-large": percent(float(ratios.loc["large", "background"])),
-        "bg-small": percent(float(ratios.loc["small", "background"])),
+        "bg-large": percent(float(ratios["background"]["large"])),
+        "bg-small": percent(float(ratios["background"]["small"])),
         "sigma-large": sigma["large"],
         "sigma-small": sigma["small"],
         "rarest": title(rarest),
         "presence-large": percent(float(presence["large"])),
         "presence-small": percent(float(presence["small"])),
-        "scope": f"Between the largest and the smallest organ lies a factor of {spread:.2g}; in the paper's data it is 99.",
+        "scope": f"The largest organ has {spread:.2g} times the voxels of the smallest; in the paper it is 99 times.",
     }
 
 
@@ -238,8 +251,7 @@ def one_run(run: Run, record: Path | str = "") -> tuple[pd.DataFrame, pd.DataFra
     """Return history and run table of one run; write its record where the workflow waits for it."""
     key = {name: run.record[name] for name in ("profile", "experiment", "seed")}
     if record:
-        text = json.dumps(dict(run.record), indent=1) + "\n"
-        write_atomically(Path(record), lambda part: part.write_text(text) and None)
+        write_json(Path(record), dict(run.record))
     runs = pd.DataFrame([{**run.record, "patch": " x ".join(map(str, run.record["patch"]))}])
     return run.history.assign(**key), runs
 
@@ -290,30 +302,35 @@ def results_table(metrics: pd.DataFrame, metric: str) -> pd.DataFrame:
 
     The row ``mean over organs`` is the mean of the organ means; the paper's is its printed average.
     """
-    from hnlib.stats import PAPER_NEAREST
-
     found = organ_summary(metrics).query("split == 'test' and metric == @metric")
     digits = 1 if metric.endswith("_mm") else 3
-    ours = found.assign(text=[f"{m:.{digits}f} ± {s:.{digits}f}" for m, s in zip(found["mean"], found["sd"], strict=True)])
+    ours = found.assign(
+        text=[f"{m:.{digits}f} ± {s:.{digits}f}" for m, s in zip(found["mean"], found["sd"], strict=True)]
+    )
     table = ours.pivot_table(index="organ", columns="experiment", values="text", aggfunc="first", sort=False)
-    means = mean_over_organs(metrics).query("split == 'test' and metric == @metric").groupby("experiment")["mean"].mean()
+    means = (
+        mean_over_organs(metrics).query("split == 'test' and metric == @metric").groupby("experiment")["mean"].mean()
+    )
     table.loc["average"] = [f"{means[name]:.{digits}f}" for name in table.columns]
     nearest = next(key for key, value in PAPER_NEAREST.items() if value == metric)
-    paper = paper_table1().query("metric == @nearest")
+    paper = paper_table1()
+    paper = paper[paper["metric"] == nearest]
     printed = paper.assign(text=[f"{m:.2f} ± {s:.2f}" for m, s in zip(paper["mean"], paper["sd"], strict=True)])
     wide = printed.pivot_table(index="organ", columns="configuration", values="text", aggfunc="first", sort=False)
     wide = wide.reindex(index=table.index, columns=[name for name in table.columns if name in wide.columns])
     both = pd.concat({"this study": table, "paper": wide.fillna("")}, axis=1)
-    both.columns = pd.MultiIndex.from_tuples([(a, experiment_title(b)) for a, b in both.columns])
-    return both.rename(index={**{name: title(name) for name in ORGANS}, "average": "mean over organs"}).rename_axis(metric)
+    both = both.rename(columns=experiment_title, level=1)
+    return both.rename(index={**{name: title(name) for name in ORGANS}, "average": "mean over organs"}).rename_axis(
+        metric
+    )
 
 
 def missed_table(metrics: pd.DataFrame) -> pd.DataFrame:
     """Count missed organs of the test cases over all seeds: misses of cases times seeds."""
     rows = metrics.query("split == 'test' and metric == 'missed'")
-    counts = rows.pivot_table(index="organ", columns="experiment", values="value", aggfunc=["sum", "count"], sort=False)
-    table = counts["sum"].astype(int).astype(str) + " of " + counts["count"].astype(int).astype(str)
-    return table.rename(index=title, columns=experiment_title).rename_axis("organ").rename_axis(columns=None)
+    counts = rows.groupby(["organ", "experiment"], sort=False)["value"].agg(["sum", "count"]).astype(int)
+    text = pd.Series([f"{row['sum']} of {row['count']}" for _, row in counts.iterrows()], index=counts.index)
+    return text.unstack("experiment").rename(index=title, columns=experiment_title).rename_axis(columns=None)
 
 
 def difference_table(metrics: pd.DataFrame, baseline: str) -> pd.DataFrame:
@@ -329,7 +346,9 @@ def difference_table(metrics: pd.DataFrame, baseline: str) -> pd.DataFrame:
 def seed_table(metrics: pd.DataFrame) -> pd.DataFrame:
     """Return mean test DSC over organs and its spread over seeds, by experiment."""
     rows = spread_over_seeds(metrics).query("split == 'test' and metric == 'dsc'")
-    table = rows.set_index("experiment")[["mean", "sd", "seeds"]].rename(columns={"mean": "mean DSC", "sd": "SD over seeds"})
+    table = rows.set_index("experiment")[["mean", "sd", "seeds"]].rename(
+        columns={"mean": "mean DSC", "sd": "SD over seeds"}
+    )
     return table.rename(index=experiment_title).round(4)
 
 
@@ -343,7 +362,9 @@ def evaluation_facts(metrics: pd.DataFrame, differences: pd.DataFrame) -> Facts:
     if not len(differences):
         verdict = "There is nothing to compare it with."
     elif clear:
-        signs = ", ".join(f"{name} ({differences.loc[name, 'difference']:+.3f})" for name in clear)
+        signs = ", ".join(
+            f"{name} ({value:+.3f})" for name, value in differences["difference"].items() if name in clear
+        )
         verdict = f"Against the baseline the 95 % interval over patients excludes zero for {signs}."
     else:
         verdict = "Against the baseline no 95 % interval over patients excludes zero."
@@ -369,8 +390,7 @@ def drift_table(table: pd.DataFrame) -> pd.DataFrame:
     """Return drift of soft recall and soft precision by organ and experiment, seeds averaged."""
     names = {"soft_recall_drift": "soft recall", "soft_precision_drift": "soft precision"}
     means = table.pivot_table(index="organ", columns="experiment", values=list(names), sort=False).round(3)
-    means.columns = pd.MultiIndex.from_tuples([(names[a], experiment_title(b)) for a, b in means.columns])
-    return means.rename(index=title)
+    return means.rename(columns=names, level=0).rename(columns=experiment_title, level=1).rename(index=title)
 
 
 def confidence_facts(table: pd.DataFrame, study: Mapping[str, Any]) -> Facts:
@@ -384,13 +404,14 @@ def confidence_facts(table: pd.DataFrame, study: Mapping[str, Any]) -> Facts:
         order = f"Of the {len(small)} largest drifts, {leading} belong to the optic nerves and chiasm."
     else:
         order = "Organs as small as those of the paper's claim are not among these."
+    difference = "both are drawn by the same rules" if is_phantom(study) else "they are different patients"
     return {
         "worst": title(worst),
         "worst-drift": f"{drift.iloc[-1]:.3f}",
         "best": title(best),
         "best-drift": f"{drift.iloc[0]:.3f}",
         "order": order,
-        "scope": f"The drift compares {cases}; {'the phantom has no hidden difference between them' if is_phantom(study) else 'they are different patients'}.",
+        "scope": f"The drift compares {cases}; {difference}.",
     }
 
 
@@ -404,15 +425,14 @@ def provenance(tables: Path | str) -> pd.DataFrame:
     found = read_tables(tables)
     study, runs = found["study"], found["runs"]
     shown = runs[runs["profile"] == study["profile"]]
+    seeds = ", ".join(map(str, sorted(shown["seed"].unique())))
     rows = {
         "data": study["attribution"],
         "profile": study["profile"],
-        "runs": f"{len(shown)} ({shown['experiment'].nunique()} experiments, seeds {', '.join(map(str, sorted(shown['seed'].unique())))})",
+        "runs": f"{len(shown)} ({shown['experiment'].nunique()} experiments, seeds {seeds})",
         "training, hours": f"{shown['seconds'].sum() / 3600:.2f}",
         "hardware": "; ".join(shown["hardware"].unique()),
         "versions": "; ".join(shown["versions"].unique()),
         "data digest": study["data_digest"],
     }
     return pd.DataFrame({"value": rows}).rename_axis("provenance")
-
-

@@ -85,12 +85,11 @@ def measure(
 ) -> None:
     """Predict and measure the cases of one trained run."""
     from hnlib.experiments import load_study, measure_run
-    from hnlib.preprocess import write_atomically
+    from hnlib.files import copy_file
 
     folder = measure_run(load_study(study_file), experiment, seed, report=say)
     if out is not None:
-        record = (folder / "run.json").read_text()
-        write_atomically(out, lambda part: part.write_text(record) and None)
+        copy_file(folder / "run.json", out)
 
 
 @app.command()

@@ -97,20 +97,40 @@ ORGANS: MappingProxyType[str, Organ] = MappingProxyType(
             _row("brainstem", "Brainstem", "#D55E00", "s", 2.5, NIKOLOV, "Brainstem", "BrainStem", "Brainstem"),
             _row("spinal_cord", "Spinal cord", "#CC79A7", "D", 2.93, UNVERIFIED, "SpinalCord", "", "Spinal-Cord"),
             _row("parotid_left", "Parotid L", "#009E73", "<", 2.85, NIKOLOV, "LeftParotid", "Parotid_L", "Parotid-Lt"),
-            _row("parotid_right", "Parotid R", "#009E73", ">", 2.85, NIKOLOV, "RightParotid", "Parotid_R", "Parotid-Rt"),
+            _row(
+                "parotid_right", "Parotid R", "#009E73", ">", 2.85, NIKOLOV, "RightParotid", "Parotid_R", "Parotid-Rt"
+            ),
             _row("mandible", "Mandible", "#0072B2", "o", 1.01, NIKOLOV, "Mandible", "Mandible", "Mandible"),
             _row("larynx", "Larynx", "#999999", "P", 2.5, PROVISIONAL, "Larynx"),
             _row("oesophagus", "Oesophagus", "#F0E442", "h", 2.5, PROVISIONAL, "Esophagus"),
             _row("optic_chiasm", "Optic chiasm", "#E69F00", "X", 2.5, TAPPEINER, "", "Chiasm"),
-            _row("optic_nerve_left", "Optic nerve L", "#56B4E9", "<", 2.5, NIKOLOV, "", "OpticNerve_L", "Optic-Nerve-Lt"),
-            _row("optic_nerve_right", "Optic nerve R", "#56B4E9", ">", 2.5, NIKOLOV, "", "OpticNerve_R", "Optic-Nerve-Rt"),
             _row(
-                "submandibular_left", "Submandibular L", "#882255", "<", 2.02, UNVERIFIED,
-                "", "Submandibular_L", "Submandibular-Lt",
+                "optic_nerve_left", "Optic nerve L", "#56B4E9", "<", 2.5, NIKOLOV, "", "OpticNerve_L", "Optic-Nerve-Lt"
             ),
             _row(
-                "submandibular_right", "Submandibular R", "#882255", ">", 2.02, UNVERIFIED,
-                "", "Submandibular_R", "Submandibular-Rt",
+                "optic_nerve_right", "Optic nerve R", "#56B4E9", ">", 2.5, NIKOLOV, "", "OpticNerve_R", "Optic-Nerve-Rt"
+            ),
+            _row(
+                "submandibular_left",
+                "Submandibular L",
+                "#882255",
+                "<",
+                2.02,
+                UNVERIFIED,
+                "",
+                "Submandibular_L",
+                "Submandibular-Lt",
+            ),
+            _row(
+                "submandibular_right",
+                "Submandibular R",
+                "#882255",
+                ">",
+                2.02,
+                UNVERIFIED,
+                "",
+                "Submandibular_R",
+                "Submandibular-Rt",
             ),
             _row("lens_left", "Lens L", "#332288", "<", 0.98, UNVERIFIED, tcia="Lens-Lt"),
             _row("lens_right", "Lens R", "#332288", ">", 0.98, UNVERIFIED, tcia="Lens-Rt"),

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import cc3d
 import numpy as np
@@ -23,6 +22,7 @@ from scipy.ndimage import zoom
 
 from hnlib.cases import Case, Dataset
 from hnlib.errors import DataError
+from hnlib.files import write_atomically, write_json
 
 #: Raise it when the arrays that `preprocess_case` writes change, so that old caches are not used.
 VERSION = 1
@@ -95,7 +95,8 @@ def make_plan(cases: Iterable[Case]) -> Plan:
     DataError
         When there is no case, or no labelled voxel in any of them.
     """
-    spacings, extents, samples, organs = [], [], [], ()
+    spacings, extents, samples = [], [], []
+    organs: tuple[str, ...] = ()
     for case in cases:
         box = body_box(case.image_hu)
         spacings.append(case.spacing_mm)
@@ -126,8 +127,8 @@ def resample_image(image: NDArray[np.float32], shape: Sequence[int], order: int 
     if tuple(shape) == image.shape:
         return image.astype(np.float32)
     factors = [n / o for n, o in zip(shape, image.shape, strict=True)]
-    result: NDArray[np.float32] = zoom(image, factors, order=order, mode="nearest", grid_mode=True, output=np.float32)
-    return result
+    resampled = zoom(image, tuple(factors), order=order, mode="nearest", grid_mode=True)  # type: ignore[call-overload]
+    return np.asarray(resampled, dtype=np.float32)
 
 
 def resample_labels(labels: NDArray[np.uint8], shape: Sequence[int], num_classes: int) -> NDArray[np.uint8]:
@@ -185,20 +186,6 @@ def cache_digest(dataset_digest: str, plan: Plan) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Call ``write`` with a temporary path beside ``path`` and move the result there when it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".part-", suffix=path.name)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def save_prepared(path: Path, prepared: Prepared) -> None:
     """Write one preprocessed case; the image is kept in half precision (a step of about 0.5 HU at most)."""
     write_atomically(
@@ -224,7 +211,7 @@ def load_prepared(path: Path) -> Prepared:
         When the file is missing or damaged.
     """
     try:
-        with np.load(path) as file:
+        with path.open("rb") as handle, np.load(handle) as file:
             box, shape, spacing = file["box"], file["native_shape"], file["native_spacing_mm"]
             return Prepared(
                 name=path.stem,
@@ -235,9 +222,11 @@ def load_prepared(path: Path) -> Prepared:
                 native_spacing_mm=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
                 labelled=frozenset(str(name) for name in file["labelled"]),
             )
-    except (OSError, ValueError, KeyError, EOFError) as fault:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as fault:
         reason = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
-        raise DataError(f"case {path.stem}, cache file {path}: cannot be read ({reason}); delete it and prepare again") from None
+        raise DataError(
+            f"case {path.stem}, cache file {path}: cannot be read ({reason}); delete it and prepare again"
+        ) from None
 
 
 def _prepare_one(task: tuple[Dataset, str, Plan, Path]) -> str:
@@ -294,8 +283,7 @@ def prepare(
         for done, task in enumerate(missing, start=1):
             _prepare_one(task)
             report("preprocess", done, len(missing))
-    text = json.dumps(asdict(plan), indent=1)
-    write_atomically(cache / "plan.json", lambda part: part.write_text(text) and None)
+    write_json(cache / "plan.json", asdict(plan))
     return plan, cache
 
 

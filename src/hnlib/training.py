@@ -21,7 +21,8 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from hnlib.errors import DataError
-from hnlib.preprocess import Plan, Prepared, write_atomically
+from hnlib.files import write_atomically
+from hnlib.preprocess import Plan, Prepared
 from hnlib.sampling import CentreDistribution, CentreSampler, extract, patch_start
 
 Row = dict[str, Any]

@@ -155,5 +155,7 @@ def _read_spacing(path: Path, case: str) -> tuple[float, float, float]:
     except (OSError, ValueError) as fault:
         raise DataError(f"case {case}, file {path}: cannot be read ({fault}); copy it again") from None
     if values.shape != (3,) or not (np.isfinite(values) & (values > 0)).all():
-        raise DataError(f"case {case}, file {path}: three positive numbers in mm are needed, found {values.tolist()}")
+        raise DataError(
+            f"case {case}, file {path}: three positive numbers in mm are needed, found {values.tolist()}; copy it again"
+        )
     return float(values[0]), float(values[1]), float(values[2])

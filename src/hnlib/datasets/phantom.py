@@ -1,8 +1,9 @@
 """A digital head-and-neck phantom: the paper's seven organs in a head of analytic shapes.
 
 Nothing here comes from a patient. Each structure is a signed distance in mm in one canonical head
-(origin at the optic chiasm; x right, y anterior, z superior), written in the tables below. A case
-draws pose, size, a smooth warp, organ volumes and offsets, tissue HU, texture and noise.
+(origin at the optic chiasm; x right, y anterior, z superior), written in the tables of
+`hnlib.datasets.phantom_atlas`. A case draws pose, size, a smooth warp, organ volumes and offsets,
+tissue HU, texture and noise.
 
 How a shape becomes voxels: surroundings are blended with the fraction ``clip(1/2 - d / w, 0, 1)`` of
 the signed distance d, w the mean voxel edge. An organ is sampled on a finer grid; its surface is the
@@ -22,17 +23,32 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from numbers import Integral, Real
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from hnlib.cases import SPLITS, Case
+from hnlib.datasets.phantom_atlas import (
+    BODY,
+    BRAIN,
+    FACE,
+    JAW_HIGH_MM,
+    JAW_LOW_MM,
+    JAW_PLAN,
+    NECK,
+    ORBIT,
+    ORGANS,
+    SOFT,
+    TEETH,
+    TISSUES,
+    Part,
+    Triple,
+    both_sides,
+)
 from hnlib.errors import ConfigError, unknown
 
 Float = NDArray[np.float32]
-Triple = tuple[float, float, float]
 Points = tuple[Float, Float, Float]
 Box = tuple[slice, slice, slice]
 
@@ -53,154 +69,6 @@ VOLUMES_ML: Mapping[str, float] = {
 """Median volumes in label order. The optic organs keep the ratios to the mandible that the paper's
 code holds for whole scans (99, 75 and 83 : 1)."""
 VOLUME_LOG_SD = 0.12  # SD of the logarithm of an organ's volume over cases, cut at two SD
-
-# Mean HU, half range of the mean over cases, SD of the texture inside a case.
-TISSUES: Mapping[str, Triple] = {
-    "air": (-1000, 0, 0),
-    "fat": (-98, 8, 6),
-    "orbital fat": (-55, 10, 4),
-    "skin": (15, 8, 3),
-    "muscle": (54, 5, 7),
-    "mixed": (15, 10, 16),
-    "csf": (6, 3, 2),
-    "grey matter": (38, 3, 3),
-    "white matter": (29, 3, 3),
-    "brainstem": (36, 3, 3),
-    "optic": (42, 5, 3),
-    "lens": (95, 12, 2),
-    "parotid": (-8, 16, 13),
-    "gland": (38, 10, 8),
-    "cartilage": (140, 40, 20),
-    "cells": (150, 90, 220),
-    "spongy bone": (380, 60, 60),
-    "bone": (950, 100, 70),
-    "cortical bone": (1300, 120, 60),
-    "enamel": (2200, 200, 100),
-}
-
-
-class _Part(NamedTuple):
-    """A tissue round a polyline: an ellipsoid (one point) or a tube (several)."""
-
-    tissue: str
-    radii: Triple
-    points: tuple[Triple, ...]
-
-    def on(self, side: int) -> _Part:
-        """Return the part, written for the patient's right, on side +1 (right) or -1 (left)."""
-        return self._replace(points=tuple((side * x, y, z) for x, y, z in self.points))
-
-
-def _part(tissue: str, radii: Triple | float, *points: Triple) -> _Part:
-    return _Part(tissue, radii if isinstance(radii, tuple) else (radii, radii, radii), points)
-
-
-def _both(parts: Iterable[_Part]) -> list[_Part]:
-    """Return parts on both sides; a part on the midline is its own mirror image and stays alone."""
-    return [p.on(side) for p in parts for side in ((1, -1) if any(x for x, _, _ in p.points) else (1,))]
-
-
-NECK = _part("skin", (60, 62, 62), (0, -24, -95), (0, -28, -400))
-BODY = (
-    _part("skin", (77, 96, 84), (0, -20, 18)),
-    _part("skin", (75, 69, 72), (0, 0, -50)),
-    _part("skin", (28, 23, 22), (0, 40, -100)),
-    _part("skin", 9, (0, 66, -8), (0, 78, -38)),  # nose
-    _part("skin", (16, 13, 13), (31, 50, -12)),
-    _part("skin", (6, 12, 26), (74, -30, -16)),  # ear
-)
-SOFT = (  # below the skin, in this order
-    _part("fat", (14, 14, 16), (38, 34, -58)),
-    _part("fat", (9, 9, 22), (27, -6, -62)),  # parapharyngeal space
-    _part("fat", (15, 20, 45), (38, -24, -122)),
-    _part("mixed", (30, 14, 60), (0, -66, -110)),
-    _part("muscle", (17, 13, 62), (20, -58, -110)),
-    _part("muscle", (8, 11, 60), (25, -34, -120)),
-    _part("muscle", 10, (53, -42, -48), (44, -12, -105), (34, 10, -160)),  # sternocleidomastoid
-    _part("gland", 5, (31, -20, -45), (33, -14, -95), (35, -8, -160)),
-    _part("muscle", (7, 17, 26), (57, 8, -68)),  # masseter
-    _part("muscle", (7, 14, 20), (34, 4, -58)),
-    _part("muscle", (8, 20, 24), (62, 18, -8)),
-    _part("fat", (30, 34, 22), (0, 20, -78)),
-    _part("muscle", (23, 31, 18), (0, 20, -76)),  # tongue
-    _part("muscle", (19, 26, 8), (0, 22, -98)),
-    _part("gland", (8, 14, 11), (30, 8, -104)),
-    _part("muscle", (20, 14, 34), (0, 4, -124)),
-)
-BRAIN = (  # over grey matter
-    _part("white matter", (22, 58, 36), (28, -20, 32)),
-    _part("csf", (1.2, 70, 50), (0, -20, 40)),
-    _part("csf", (5, 26, 10), (9, -18, 34)),  # lateral ventricle
-    _part("csf", (17, 13, 8), (0, 1, -1)),  # suprasellar cistern
-    _part("csf", (24, 18, 24), (0, -19, -20)),
-    _part("grey matter", (25, 24, 18), (20, -58, -26)),  # cerebellum
-    _part("csf", (6, 4, 8), (0, -40, -26)),
-)
-ARCH = ((-30, 14), (-28, 22), (-21, 39), (-11, 48), (11, 48), (21, 39), (28, 22), (30, 14))  # of teeth: x, y
-FACE = (
-    _part("bone", (10, 11, 12), (0, -5, -22)),
-    _part("cortical bone", 7, (52, -32, -24), (20, -14, -22)),  # petrous bone
-    _part("cells", (10, 13, 17), (54, -38, -34)),  # mastoid
-    _part("air", 2.5, (80, -22, -20), (56, -22, -22)),
-    _part("spongy bone", (35, 29, 16), (0, 26, -36)),  # maxilla
-    _part("bone", (6, 5, 9), *((x, y, -54) for x, y in ARCH)),
-    _part("air", (12, 16, 14), (25, 28, -32)),  # maxillary sinus
-    _part("bone", (9, 9, 7), (50, 40, -28)),
-    _part("bone", 2.8, (52, 38, -28), (66, 12, -27), (62, -12, -24)),  # zygomatic arch
-    _part("mixed", (13, 32, 19), (0, 36, -26)),
-    _part("air", (3.6, 29, 16), (5.5, 36, -30)),  # nasal cavity
-    _part("air", (5, 17, 9), (7, 28, -8)),
-    _part("air", (9, 9, 7), (0, 8, -17)),  # sphenoid sinus
-    _part("air", (8, 3, 6), (9, 65, 8)),
-    _part("air", (12, 8, 12), (0, -1, -38)),
-    _part("air", (11, 5, 5), (0, -2, -44), (0, -3, -75), (0, 2, -106)),  # pharynx
-    _part("air", (18, 22, 2.5), (0, 22, -57)),
-    _part("bone", 2.5, (-19, 12, -106), (-10, 29, -110), (10, 29, -110), (19, 12, -106)),  # hyoid
-    _part("cartilage", (17, 17, 15), (0, 12, -126)),
-    _part("muscle", (14, 14, 18), (0, 10, -126)),
-    _part("air", 6, (0, 2, -104), (0, 10, -122), (0, 8, -190)),  # larynx and trachea
-)
-ORBIT = (
-    _part("bone", (20, 18, 19), (31, 47, -12)),
-    _part("bone", (12.5, 17, 11.5), (22, 28, -7)),
-    _part("orbital fat", (18, 18, 17), (31, 49, -12)),
-    _part("orbital fat", (10.5, 15, 9.5), (22, 28, -7)),
-    _part("csf", 4.5, (16, 19, -4), (9, 9, -1)),  # optic canal
-    _part("muscle", 2.2, (17, 20, -6), (19, 44, -12)),
-    _part("muscle", 2.2, (20, 20, -6), (41, 42, -12)),
-    _part("optic", 12.3, (31, 50, -12)),
-    _part("csf", 10.8, (31, 50, -12)),
-    _part("lens", (4.5, 2.2, 4.5), (31, 59.5, -12)),
-)
-TEETH = (
-    _part("enamel", (4, 4, 6.5), *((x, y, -68) for x, y in ARCH)),
-    _part("enamel", (4, 4, 6.5), *((x, y, -80) for x, y in ARCH)),
-)
-NERVE = _part("optic", 2.5, (7, 7, 0), (13, 17, -3), (20, 28, -7), (28.5, 39, -11.5))
-PAROTID = (
-    _part("parotid", (9, 18, 26), (60, -20, -56)),
-    _part("parotid", (9, 9, 18), (50, -30, -52)),
-    _part("parotid", (5, 11, 13), (63, -4, -48)),
-)
-CHIASM = _part("optic", 2.2, (7, 6, 0), (0, -1, 0), (-9, -10, 2))
-STEM = (
-    _part("brainstem", (17, 11, 10), (0, -18, -6)),
-    _part("brainstem", (18, 13.5, 14), (0, -21, -23)),
-    _part("brainstem", 8, (0, -29, -34), (0, -37, -54)),
-)
-JAW_PLAN: tuple[Triple, ...] = ((0, 52, 0), (12, 50, 0), (24, 41, 0), (34, 24, 0), (42, 4, 0), (48, -16, 0))
-JAW_LOW_MM = ((-26, -14, 0, 25, 45, 60), (-64, -78, -91, -105, -112, -112))  # lower edge: y, z
-JAW_HIGH_MM = ((-16, -10, -4, 2, 9, 15, 21, 50), (-24, -26, -40, -40, -33, -62, -80, -85))
-ORGANS: Mapping[str, tuple[_Part, ...]] = {
-    "brainstem": STEM,
-    "optic_chiasm": (CHIASM, CHIASM.on(-1)),
-    "optic_nerve_left": (NERVE.on(-1),),
-    "optic_nerve_right": (NERVE,),
-    "mandible": (_part("bone", (58, 46, 46), (0, 16, -68)),),  # its box only: see _mandible
-    "parotid_left": tuple(part.on(-1) for part in PAROTID),
-    "parotid_right": PAROTID,
-}
-"""Organs in painting order: an organ never takes voxels of an earlier one."""
 
 
 def _distance(points: Points, curve: Sequence[Triple], radii: Triple) -> Float:
@@ -298,7 +166,7 @@ class _Canvas:
             made.append(a * x + b * y + c * z + self.warp_mm[k] * (sx * sy * sz) - offset[k])
         return made[0], made[1], made[2]
 
-    def box(self, parts: Iterable[_Part], margin_mm: float = 3.0) -> Box:
+    def box(self, parts: Iterable[Part], margin_mm: float = 3.0) -> Box:
         """Return a box of voxels that holds canonical parts, warp and offset included, cut at the border."""
         knots = np.array([np.add(p, s * np.array(part.radii)) for part in parts for p in part.points for s in (1, -1)])
         corners = np.stack(np.meshgrid(*zip(knots.min(0), knots.max(0), strict=True))).reshape(3, -1)
@@ -322,7 +190,7 @@ class _Canvas:
         self.hu[box] += fraction * (value - self.hu[box])
         self.grain[box] += fraction * (np.float32(TISSUES[tissue][2]) - self.grain[box])
 
-    def paint(self, parts: Iterable[_Part], organ: str = "") -> None:
+    def paint(self, parts: Iterable[Part], organ: str = "") -> None:
         """Paint parts one after the other, displaced like an organ where one is named."""
         for part in parts:
             box = self.box([part])
@@ -376,7 +244,7 @@ def _paint_organ(canvas: _Canvas, organ: str, rng: np.random.Generator) -> None:
 
 def _paint_spine(canvas: _Canvas) -> None:
     """Paint seven vertebrae with discs, processes, spinal canal and cord."""
-    box = canvas.box([_part("bone", (34, 36, 75), (0, -40, -127))])
+    box = canvas.box([Part("bone", (34, 36, 75), ((0, -40, -127),))])
     x, y, z = canvas.points(box)
     y = y + np.float32(4e-4) * (z + 95) ** 2 - 3  # cervical lordosis
     level = (z + 54) % 17 - np.float32(8.5)
@@ -398,15 +266,15 @@ def _render(spacing_mm: Triple, seed: int, number: int) -> tuple[Float, NDArray[
     rng, noise_rng = (np.random.default_rng(s) for s in np.random.SeedSequence([VERSION, seed, number]).spawn(2))
     canvas = _Canvas(spacing_mm, rng)
     neck = np.maximum(_distance(canvas.grid, NECK.points, NECK.radii), canvas.grid[2] + 30)
-    skin = _union([neck, *(_distance(canvas.grid, p.points, p.radii) for p in _both(BODY))], 4)
+    skin = _union([neck, *(_distance(canvas.grid, p.points, p.radii) for p in both_sides(BODY))], 4)
     fat = _curve(canvas.grid[2], ((-45, 25), (7, 3))) * np.float32(rng.uniform(0.7, 1.3))
     for tissue, depth in (("skin", 0), ("fat", 2), ("muscle", 2 + fat)):
         canvas.fill(skin + depth, tissue)
     canvas.body = np.clip(np.float32(0.5) - (skin + 2) / canvas.edge_mm, 0, 1)
-    canvas.paint(_both(SOFT))
+    canvas.paint(both_sides(SOFT))
     for tissue, wall, base in (("bone", 6.5, 3.5), ("csf", 0, 0), ("grey matter", -2.5, -2)):
         canvas.fill(_cranium(canvas.grid, wall, base), tissue)
-    canvas.paint(_both((*BRAIN, *FACE)))
+    canvas.paint(both_sides((*BRAIN, *FACE)))
     for side, organ in ((-1, "optic_nerve_left"), (1, "optic_nerve_right")):
         canvas.paint([part.on(side) for part in ORBIT], organ)
     _paint_spine(canvas)

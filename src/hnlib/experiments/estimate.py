@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from hnlib.experiments.config import load_experiment
 from hnlib.experiments.run import untrained_network
@@ -51,7 +52,7 @@ def _seconds(study: Study, experiment: str) -> tuple[float, float, int]:
     found = load_experiment(experiment)
     patch = study.patches[found.patch]
     network = untrained_network(study, found)
-    loss = DeepSupervision(build_loss(found.loss), resample=study.settings.deep_supervision)
+    loss: nn.Module = DeepSupervision(build_loss(found.loss), resample=study.settings.deep_supervision)
     optimiser = build_optimiser(network, study.settings.training)
     image = torch.randn(study.settings.training.batch_size, 1, *patch).to(memory_format=torch.channels_last_3d)
     target = torch.zeros(study.settings.training.batch_size, *patch, dtype=torch.int64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ from hnlib.cases import Case
 from hnlib.datasets import open_dataset
 from hnlib.experiments.study import Study
 from hnlib.experiments.tables import finished_runs
+from hnlib.files import write_atomically, write_json
 from hnlib.plotting import contour_panel, use_style
-from hnlib.preprocess import write_atomically
 from hnlib.stats import choose_by_validation
 
 
@@ -27,7 +26,9 @@ def draw_case(study: Study, folder: Path) -> Path:
     sizes = {name: int((study.case(name).labels > 0).sum()) for name in study.split["train"]}
     name = sorted(sizes, key=lambda n: (sizes[n], n))[len(sizes) // 2]
     case = data.load(name)
-    return _draw(study, case, None, folder / "case.png", {"case": name, "experiment": "", "rule": "median labelled volume"})
+    return _draw(
+        study, case, None, folder / "case.png", {"case": name, "experiment": "", "rule": "median labelled volume"}
+    )
 
 
 def draw_predictions(study: Study, tables: Path, folder: Path) -> Path:
@@ -40,7 +41,9 @@ def draw_predictions(study: Study, tables: Path, folder: Path) -> Path:
     scores = chosen.groupby("case")["value"].mean().sort_values(kind="stable")
     name = str(scores.index[len(scores) // 2])
     data = open_dataset(study.dataset, study.data_root or None, study.settings.num_cases)
-    prediction = np.asarray(nibabel.load(runs / "predictions" / f"{name}.nii.gz").dataobj).astype(np.uint8)
+    prediction = np.asarray(
+        nibabel.Nifti1Image.from_filename(runs / "predictions" / f"{name}.nii.gz").dataobj, np.uint8
+    )
     facts = {"case": name, "experiment": experiment, "seed": int(seed), "rule": "median mean DSC of the test cases"}
     return _draw(study, data.load(name), prediction, folder / "prediction.png", facts)
 
@@ -48,13 +51,9 @@ def draw_predictions(study: Study, tables: Path, folder: Path) -> Path:
 def _draw(study: Study, case: Case, prediction: Any, path: Path, facts: dict[str, Any]) -> Path:
     matplotlib.use("agg")
     use_style()
-    figure = contour_panel(
-        case.image_hu, case.labels, prediction, spacing_mm=case.spacing_mm, organs=case.organs
-    )
+    figure = contour_panel(case.image_hu, case.labels, prediction, spacing_mm=case.spacing_mm, organs=case.organs)
     facts = {**facts, "attribution": study.attribution, "organs": list(case.organs)}
     write_atomically(path, lambda part: figure.savefig(part, dpi=160, bbox_inches="tight"))
-    write_atomically(path.with_suffix(".json"), lambda part: part.write_text(json.dumps(facts, indent=1) + "\n") and None)
+    write_json(path.with_suffix(".json"), facts)
     pyplot.close(figure)
     return path
-
-

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,12 +28,13 @@ from hnlib.confidence import quantile_table, summarise, true_class_probabilities
 from hnlib.datasets import open_dataset
 from hnlib.experiments.config import Experiment, load_experiment
 from hnlib.experiments.study import Study, check_run
+from hnlib.files import write_atomically, write_json, write_table
 from hnlib.inference import keep_largest_components, predict_probabilities
 from hnlib.losses import DeepSupervision, build_loss
 from hnlib.metrics import evaluate_case
 from hnlib.networks import build_network, plan_topology, set_output_prior
 from hnlib.organs import ORGANS
-from hnlib.preprocess import Prepared, restore_probabilities, write_atomically
+from hnlib.preprocess import Prepared, restore_probabilities
 from hnlib.training import PatchStream, choose_precision, load_weights, train
 
 Report = Callable[[str], None]
@@ -67,9 +67,7 @@ def untrained_network(study: Study, experiment: Experiment) -> nn.Module:
     """Return the network of an experiment with fresh weights."""
     settings = study.settings
     topology = plan_topology(study.patches[experiment.patch], study.plan.spacing_mm)
-    return build_network(
-        experiment.network, topology, study.num_classes, width=settings.width, cap=settings.cap
-    )
+    return build_network(experiment.network, topology, study.num_classes, width=settings.width, cap=settings.cap)
 
 
 def _train(study: Study, found: Experiment, experiment: str, seed: int, folder: Path, report: Report) -> None:
@@ -98,7 +96,7 @@ def _train(study: Study, found: Experiment, experiment: str, seed: int, folder: 
         report=_progress(name, settings.training.steps, report),
     )
     table = pd.DataFrame(history)
-    write_atomically(folder / "history.csv", lambda part: table.to_csv(part, index=False))
+    write_table(folder / "history.csv", table)
     record = {
         **_run_key(study, experiment, seed),
         "steps": settings.training.steps,
@@ -116,12 +114,6 @@ def _train(study: Study, found: Experiment, experiment: str, seed: int, folder: 
 
 def _run_key(study: Study, experiment: str, seed: int) -> dict[str, Any]:
     return {"dataset": study.dataset, "profile": study.profile, "experiment": experiment, "seed": seed}
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file whole or not at all."""
-    text = json.dumps(content, indent=1) + "\n"
-    write_atomically(path, lambda part: part.write_text(text) and None)
 
 
 def class_fractions(cases: Sequence[Prepared], num_classes: int) -> list[float]:
@@ -238,13 +230,15 @@ def _measure_case(
 def _gather(study: Study, experiment: str, seed: int, folder: Path, todo: Sequence[tuple[str, str]]) -> None:
     key = {k: v for k, v in _run_key(study, experiment, seed).items() if k != "dataset"}
     whole = pd.concat([pd.read_parquet(folder / "measured" / f"{name}.parquet") for _, name in todo])
-    part = {name: rows for name, rows in whole.groupby("table", sort=False)}
+    part = dict(iter(whole.groupby("table", sort=False)))
     metrics = part["metrics"][["split", "case", "organ", "metric", "value"]]
     numbers = ["voxels", "soft_recall", "soft_precision", "q05", "q25", "q50", "q75", "q95"]
     confidence = part["confidence"][["split", "case", "organ", *numbers]].astype({"voxels": int})
     voxels = part["voxels"][["split", "case", "organ", "value"]].reset_index(drop=True)
     quantiles = [
-        quantile_table([{o: p["value"].to_numpy() for o, p in rows.groupby("organ", sort=False)}]).assign(split=split)
+        quantile_table([{str(o): p["value"].to_numpy() for o, p in rows.groupby("organ", sort=False)}]).assign(
+            split=split
+        )
         for split, rows in voxels.groupby("split", sort=False)
     ]
     write_atomically(folder / "confidence.parquet", lambda out: voxels.to_parquet(out, index=False))
@@ -254,8 +248,7 @@ def _gather(study: Study, experiment: str, seed: int, folder: Path, todo: Sequen
         "confidence_quantiles": pd.concat(quantiles)[["split", "organ", "quantile", "value"]],
     }
     for name, table in tables.items():
-        keyed = _keyed(table, key)
-        write_atomically(folder / f"{name}.csv", lambda out, t=keyed: t.to_csv(out, index=False, float_format="%.5g"))
+        write_table(folder / f"{name}.csv", _keyed(table, key))
     write_json(folder / "measured.json", {**key, "cases": len(todo)})
 
 
@@ -264,5 +257,3 @@ def _keyed(table: pd.DataFrame, key: Mapping[str, Any]) -> pd.DataFrame:
     for position, (name, value) in enumerate(key.items()):
         keyed.insert(position, name, value)
     return keyed
-
-

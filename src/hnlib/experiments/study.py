@@ -13,8 +13,9 @@ from hnlib.cases import SPLITS
 from hnlib.datasets import open_dataset
 from hnlib.errors import ConfigError, DataError
 from hnlib.experiments.config import Experiment, Profile, Triple, load_experiment, load_profile, run_digest
+from hnlib.files import write_json
 from hnlib.networks import halve_in_plane, plan_patch
-from hnlib.preprocess import Plan, Prepared, load_plan, load_prepared, prepare, write_atomically
+from hnlib.preprocess import Plan, Prepared, load_plan, load_prepared, prepare
 from hnlib.sampling import CentreDistribution, centre_rule
 
 Progress = Callable[[str, int, int], None]
@@ -90,8 +91,7 @@ class Study:
 
     def save(self, path: Path) -> None:
         """Write the study as JSON."""
-        text = json.dumps(asdict(self), indent=1) + "\n"
-        write_atomically(path, lambda part: part.write_text(text) and None)
+        write_json(path, asdict(self))
 
 
 def prepare_study(dataset: str, profile: str, data_root: str = "", *, progress: Progress | None = None) -> Study:
@@ -108,7 +108,7 @@ def prepare_study(dataset: str, profile: str, data_root: str = "", *, progress: 
     data = open_dataset(dataset, data_root or None, settings.num_cases)
     workers = max(1, min(2, os.cpu_count() or 1))
     plan, cache = prepare(data, home("cache"), workers=workers, progress=progress, change=_override(settings))
-    patches = settings.patches or {}
+    patches: dict[str, Triple] = {str(name): size for name, size in (settings.patches or {}).items()}
     if settings.patch_voxels is not None:
         large = plan_patch(plan.median_shape, plan.spacing_mm, settings.patch_voxels)
         patches = {"large": large, "small": halve_in_plane(large, plan.spacing_mm)}
@@ -120,7 +120,7 @@ def prepare_study(dataset: str, profile: str, data_root: str = "", *, progress: 
         data_digest=data.digest(),
         cache=str(cache),
         split=data.split(),
-        patches=dict(patches),
+        patches=patches,
         plan=plan,
     )
 

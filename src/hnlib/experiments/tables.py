@@ -20,8 +20,9 @@ from hnlib.datasets import open_dataset
 from hnlib.errors import DataError
 from hnlib.experiments.config import load_experiment
 from hnlib.experiments.study import Study
+from hnlib.files import copy_file, write_json, write_table
 from hnlib.imbalance import expected_ratios, presence
-from hnlib.preprocess import body_box, write_atomically
+from hnlib.preprocess import body_box
 from hnlib.sampling import centre_rule
 
 #: What a run leaves for the tables, and the columns that name a row there.
@@ -30,11 +31,6 @@ RUN_TABLES = ("metrics", "confidence", "confidence_quantiles", "history", "runs"
 DATA_TABLES = ("dataset", "imbalance")
 #: Rules for patch centres that the imbalance table compares; "nnunet" is the rule of the four configurations.
 CENTRES = ("uniform", "voxel_uniform", "class_uniform", "nnunet", "paper")
-
-
-def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Write a table whole or not at all, numbers to six digits."""
-    write_atomically(path, lambda part: table.to_csv(part, index=False, float_format="%.6g"))
 
 
 # What the data alone say.
@@ -49,8 +45,8 @@ def describe_study(study: Study, folder: Path, *, report: Callable[[str], None] 
         report(f"{study.dataset}: described {len(names)} cases")
         measured = list(pool.map(_measure_imbalance, ((study, name) for name in study.split["train"])))
     report(f"{study.dataset}: in-patch class ratios of {len(measured)} training cases")
-    write_csv(folder / "dataset.csv", pd.DataFrame([row for rows in described for row in rows]))
-    write_csv(folder / "imbalance.csv", pd.DataFrame([row for rows in measured for row in rows]))
+    write_table(folder / "dataset.csv", pd.DataFrame([row for rows in described for row in rows]))
+    write_table(folder / "imbalance.csv", pd.DataFrame([row for rows in measured for row in rows]))
     short = {
         "dataset": study.dataset,
         "profile": study.profile,
@@ -65,8 +61,7 @@ def describe_study(study: Study, folder: Path, *, report: Callable[[str], None] 
         "mean_hu": study.plan.mean_hu,
         "sd_hu": study.plan.sd_hu,
     }
-    text = json.dumps(short, indent=1) + "\n"
-    write_atomically(folder / "study.json", lambda part: part.write_text(text) and None)
+    write_json(folder / "study.json", short)
 
 
 def _describe_case(task: tuple[Any, str, str]) -> list[dict[str, Any]]:
@@ -137,7 +132,7 @@ def finished_runs(study: Study, experiments: Sequence[str] | None = None) -> lis
 
 def _run_rows(folder: Path, experiment: str, seed: int, profile: str) -> dict[str, pd.DataFrame]:
     record = json.loads((folder / "run.json").read_text())
-    key = {"profile": profile, "experiment": experiment, "seed": seed}
+    key: dict[str, Any] = {"profile": profile, "experiment": experiment, "seed": seed}
     tables = {name: pd.read_csv(folder / f"{name}.csv") for name in ("metrics", "confidence", "confidence_quantiles")}
     history = pd.read_csv(folder / "history.csv")
     flat = {
@@ -148,7 +143,9 @@ def _run_rows(folder: Path, experiment: str, seed: int, profile: str) -> dict[st
         "versions": " ".join(f"{k}={v}" for k, v in record["versions"].items()),
         "digests": " ".join(f"{k}={v}" for k, v in record["digests"].items()),
     }
-    return {**tables, "history": history.assign(**key)[[*key, *history.columns]], "runs": pd.DataFrame([flat])}
+    for position, (name, value) in enumerate(key.items()):
+        history.insert(position, name, value)
+    return {**tables, "history": history, "runs": pd.DataFrame([flat])}
 
 
 def write_tables(study: Study, folder: Path, *, merge: bool = False) -> int:
@@ -173,7 +170,7 @@ def write_tables(study: Study, folder: Path, *, merge: bool = False) -> int:
         path = folder / f"{name}.csv"
         if merge and path.exists():
             table = _replace_rows(pd.read_csv(path), table)
-        write_csv(path, table)
+        write_table(path, table)
     return len(runs)
 
 
@@ -191,11 +188,9 @@ def publish(study: Study, results: Path, published: Path) -> int:
     for path in [*(source / f"{name}.csv" for name in DATA_TABLES), source / "study.json"]:
         if not path.exists():
             raise DataError(f"{path}: missing; run the study's describe step first")
-        content = path.read_bytes()
-        write_atomically(target / path.name, lambda part, c=content: part.write_bytes(c) and None)
-    for picture in sorted((source / "pictures").glob("*.png")):
-        content = picture.read_bytes()
-        write_atomically(target / "pictures" / picture.name, lambda part, c=content: part.write_bytes(c) and None)
+        copy_file(path, target / path.name)
+    for picture in sorted((source / "pictures").iterdir()):
+        copy_file(picture, target / "pictures" / picture.name)
     return write_tables(study, target, merge=True)
 
 

@@ -21,7 +21,7 @@ class PlannedUNet(DynUNet):
     costs memory and time when the labels can be made smaller instead.
     """
 
-    def forward(self, x: Tensor) -> Tensor | list[Tensor]:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """Map an image (N, 1, X, Y, Z) to logits."""
         finest: Tensor = self.output_block(self.skip_layers(x))
         if self.training and self.deep_supervision:

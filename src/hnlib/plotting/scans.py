@@ -154,6 +154,7 @@ def _draw_ct(ax: Axes, pixels: NDArray[np.floating], step: tuple[float, float], 
     ax.imshow(pixels.T, origin="lower", extent=extent, cmap="gray", vmin=window[0], vmax=window[1])
     # The first axis of every plane points right or anterior; both belong on the left of the picture.
     ax.invert_xaxis()
+    ax.autoscale(False)
     ax.set_xticks([])
     ax.set_yticks([])
     ax.spines[:].set_visible(False)

@@ -1,0 +1,101 @@
+"""Commands: a user's fault is one line on the error stream, status 2, and no traceback."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from hnlib.cli import main
+from hnlib.errors import ConfigError
+from hnlib.experiments.notebooks import parse_parameters, run_notebook
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as caught:
+        main(list(arguments))
+    assert caught.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("hnlib: ")
+    return lines[0]
+
+
+def test_unknown_dataset_profile_and_missing_root(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    out = ("--out", str(tmp_path / "study.json"))
+    assert "unknown dataset 'phanton'" in fails(capsys, "prepare", "phanton", "tiny", *out)
+    assert "unknown profile 'tinny'" in fails(capsys, "prepare", "phantom", "tinny", *out)
+    assert "DATA_ROOT" in fails(capsys, "prepare", "openkbp", "laptop", *out)
+    assert "no folder" in fails(capsys, "prepare", "openkbp", "laptop", "--data-root", "/nowhere", *out)
+    assert not (tmp_path / "study.json").exists()
+
+
+def test_a_broken_patient_stops_preparation_with_nothing_written(
+    capsys: pytest.CaptureFixture[str], small_openkbp: Path, tmp_path: Path
+) -> None:
+    path = small_openkbp / "train-pats" / "pt_1" / "ct.csv"
+    path.write_text(path.read_text()[:-2])
+    path.write_text(path.read_text() + "9,\n")
+    out = tmp_path / "out" / "study.json"
+    line = fails(capsys, "prepare", "openkbp", "laptop", "--data-root", str(small_openkbp), "--out", str(out))
+    assert "case pt_1" in line
+    assert "ct.csv" in line
+    assert not out.exists()
+
+
+def test_a_missing_study_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "run hnlib prepare first" in fails(capsys, "train", str(tmp_path / "none.json"), "large_nnu_dice_ce", "0")
+
+
+def test_prepare_writes_a_study(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["prepare", "phantom", "tiny", "--out", str(tmp_path / "study.json")])
+    assert caught.value.code == 0
+    assert json.loads((tmp_path / "study.json").read_text())["dataset"] == "phantom"
+    assert "3 train, 1 validation, 2 test" in capsys.readouterr().out
+
+
+def small_notebook(path: Path, code: str) -> Path:
+    cells = [new_code_cell("number: int = 1", metadata={"tags": ["parameters"]}), new_code_cell(code)]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
+    return path
+
+
+def test_notebook_parameters_are_read_as_yaml() -> None:
+    assert parse_parameters(["a=3", "b=x", "c="]) == {"a": 3, "b": "x", "c": ""}
+    with pytest.raises(ConfigError, match="name=value"):
+        parse_parameters(["a"])
+
+
+def test_an_unknown_notebook_parameter_is_refused(tmp_path: Path) -> None:
+    source = small_notebook(tmp_path / "a.ipynb", "print(number)")
+    with pytest.raises(ConfigError, match=r"unknown parameter of a\.ipynb 'numbr': did you mean 'number'"):
+        run_notebook(source, tmp_path / "b.ipynb", {"numbr": 2})
+    assert not (tmp_path / "b.ipynb").exists()
+
+
+@pytest.mark.slow
+def test_a_notebook_runs_with_its_parameters_and_prints_as_it_goes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = small_notebook(tmp_path / "a.ipynb", "print('number is', number)")
+    run_notebook(source, tmp_path / "out" / "b.ipynb", {"number": 2})
+    assert "number is 2" in capsys.readouterr().out
+    hidden = [
+        c
+        for c in nbformat.read(tmp_path / "out" / "b.ipynb", 4).cells
+        if "injected-parameters" in c.metadata.get("tags", [])
+    ]
+    assert [c.metadata["tags"] for c in hidden] == [["injected-parameters", "remove-cell"]]
+
+
+@pytest.mark.slow
+def test_a_failing_notebook_is_told_in_one_line_and_kept(tmp_path: Path) -> None:
+    source = small_notebook(tmp_path / "a.ipynb", "raise RuntimeError('no luck')")
+    with pytest.raises(ConfigError, match=r"notebook a\.ipynb: RuntimeError: no luck; see .*b\.ipynb"):
+        run_notebook(source, tmp_path / "b.ipynb", {})
+    assert (tmp_path / "b.ipynb").exists()

@@ -1,0 +1,195 @@
+"""Configuration, runs and tables: strict YAML, the paper's numbers, a study from scan to tables."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from hnlib.errors import ConfigError, DataError
+from hnlib.experiments import (
+    FOUR_CONFIGURATIONS,
+    Study,
+    describe_study,
+    load_experiment,
+    load_profile,
+    load_study,
+    measure_run,
+    publish,
+    read_tables,
+    train_run,
+    write_tables,
+)
+from hnlib.experiments.config import config_folder
+from hnlib.experiments.pictures import draw_case, draw_predictions
+from hnlib.losses import build_loss
+from hnlib.metrics import METRICS
+from hnlib.stats import COLUMNS
+
+EXPERIMENTS = sorted(path.stem for path in config_folder().glob("*.yaml"))
+PROFILES = sorted(path.stem for path in (config_folder() / "profiles").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_is_valid(name: str) -> None:
+    assert load_experiment(name).title
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_profile_is_valid(name: str) -> None:
+    assert load_profile(name).study
+
+
+def test_the_named_profiles_exist() -> None:
+    assert {"phantom", "laptop", "laptop-long", "gpu", "paper", "tiny"} <= set(PROFILES)
+
+
+def test_the_four_configurations_differ_in_patch_and_loss_alone() -> None:
+    """Their loss is the paper's baseline and the released ca-Dice; one sampling rule for all."""
+    found = {name: load_experiment(name) for name in FOUR_CONFIGURATIONS}
+    assert {(e.patch, e.loss) for e in found.values()} == {
+        (patch, loss) for patch in ("large", "small") for loss in ("nnu_dice+ce", "ca_dice+ce")
+    }
+    assert {(e.centres, e.network) for e in found.values()} == {("nnunet", "dynunet")}
+    for experiment in found.values():
+        build_loss(experiment.loss)
+
+
+def test_all_four_configurations_pay_the_same_steps_in_every_profile() -> None:
+    for name in PROFILES:
+        if name != "tiny":
+            assert load_profile(name).study[:4] == FOUR_CONFIGURATIONS
+
+
+def test_the_paper_profile_agrees_with_the_facts() -> None:
+    """Tappeiner et al. 2022, paper and released code: every number of the setting."""
+    paper = load_profile("paper")
+    settings = paper.training
+    assert paper.patches == {"large": (192, 160, 56), "small": (96, 80, 48)}
+    assert (paper.width, paper.cap) == (32, 320)
+    assert (settings.steps, settings.batch_size, settings.schedule_steps) == (125_000, 2, 125)
+    assert (settings.optimiser, settings.learning_rate, settings.momentum) == ("sgd", 0.01, 0.99)
+    assert (settings.weight_decay, settings.schedule, settings.clip_norm) == (3e-5, "poly", 12.0)
+    assert settings.same_case
+    assert (paper.centres, paper.deep_supervision, paper.precision) == ("paper", "heads", "float32")
+    assert not paper.prior_bias
+    assert paper.plan is not None
+    assert paper.plan.spacing_mm == (0.98000002, 0.98000002, 2.49962478)
+    assert paper.plan.clip_hu == (-170.0, 1680.0)
+    assert (paper.plan.mean_hu, paper.plan.sd_hu) == (324.7904, 505.2889)
+
+
+@pytest.fixture
+def own_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "profiles").mkdir()
+    monkeypatch.setenv("HNLIB_EXPERIMENTS", str(tmp_path))
+    load_experiment.cache_clear()
+    load_profile.cache_clear()
+    yield tmp_path
+    load_experiment.cache_clear()
+    load_profile.cache_clear()
+
+
+GOOD = "title: t\npatch: large\nloss: ce\ncentres: nnunet\nnetwork: dynunet\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (GOOD + "pathc: 3\n", "pathc: Extra inputs are not permitted"),
+        (GOOD.replace("large", "medium"), "patch: Input should be 'large' or 'small'"),
+        (GOOD.replace("loss: ce", "loss: cee"), "unknown loss 'cee'"),
+        (GOOD.replace("nnunet", "nnunnet"), "nnunnet"),
+        (GOOD.replace("dynunet", "unet"), "unknown network 'unet'"),
+        ("title: [", "not valid YAML"),
+        ("", "title: Field required"),
+    ],
+)
+def test_a_wrong_experiment_is_one_line(own_configuration: Path, text: str, told: str) -> None:
+    (own_configuration / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_experiment("mine")
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_names_are_told() -> None:
+    with pytest.raises(ConfigError, match="unknown experiment 'large_nnu_dice': did you mean 'large_nnu_dice_ce'"):
+        load_experiment("large_nnu_dice")
+    with pytest.raises(ConfigError, match="unknown profile 'labtop': did you mean 'laptop'"):
+        load_profile("labtop")
+
+
+def test_run_digest_ignores_cost_of_evaluation_and_follows_the_rest(tiny_study: Study) -> None:
+    first = tiny_study.run_digest("large_nnu_dice_ce")
+    assert tiny_study.run_digest("small_ca_dice_ce") != first
+    assert replace(tiny_study, cache="elsewhere").run_digest("large_nnu_dice_ce") != first
+    assert replace(tiny_study, data_root="elsewhere").run_digest("large_nnu_dice_ce") == first
+
+
+def test_a_study_survives_its_file(tiny_study: Study, tmp_path: Path) -> None:
+    tiny_study.save(tmp_path / "study.json")
+    assert load_study(tmp_path / "study.json") == tiny_study
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"dataset": "phantom"}'])
+def test_a_missing_or_broken_study_is_one_line(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "study.json").write_text(content)
+    with pytest.raises(DataError, match=r"study .*study\.json"):
+        load_study(tmp_path / "study.json")
+
+
+def test_a_negative_seed_is_refused(tiny_study: Study) -> None:
+    with pytest.raises(ConfigError, match="seed -1"):
+        train_run(tiny_study, "large_nnu_dice_ce", -1)
+
+
+@pytest.mark.slow
+def test_from_scan_to_published_tables(tiny_study: Study, tmp_path: Path) -> None:
+    """The whole path on the smallest study: train, measure, describe, gather, publish, read."""
+    told: list[str] = []
+    for experiment in tiny_study.settings.study:
+        run = train_run(tiny_study, experiment, 0, report=told.append)
+        assert train_run(tiny_study, experiment, 0, report=pytest.fail).record == run.record  # found again
+        measure_run(tiny_study, experiment, 0, report=told.append)
+    assert any("min left" in line for line in told)
+
+    results = tmp_path / "results" / "phantom"
+    describe_study(tiny_study, results, report=told.append)
+    draw_case(tiny_study, results / "pictures")
+    assert write_tables(tiny_study, results) == 2
+    draw_predictions(tiny_study, results, results / "pictures")
+    assert publish(tiny_study, tmp_path / "results", tmp_path / "published") == 2
+    assert publish(tiny_study, tmp_path / "results", tmp_path / "published") == 2  # again: the same rows
+
+    tables = read_tables(tmp_path / "published" / "phantom")
+    metrics = tables["metrics"]
+    assert tuple(metrics.columns) == COLUMNS
+    assert set(metrics["metric"]) == set(METRICS)
+    assert set(metrics["split"]) == {"train", "validation", "test"}
+    assert not metrics.duplicated(["profile", "experiment", "seed", "case", "organ", "metric"]).any()
+    missed = metrics[metrics["metric"] == "missed"].set_index(["experiment", "case", "organ"])["value"]
+    dsc = metrics[metrics["metric"] == "dsc"].set_index(["experiment", "case", "organ"])["value"]
+    assert (dsc[missed == 1] == 0).all()
+    assert len(tables["runs"]) == 2
+    assert set(tables["confidence"]["split"]) == {"train", "validation", "test"}
+    sums = tables["imbalance"].groupby(["patch", "centres", "case"])["ratio"].sum()
+    assert sums.between(1 - 1e-4, 1 + 1e-4).all()
+    assert json.loads((tmp_path / "published" / "phantom" / "pictures" / "case.json").read_text())["attribution"]
+
+
+def test_publishing_replaces_a_run_and_keeps_the_others(tmp_path: Path) -> None:
+    from hnlib.experiments.tables import _replace_rows
+
+    old = pd.DataFrame({"profile": ["p", "p"], "experiment": ["a", "b"], "seed": [0, 0], "value": [1, 2]})
+    new = pd.DataFrame({"profile": ["p"], "experiment": ["b"], "seed": [0], "value": [3]})
+    assert _replace_rows(old, new)["value"].tolist() == [1, 3]
+
+
+def test_missing_tables_are_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="run the study first"):
+        read_tables(tmp_path)

@@ -1,0 +1,121 @@
+"""Networks: nnU-Net's rule gives the paper's topologies; the lean norm equals PyTorch's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from hnlib.errors import ConfigError
+from hnlib.networks import build_network, halve_in_plane, plan_patch, plan_topology, set_output_prior
+from hnlib.networks.instance_norm import InstanceNorm3d, use_lean_instance_norm
+
+PAPER_SPACING = (0.98000002, 0.98000002, 2.49962478)
+LARGE, SMALL = (192, 160, 56), (96, 80, 48)
+NUM_CLASSES = 3
+
+
+def test_large_patch_of_the_paper_gives_its_strides_and_kernels() -> None:
+    """Tappeiner et al. 2022, code: 6 levels, strides 111 221 222 222 222 221, first kernel 3 x 3 x 1."""
+    topology = plan_topology(LARGE, PAPER_SPACING)
+    assert topology.strides == ((1, 1, 1), (2, 2, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 1))
+    assert topology.kernels == ((3, 3, 1), *[(3, 3, 3)] * 5)
+    assert topology.filters(32, 320) == (32, 64, 128, 256, 320, 320)
+    assert topology.num_heads == 4
+
+
+def test_small_patch_of_the_paper_gives_its_strides() -> None:
+    """Tappeiner et al. 2022, code: 5 levels, strides 111 221 222 222 222."""
+    topology = plan_topology(SMALL, PAPER_SPACING)
+    assert topology.strides == ((1, 1, 1), (2, 2, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2))
+    assert topology.filters(32, 320) == (32, 64, 128, 256, 320)
+    assert topology.num_heads == 3
+
+
+@pytest.mark.parametrize(("patch", "printed", "unused"), [(LARGE, 30_758_984, 320), (SMALL, 16_520_256, 256)])
+def test_parameter_counts_are_the_papers(patch: tuple[int, int, int], printed: int, unused: int) -> None:
+    """MONAI 0.5.0 also built a head on the next coarser level, which the paper's runs never used: 8 (n + 1)."""
+    network = build_network("dynunet", plan_topology(patch, PAPER_SPACING), 8, width=32, cap=320)
+    assert sum(p.numel() for p in network.parameters()) + 8 * (unused + 1) == printed
+
+
+def test_planned_patch_fits_the_budget_and_its_own_strides() -> None:
+    spacing = (3.92, 3.92, 2.5)
+    for budget in (512, 5_000, 60_000, 170_000, 600_000):
+        patch = plan_patch((117, 65, 119), spacing, budget)
+        assert np.prod(patch) <= budget
+        plan_topology(patch, spacing)
+        plan_topology(halve_in_plane(patch, spacing), spacing)
+
+
+def test_planned_patches_of_openkbp() -> None:
+    """By hand: from 117 x 65 x 119 the axis that is largest relative to the median shrinks first."""
+    large = plan_patch((117, 65, 119), (3.92, 3.92, 2.5), 170_000)
+    assert large == (64, 40, 64)
+    assert halve_in_plane(large, (3.92, 3.92, 2.5)) == (32, 20, 64)
+
+
+@pytest.mark.parametrize(
+    ("patch", "text"), [((7, 7, 7), "two levels"), ((10, 16, 16), "must divide"), ((0, 8, 8), "positive")]
+)
+def test_impossible_patches_are_refused(patch: tuple[int, int, int], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        plan_topology(patch, (1.0, 1.0, 1.0))
+
+
+def test_unknown_network_is_told() -> None:
+    with pytest.raises(ConfigError, match="unknown network 'dynunett': did you mean 'dynunet'"):
+        build_network("dynunett", plan_topology((16, 16, 16), (1, 1, 1)), 2, width=4)
+
+
+def test_heads_in_training_and_one_output_in_evaluation() -> None:
+    topology = plan_topology((32, 32, 32), (1.0, 1.0, 1.0))
+    network = build_network("dynunet", topology, 3, width=4, cap=16)
+    image = torch.randn(2, 1, 32, 32, 32)
+    heads = network.train()(image)
+    assert [tuple(h.shape) for h in heads] == [(2, 3, 32, 32, 32), (2, 3, 16, 16, 16)]
+    assert tuple(network.eval()(image).shape) == (2, 3, 32, 32, 32)
+
+
+def test_output_prior_gives_the_class_fractions_before_training() -> None:
+    """With zero weights in the output convolution the first prediction is the prior itself."""
+    network = build_network("dynunet", plan_topology((16, 16, 16), (1, 1, 1)), 3, width=4, cap=8)
+    set_output_prior(network, [0.9, 0.09, 0.01])
+    heads = [
+        m
+        for m in network.modules()
+        if isinstance(m, nn.Conv3d) and m.out_channels == NUM_CLASSES and m.bias is not None
+    ]
+    assert heads
+    for head in heads:
+        assert torch.softmax(head.bias, 0).tolist() == pytest.approx([0.9, 0.09, 0.01], abs=1e-6)
+    with pytest.raises(ValueError, match="must be positive"):
+        set_output_prior(network, [1.0, 0.0, 0.0])
+
+
+def test_lean_instance_norm_equals_pytorchs_in_value_and_gradient() -> None:
+    torch.manual_seed(0)
+    plain = nn.InstanceNorm3d(5, affine=True)
+    nn.init.normal_(plain.weight)
+    nn.init.normal_(plain.bias)
+    lean = use_lean_instance_norm(nn.Sequential(nn.InstanceNorm3d(5, affine=True)))
+    assert type(lean[0]) is InstanceNorm3d
+    lean[0].load_state_dict(plain.state_dict())
+    base = torch.randn(3, 5, 6, 7, 4) * 3 + 10
+    gradient = torch.randn_like(base)
+    results = []
+    for module, layout in ((plain, torch.contiguous_format), (lean, torch.channels_last_3d)):
+        x = base.clone().contiguous(memory_format=layout).requires_grad_()
+        y = module(x)
+        y.backward(gradient.contiguous(memory_format=layout))
+        results.append([y.detach(), x.grad, *(p.grad for p in module.parameters())])
+    for one, other in zip(*results, strict=True):
+        assert torch.allclose(one, other, atol=2e-4, rtol=1e-4)
+    assert results[1][0].is_contiguous(memory_format=torch.channels_last_3d)
+
+
+def test_lean_instance_norm_passes_gradcheck_through_the_general_path() -> None:
+    """Float64 takes PyTorch's own kernel, so gradcheck and other devices keep working."""
+    module = use_lean_instance_norm(nn.Sequential(nn.InstanceNorm3d(2, affine=True))).double()
+    assert torch.autograd.gradcheck(module, torch.randn(2, 2, 3, 2, 2, dtype=torch.float64, requires_grad=True))

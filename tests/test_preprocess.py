@@ -1,0 +1,171 @@
+"""Preprocessing: worked by hand where it can be, exact on the way back, safe when files break."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hnlib.cases import Case
+from hnlib.datasets import PhantomDataset
+from hnlib.errors import DataError
+from hnlib.files import write_atomically
+from hnlib.preprocess import (
+    body_box,
+    cache_digest,
+    load_plan,
+    load_prepared,
+    make_plan,
+    prepare,
+    preprocess_case,
+    resample_image,
+    resample_labels,
+    restore_probabilities,
+    save_prepared,
+)
+
+FEW = {"train": 2, "validation": 1, "test": 1}
+
+
+def block(spacing: tuple[float, float, float] = (2.0, 2.0, 3.0), name: str = "a") -> Case:
+    """A body of 10 x 12 x 8 voxels at 50 HU in air, with two organs side by side."""
+    image = np.full((20, 20, 20), -1000, np.float32)
+    image[4:14, 5:17, 6:14] = 50
+    image[8:10, 8:12, 8:12] = 300
+    labels = np.zeros(image.shape, np.uint8)
+    labels[8, 8:12, 8:12] = 1
+    labels[9, 8:12, 8:12] = 2
+    return Case(name, image, labels, spacing, ("brainstem", "mandible"), frozenset({"brainstem", "mandible"}))
+
+
+def test_body_box_is_the_largest_component_without_a_table() -> None:
+    image = block().image_hu.copy()
+    image[0:20, 1, 0:10] = 100  # a thin plate apart from the body
+    assert body_box(image) == ((4, 14), (5, 17), (6, 14))
+
+
+def test_body_box_of_air_is_the_whole_volume() -> None:
+    assert body_box(np.full((3, 4, 5), -1000, np.float32)) == ((0, 3), (0, 4), (0, 5))
+
+
+def test_plan_takes_median_in_plane_and_tenth_percentile_across() -> None:
+    cases = [block((1.0, 1.0, 2.0)), block((2.0, 2.0, 3.0)), block((4.0, 4.0, 4.0))]
+    plan = make_plan(cases)
+    assert plan.spacing_mm == pytest.approx((2.0, 2.0, 2.2))  # 10th percentile of 2, 3, 4
+    assert plan.median_shape == (10, 12, 11)  # 20 / 2, 24 / 2, 24 mm / 2.2
+    assert plan.mean_hu == pytest.approx(300)
+    assert plan.organs == ("brainstem", "mandible")
+
+
+def test_plan_needs_a_labelled_voxel() -> None:
+    with pytest.raises(DataError, match="no training case with a labelled voxel"):
+        make_plan([replace(block(), labels=np.zeros((20, 20, 20), np.uint8))])
+
+
+def test_resampling_keeps_a_constant_and_the_edges_aligned() -> None:
+    assert resample_image(np.full((4, 4, 4), 7, np.float32), (7, 3, 4)) == pytest.approx(7)
+    ramp = np.arange(8, dtype=np.float32).reshape(8, 1, 1)
+    assert resample_image(ramp, (4, 1, 1), order=1).ravel() == pytest.approx([0.5, 2.5, 4.5, 6.5])
+
+
+@pytest.mark.parametrize("shape", [(15, 20, 20), (40, 40, 40), (20, 20, 13)])
+def test_resampled_neighbours_have_no_gap_between_them(shape: tuple[int, int, int]) -> None:
+    """Two organs that touch still touch: no background voxel comes between them."""
+    touching = np.zeros((20, 20, 20), np.uint8)
+    touching[5:10, 5:15, 5:15] = 1
+    touching[10:15, 5:15, 5:15] = 2
+    labels = resample_labels(touching, shape, 3)
+    line = labels[:, shape[1] // 2, shape[2] // 2]
+    inside = np.flatnonzero(line)
+    assert set(line[inside]) == {1, 2}
+    assert (np.diff(inside) == 1).all()
+
+
+def test_normalised_values_have_the_plans_scale() -> None:
+    case = block()
+    plan = replace(make_plan([case]), clip_hu=(0.0, 200.0), mean_hu=100.0, sd_hu=50.0)
+    prepared = preprocess_case(case, plan)
+    assert prepared.image.shape == (10, 12, 8)
+    assert prepared.image.max() == pytest.approx(2.0)  # 300 HU, clipped to 200
+    assert np.median(prepared.image) == pytest.approx(-1.0)  # 50 HU
+
+
+def test_labels_come_back_to_the_native_grid() -> None:
+    """Probabilities that are one-hot on an unchanged grid restore the label map voxel for voxel."""
+    case = block()
+    prepared = preprocess_case(case, make_plan([case]))
+    onehot = np.stack([(prepared.labels == c).astype(np.float32) for c in range(3)])
+    assert np.array_equal(restore_probabilities(onehot, prepared), case.labels)
+
+
+def test_going_to_another_grid_and_back_loses_little() -> None:
+    case = PhantomDataset(num_cases=FEW).load("phantom_000")
+    plan = replace(make_plan([case]), spacing_mm=(3.0, 3.0, 3.0))
+    prepared = preprocess_case(case, plan)
+    onehot = np.stack([(prepared.labels == c).astype(np.float32) for c in range(len(case.organs) + 1)])
+    back = restore_probabilities(onehot, prepared)
+    for organ in ("mandible", "brainstem", "parotid_left"):
+        mask, found = case.mask(organ), back == case.organs.index(organ) + 1
+        assert 2 * (mask & found).sum() / (mask.sum() + found.sum()) > 0.9
+
+
+def test_cache_round_trip_keeps_all_but_half_precision(tmp_path: Path) -> None:
+    case = block()
+    prepared = preprocess_case(case, make_plan([case]))
+    save_prepared(tmp_path / "a.npz", prepared)
+    again = load_prepared(tmp_path / "a.npz")
+    assert np.array_equal(again.labels, prepared.labels)
+    assert again.image == pytest.approx(prepared.image, abs=2e-3)
+    assert (again.box, again.native_shape, again.labelled) == (prepared.box, prepared.native_shape, prepared.labelled)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut"])
+def test_a_damaged_cache_file_is_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "pt_7.npz").write_bytes(content)
+    with pytest.raises(DataError, match=r"case pt_7, cache file .*pt_7\.npz: cannot be read .* prepare again"):
+        load_prepared(tmp_path / "pt_7.npz")
+
+
+def test_prepare_writes_once_and_finds_its_work_again(tmp_path: Path) -> None:
+    data = PhantomDataset(num_cases=FEW)
+    plan, cache = prepare(data, tmp_path)
+    times = {path.name: path.stat().st_mtime_ns for path in cache.glob("*.npz")}
+    assert sorted(times) == [f"phantom_{i:03d}.npz" for i in range(4)]
+    assert load_plan(cache) == plan
+    (cache / "phantom_001.npz").unlink()
+    prepare(data, tmp_path)
+    now = {path.name: path.stat().st_mtime_ns for path in cache.glob("*.npz")}
+    assert {name for name in times if now[name] != times[name]} == {"phantom_001.npz"}
+
+
+def test_parallel_and_serial_preparation_agree(tmp_path: Path) -> None:
+    data = PhantomDataset(num_cases=FEW)
+    _, one = prepare(data, tmp_path / "one")
+    _, two = prepare(data, tmp_path / "two", workers=2)
+    assert one.name == two.name
+    for path in one.glob("*.npz"):
+        assert np.array_equal(load_prepared(path).image, load_prepared(two / path.name).image)
+
+
+def test_digest_changes_with_data_and_plan() -> None:
+    plan = make_plan([block()])
+    digests = {cache_digest("a", plan), cache_digest("b", plan), cache_digest("a", replace(plan, mean_hu=1.0))}
+    assert len(digests) == 3
+    assert cache_digest("a", plan) == cache_digest("a", replace(plan))
+
+
+def test_a_write_that_fails_leaves_the_good_file(tmp_path: Path) -> None:
+    target = tmp_path / "table.csv"
+    target.write_text("good")
+
+    def fail(part: Path) -> None:
+        part.write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(target, fail)
+    assert target.read_text() == "good"
+    assert os.listdir(tmp_path) == ["table.csv"]

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from IPython.display import Markdown
 
 from hnlib.cases import SPLITS
 from hnlib.errors import ConfigError, DataError
@@ -22,7 +21,7 @@ from hnlib.experiments.study import home
 from hnlib.files import write_json
 from hnlib.imbalance import PAPER_SIGMA, sigma_of_mean, sigma_pooled
 from hnlib.organs import ORGANS
-from hnlib.plotting import experiment_title
+from hnlib.plotting import experiment_title, use_style
 from hnlib.stats import (
     PAPER_NEAREST,
     choose_by_validation,
@@ -34,7 +33,14 @@ from hnlib.stats import (
 from hnlib.stats import seed_spread as spread_over_seeds
 
 Facts = dict[str, str]
+DASH = "–"
 NOT_LABELLED = "Larynx and oesophagus are outlined in a part of these patients only and are left out here."
+
+
+def begin() -> None:
+    """Set the one visual style of figures and tables for the running notebook."""
+    use_style()
+    pd.set_option("display.max_colwidth", None)
 
 
 def load(tables: Path | str, *names: str, profile: str = "") -> tuple[Any, ...]:
@@ -90,6 +96,19 @@ def percent(value: float) -> str:
     """
     number = 100 * value
     return f"{number:.1f} %" if number > 90 else f"{number:.2g} %"
+
+
+def mean_sd(mean: float, sd: float, digits: int) -> str:
+    """Write a mean with its standard deviation; a dash where there is none.
+
+    Examples
+    --------
+    >>> mean_sd(0.8, 0.05, 2), mean_sd(0.8, float("nan"), 2), mean_sd(float("nan"), float("nan"), 2)
+    ('0.80 ± 0.05', '0.80', '–')
+    """
+    if np.isnan(mean):
+        return DASH
+    return f"{mean:.{digits}f}" + ("" if np.isnan(sd) else f" ± {sd:.{digits}f}")
 
 
 # 01: the scans
@@ -170,8 +189,10 @@ def picture(tables: Path | str, name: str) -> str:
     return str(path)
 
 
-def credit(tables: Path | str, name: str) -> Markdown:
-    """Return the line below a picture: which case, chosen how, from where."""
+def credit(tables: Path | str, name: str) -> Any:
+    """Return the line below a picture, as Markdown: which case, chosen how, from where."""
+    from IPython.display import Markdown
+
     facts = json.loads(Path(picture(tables, name)).with_suffix(".json").read_text())
     of = f", {experiment_title(facts['experiment'])}, seed {facts['seed']}" if facts["experiment"] else ""
     return Markdown(  # type: ignore[no-untyped-call]
@@ -213,10 +234,10 @@ def sigma_table(chosen: pd.DataFrame) -> pd.DataFrame:
 
 
 def presence_table(imbalance: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean presence of every organ by patch and rule."""
+    """Return the mean presence of every organ by patch and rule, in per cent of the patches."""
     organs = imbalance[(imbalance["class"] != "background") & (imbalance["patch"] != "whole scan")]
     table = organs.pivot_table(index=["patch", "centres"], columns="class", values="presence", sort=False)
-    return table.rename(columns=title).rename_axis(columns=None).round(3)
+    return (100 * table).round(0).astype(int).rename(columns=title).rename_axis(columns=None)
 
 
 def imbalance_facts(chosen: pd.DataFrame) -> Facts:
@@ -304,18 +325,16 @@ def results_table(metrics: pd.DataFrame, metric: str) -> pd.DataFrame:
     """
     found = organ_summary(metrics).query("split == 'test' and metric == @metric")
     digits = 1 if metric.endswith("_mm") else 3
-    ours = found.assign(
-        text=[f"{m:.{digits}f} ± {s:.{digits}f}" for m, s in zip(found["mean"], found["sd"], strict=True)]
-    )
+    ours = found.assign(text=[mean_sd(m, s, digits) for m, s in zip(found["mean"], found["sd"], strict=True)])
     table = ours.pivot_table(index="organ", columns="experiment", values="text", aggfunc="first", sort=False)
     means = (
         mean_over_organs(metrics).query("split == 'test' and metric == @metric").groupby("experiment")["mean"].mean()
     )
-    table.loc["average"] = [f"{means[name]:.{digits}f}" for name in table.columns]
+    table.loc["average"] = [mean_sd(means[name], np.nan, digits) for name in table.columns]
     nearest = next(key for key, value in PAPER_NEAREST.items() if value == metric)
     paper = paper_table1()
     paper = paper[paper["metric"] == nearest]
-    printed = paper.assign(text=[f"{m:.2f} ± {s:.2f}" for m, s in zip(paper["mean"], paper["sd"], strict=True)])
+    printed = paper.assign(text=[mean_sd(m, s, 2) for m, s in zip(paper["mean"], paper["sd"], strict=True)])
     wide = printed.pivot_table(index="organ", columns="configuration", values="text", aggfunc="first", sort=False)
     wide = wide.reindex(index=table.index, columns=[name for name in table.columns if name in wide.columns])
     both = pd.concat({"this study": table, "paper": wide.fillna("")}, axis=1)

@@ -16,7 +16,7 @@ import pandas as pd
 
 from hnlib.cases import SPLITS
 from hnlib.errors import ConfigError, DataError
-from hnlib.experiments import Run, Study, prepare_study, read_tables
+from hnlib.experiments import FOUR_CONFIGURATIONS, Run, Study, prepare_study, read_tables
 from hnlib.experiments.study import home
 from hnlib.files import write_json
 from hnlib.imbalance import PAPER_SIGMA, sigma_of_mean, sigma_pooled
@@ -373,7 +373,7 @@ def seed_table(metrics: pd.DataFrame) -> pd.DataFrame:
 
 def evaluation_facts(metrics: pd.DataFrame, differences: pd.DataFrame) -> Facts:
     """Return the phrases of the chapter on evaluation."""
-    chosen = choose_by_validation(metrics)
+    chosen = choose_by_validation(metrics, FOUR_CONFIGURATIONS)
     test = metrics.query("split == 'test' and metric == 'dsc'")
     means = mean_over_organs(metrics).query("split == 'test' and metric == 'dsc' and experiment == @chosen")["mean"]
     seeds = int(metrics["seed"].nunique())

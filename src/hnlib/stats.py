@@ -10,6 +10,7 @@ was missed) leaves no trace in a mean, so each mean says how many values stand b
 from __future__ import annotations
 
 import warnings
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -232,13 +233,15 @@ def paired_difference(
     )
 
 
-def choose_by_validation(metrics: pd.DataFrame) -> str:
+def choose_by_validation(metrics: pd.DataFrame, among: Collection[str] | None = None) -> str:
     """Return the experiment with the best mean validation DSC; the test cases have no say.
 
     Parameters
     ----------
     metrics
         Rows of ``metrics.csv`` of one profile. Only validation rows of ``dsc`` are read.
+    among
+        Names that may be chosen, as far as they are in the rows; None lets all.
 
     Returns
     -------
@@ -259,6 +262,8 @@ def choose_by_validation(metrics: pd.DataFrame) -> str:
     >>> choose_by_validation(pd.DataFrame(rows, columns=COLUMNS))
     'small'
     """
+    if among is not None and metrics["experiment"].isin(among).any():
+        metrics = metrics[metrics["experiment"].isin(among)]
     wide = _wide(metrics, "dsc", "validation")
     common = wide.dropna()
     if common.empty:

@@ -13,6 +13,7 @@ from matplotlib import pyplot
 
 from hnlib.cases import Case
 from hnlib.datasets import open_dataset
+from hnlib.experiments.config import FOUR_CONFIGURATIONS
 from hnlib.experiments.study import Study
 from hnlib.experiments.tables import finished_runs
 from hnlib.files import write_atomically, write_json
@@ -35,7 +36,7 @@ def draw_predictions(study: Study, tables: Path, folder: Path) -> Path:
     """Draw reference and prediction of the median test case of the configuration that validation chooses."""
     metrics = pd.read_csv(tables / "metrics.csv")
     metrics = metrics[metrics["profile"] == study.profile]
-    experiment = choose_by_validation(metrics)
+    experiment = choose_by_validation(metrics, FOUR_CONFIGURATIONS)
     seed, runs = next((s, path) for e, s, path in finished_runs(study, [experiment]) if e == experiment)
     chosen = metrics.query("experiment == @experiment and seed == @seed and split == 'test' and metric == 'dsc'")
     scores = chosen.groupby("case")["value"].mean().sort_values(kind="stable")

@@ -34,6 +34,8 @@ from hnlib.stats import seed_spread as spread_over_seeds
 
 Facts = dict[str, str]
 DASH = "–"
+#: Mean probability of the true class on training voxels above which an organ counts as learnt.
+LEARNT = 0.3
 NOT_LABELLED = "Larynx and oesophagus are outlined in a part of these patients only and are left out here."
 
 
@@ -337,11 +339,13 @@ def results_table(metrics: pd.DataFrame, metric: str) -> pd.DataFrame:
     printed = paper.assign(text=[mean_sd(m, s, 2) for m, s in zip(paper["mean"], paper["sd"], strict=True)])
     wide = printed.pivot_table(index="organ", columns="configuration", values="text", aggfunc="first", sort=False)
     wide = wide.reindex(index=table.index, columns=[name for name in table.columns if name in wide.columns])
-    both = pd.concat({"this study": table, "paper": wide.fillna("")}, axis=1)
-    both = both.rename(columns=experiment_title, level=1)
-    return both.rename(index={**{name: title(name) for name in ORGANS}, "average": "mean over organs"}).rename_axis(
-        metric
-    )
+    wide = wide.dropna(how="all")
+    both = pd.concat({"this study": table, "paper": wide}).swaplevel().rename_axis([metric, ""])
+    rows = [
+        (organ, source) for organ in table.index for source in ("this study", "paper") if (organ, source) in both.index
+    ]
+    names = {**{name: title(name) for name in ORGANS}, "average": "mean over organs"}
+    return both.loc[rows].fillna("").rename(index=names, columns=experiment_title).rename_axis(columns=None)
 
 
 def missed_table(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -408,21 +412,30 @@ def evaluation_facts(metrics: pd.DataFrame, differences: pd.DataFrame) -> Facts:
 def drift_table(table: pd.DataFrame) -> pd.DataFrame:
     """Return drift of soft recall and soft precision by organ and experiment, seeds averaged."""
     names = {"soft_recall_drift": "soft recall", "soft_precision_drift": "soft precision"}
-    means = table.pivot_table(index="organ", columns="experiment", values=list(names), sort=False).round(3)
-    return means.rename(columns=names, level=0).rename(columns=experiment_title, level=1).rename(index=title)
+    long = table.rename(columns=names).melt(["organ", "experiment"], list(names.values()), "drift of", "drift")
+    wide = long.pivot_table(index=["organ", "drift of"], columns="experiment", values="drift", sort=False).round(3)
+    known = [name for name in FOUR_CONFIGURATIONS if name in wide.columns]
+    wide = wide[[*known, *(name for name in wide.columns if name not in known)]]
+    return wide.rename(index=title, columns=experiment_title).rename_axis(columns=None)
 
 
 def confidence_facts(table: pd.DataFrame, study: Mapping[str, Any]) -> Facts:
     """Return the phrases of the chapter on confidence."""
-    drift = table.groupby("organ")["soft_recall_drift"].mean().sort_values()
+    means = table.groupby("organ")[["soft_recall_drift", "soft_recall_train"]].mean()
+    learnt = means["soft_recall_train"] > LEARNT
+    drift = means.loc[learnt if learnt.any() else ~learnt, "soft_recall_drift"].sort_values()
     worst, best = str(drift.index[-1]), str(drift.index[0])
     cases = f"{int(table['cases_train'].max())} training and {int(table['cases_test'].max())} test cases"
-    small = [name for name in drift.index if name.startswith("optic_")]
+    small = [str(name) for name in drift.index if str(name).startswith("optic_")]
     if small:
         leading = sum(name in small for name in drift.index[-len(small) :])
         order = f"Of the {len(small)} largest drifts, {leading} belong to the optic nerves and chiasm."
     else:
         order = "Organs as small as those of the paper's claim are not among these."
+    if not learnt.all():
+        order += (
+            f" Not learnt at this budget and left out here: {listed([title(str(n)) for n in means.index[~learnt]])}."
+        )
     difference = "both are drawn by the same rules" if is_phantom(study) else "they are different patients"
     return {
         "worst": title(worst),

@@ -57,7 +57,7 @@ def test_planned_patches_of_openkbp() -> None:
 
 
 @pytest.mark.parametrize(
-    ("patch", "text"), [((7, 7, 7), "two levels"), ((10, 16, 16), "must divide"), ((0, 8, 8), "positive")]
+    ("patch", "text"), [((7, 7, 7), "two levels"), ((9, 16, 16), "must divide"), ((0, 8, 8), "positive")]
 )
 def test_impossible_patches_are_refused(patch: tuple[int, int, int], text: str) -> None:
     with pytest.raises(ValueError, match=text):

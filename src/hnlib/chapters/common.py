@@ -1,0 +1,116 @@
+"""What every chapter needs: its tables, its style, words for numbers, and where the numbers come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hnlib.errors import ConfigError
+from hnlib.experiments import read_tables
+from hnlib.experiments.study import home
+from hnlib.organs import ORGANS
+from hnlib.plotting import use_style
+
+Facts = dict[str, str]
+DASH = "–"
+
+
+def begin() -> None:
+    """Set the one visual style of figures and tables for the running notebook."""
+    use_style()
+    pd.set_option("display.max_colwidth", None)
+
+
+def load(tables: Path | str, *names: str, profile: str = "") -> tuple[Any, ...]:
+    """Return the study's facts and the named tables; run tables hold the rows of one profile.
+
+    Raises
+    ------
+    ConfigError
+        When no run of that profile is in the tables.
+    """
+    found = read_tables(tables)
+    wanted = profile or found["study"]["profile"]
+    chosen = []
+    for name in names:
+        table = found[name]
+        if "profile" in table.columns:
+            known = sorted(table["profile"].unique())
+            table = table[table["profile"] == wanted].reset_index(drop=True)
+            if table.empty:
+                raise ConfigError(f"no run of profile '{wanted}' in {tables}; there are {', '.join(known)}")
+        chosen.append(table)
+    return found["study"], *chosen
+
+
+def is_phantom(study: Mapping[str, Any]) -> bool:
+    """Return whether the study is on the phantom."""
+    return bool(study["dataset"] == "phantom")
+
+
+def title(name: str) -> str:
+    """Return the name of an organ or class for prose and tables."""
+    return ORGANS[name].title if name in ORGANS else name.capitalize()
+
+
+def listed(values: list[str]) -> str:
+    """Join words as prose does.
+
+    Examples
+    --------
+    >>> listed(["a", "b", "c"])
+    'a, b and c'
+    """
+    return values[0] if len(values) == 1 else f"{', '.join(values[:-1])} and {values[-1]}"
+
+
+def percent(value: float) -> str:
+    """Write a share as a percentage with two significant digits, or more where it is close to one.
+
+    Examples
+    --------
+    >>> percent(0.0123), percent(0.9876), percent(0.25)
+    ('1.2 %', '98.8 %', '25 %')
+    """
+    number = 100 * value
+    return f"{number:.1f} %" if number > 90 else f"{number:.2g} %"
+
+
+def mean_sd(mean: float, sd: float, digits: int) -> str:
+    """Write a mean with its standard deviation; a dash where there is none.
+
+    Examples
+    --------
+    >>> mean_sd(0.8, 0.05, 2), mean_sd(0.8, float("nan"), 2), mean_sd(float("nan"), float("nan"), 2)
+    ('0.80 ± 0.05', '0.80', '–')
+    """
+    if np.isnan(mean):
+        return DASH
+    return f"{mean:.{digits}f}" + ("" if np.isnan(sd) else f" ± {sd:.{digits}f}")
+
+
+# Every chapter
+
+
+def provenance(tables: Path | str) -> pd.DataFrame:
+    """Return where the numbers of a chapter come from: data, runs, versions, hardware."""
+    if not tables:
+        return pd.DataFrame({"value": {"runs": "trained in this notebook", "run folders": str(home("runs").name)}})
+    found = read_tables(tables)
+    study, runs = found["study"], found["runs"]
+    shown = runs[runs["profile"] == study["profile"]]
+    seeds = ", ".join(map(str, sorted(shown["seed"].unique())))
+    rows = {
+        "data": study["attribution"],
+        "profile": study["profile"],
+        "runs": f"{len(shown)} ({shown['experiment'].nunique()} experiments, seeds {seeds})",
+        "training, hours": f"{shown['seconds'].sum() / 3600:.2f}",
+        "hardware": "; ".join(shown["hardware"].unique()),
+        "versions": "; ".join(shown["versions"].unique()),
+        "data digest": study["data_digest"],
+    }
+    return pd.DataFrame({"value": rows}).rename_axis("provenance")

@@ -1,0 +1,212 @@
+"""Chapters 03 to 05: training, evaluation, confidence drift."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hnlib.chapters.common import Facts, is_phantom, listed, mean_sd, title
+from hnlib.experiments import FOUR_CONFIGURATIONS, Run, Study, prepare_study
+from hnlib.files import write_json
+from hnlib.organs import ORGANS
+from hnlib.plotting import experiment_title
+from hnlib.stats import (
+    PAPER_NEAREST,
+    choose_by_validation,
+    mean_over_organs,
+    organ_summary,
+    paired_difference,
+    paper_table1,
+)
+from hnlib.stats import seed_spread as spread_over_seeds
+
+#: Mean probability of the true class on training voxels above which an organ counts as learnt.
+LEARNT = 0.3
+
+# 03: training
+
+
+def tiny_study() -> Study:
+    """Prepare the smallest study on the phantom, for a notebook that is opened without parameters."""
+    return prepare_study("phantom", "tiny")
+
+
+def one_run(run: Run, record: Path | str = "") -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return history and run table of one run; write its record where the workflow waits for it."""
+    key = {name: run.record[name] for name in ("profile", "experiment", "seed")}
+    if record:
+        write_json(Path(record), dict(run.record))
+    runs = pd.DataFrame([{**run.record, "patch": " x ".join(map(str, run.record["patch"]))}])
+    return run.history.assign(**key), runs
+
+
+def runs_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return cost of every experiment: seeds, steps, minutes, parameters, voxels a step."""
+    grouped = runs.assign(minutes=runs["seconds"] / 60).groupby("experiment", sort=False)
+    table = grouped.agg(
+        seeds=("seed", "nunique"),
+        patch=("patch", "first"),
+        steps=("steps", "first"),
+        minutes=("minutes", "mean"),
+        parameters=("parameters", "first"),
+        voxels_per_step=("voxels_per_step", "first"),
+        hardware=("hardware", "first"),
+    )
+    return table.rename(index=experiment_title, columns={"voxels_per_step": "voxels a step"}).round({"minutes": 1})
+
+
+def training_answer(history: pd.DataFrame, runs: pd.DataFrame) -> str:
+    """Say how many organs were learnt by the end of the runs, and which came last."""
+    last = history[history["step"] == history["step"].max()].groupby(["experiment", "organ"])["validation_dsc"].mean()
+    learnt = last[last > 0.5]
+    first_seen = history[history["validation_dsc"] > 0.5].groupby("organ")["step"].min()
+    minutes = runs["seconds"].max() / 60
+    start = (
+        f"By the end of the runs {len(learnt)} of {len(last)} pairs of configuration and organ score a DSC above 0.5 "
+        f"on the watched validation cases; the longest run took {minutes:.1f} minutes."
+    )
+    if first_seen.empty:
+        return f"{start} No organ is learnt at this budget."
+    order = listed([title(str(name)) for name in first_seen.sort_values(kind="stable").index])
+    return f"{start} In the order in which any configuration first passes 0.5: {order}."
+
+
+# 04: evaluation
+
+
+def runs_summary(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return which runs stand behind the chapter."""
+    grouped = runs.groupby("experiment", sort=False)
+    table = grouped.agg(seeds=("seed", "nunique"), steps=("steps", "first"), patch=("patch", "first"))
+    return table.rename(index=experiment_title)
+
+
+def results_table(metrics: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return mean and SD over test cases by organ and experiment, with the paper's value beside each.
+
+    The row ``mean over organs`` is the mean of the organ means; the paper's is its printed average.
+    """
+    found = organ_summary(metrics).query("split == 'test' and metric == @metric")
+    digits = 1 if metric.endswith("_mm") else 3
+    ours = found.assign(text=[mean_sd(m, s, digits) for m, s in zip(found["mean"], found["sd"], strict=True)])
+    table = ours.pivot_table(index="organ", columns="experiment", values="text", aggfunc="first", sort=False)
+    means = (
+        mean_over_organs(metrics).query("split == 'test' and metric == @metric").groupby("experiment")["mean"].mean()
+    )
+    table.loc["average"] = [mean_sd(means[name], np.nan, digits) for name in table.columns]
+    nearest = next(key for key, value in PAPER_NEAREST.items() if value == metric)
+    paper = paper_table1()
+    paper = paper[paper["metric"] == nearest]
+    printed = paper.assign(text=[mean_sd(m, s, 2) for m, s in zip(paper["mean"], paper["sd"], strict=True)])
+    wide = printed.pivot_table(index="organ", columns="configuration", values="text", aggfunc="first", sort=False)
+    wide = wide.reindex(index=table.index, columns=[name for name in table.columns if name in wide.columns])
+    wide = wide.dropna(how="all")
+    both = pd.concat({"this study": table, "paper": wide}).swaplevel().rename_axis([metric, ""])
+    rows = [
+        (organ, source) for organ in table.index for source in ("this study", "paper") if (organ, source) in both.index
+    ]
+    names = {**{name: title(name) for name in ORGANS}, "average": "mean over organs"}
+    return both.loc[rows].fillna("").rename(index=names, columns=experiment_title).rename_axis(columns=None)
+
+
+def missed_table(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Count missed organs of the test cases over all seeds: misses of cases times seeds."""
+    rows = metrics.query("split == 'test' and metric == 'missed'")
+    counts = rows.groupby(["organ", "experiment"], sort=False)["value"].agg(["sum", "count"]).astype(int)
+    text = pd.Series([f"{row['sum']} of {row['count']}" for _, row in counts.iterrows()], index=counts.index)
+    return text.unstack("experiment").rename(index=title, columns=experiment_title).rename_axis(columns=None)
+
+
+def difference_table(metrics: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """Return the paired difference in mean DSC of every experiment from the baseline, with its interval."""
+    rng = np.random.default_rng(0)
+    others = [name for name in metrics["experiment"].unique() if name != baseline]
+    found = [paired_difference(metrics, name, baseline, rng=rng) for name in others]
+    columns = ["experiment", "difference", "low", "high", "cases", "organs", "seeds"]
+    table = pd.DataFrame([{name: getattr(row, name) for name in columns} for row in found], columns=columns)
+    return table.set_index("experiment").rename(index=experiment_title).round({"difference": 3, "low": 3, "high": 3})
+
+
+def seed_table(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Return mean test DSC over organs and its spread over seeds, by experiment."""
+    rows = spread_over_seeds(metrics).query("split == 'test' and metric == 'dsc'")
+    table = rows.set_index("experiment")[["mean", "sd", "seeds"]].rename(
+        columns={"mean": "mean DSC", "sd": "SD over seeds"}
+    )
+    return table.rename(index=experiment_title).round(4)
+
+
+def evaluation_facts(metrics: pd.DataFrame, differences: pd.DataFrame) -> Facts:
+    """Return the phrases of the chapter on evaluation."""
+    chosen = choose_by_validation(metrics, FOUR_CONFIGURATIONS)
+    test = metrics.query("split == 'test' and metric == 'dsc'")
+    means = mean_over_organs(metrics).query("split == 'test' and metric == 'dsc' and experiment == @chosen")["mean"]
+    seeds = int(metrics["seed"].nunique())
+    clear = [name for name, row in differences.iterrows() if row["low"] > 0 or row["high"] < 0]
+    if not len(differences):
+        verdict = "There is nothing to compare it with."
+    elif clear:
+        signs = ", ".join(
+            f"{name} ({value:+.3f})" for name, value in differences["difference"].items() if name in clear
+        )
+        verdict = f"Against the baseline the 95 % interval over patients excludes zero for {signs}."
+    else:
+        verdict = "Against the baseline no 95 % interval over patients excludes zero."
+    caveat = (
+        f"{seeds} seeds give a rough idea of the spread between runs, no more."
+        if seeds > 1
+        else "One seed: how far a second training of the same configuration would differ is not known here."
+    )
+    return {
+        "chosen": experiment_title(chosen),
+        "chosen-dsc": f"{means.mean():.3f}",
+        "test-cases": str(test["case"].nunique()),
+        "num-organs": str(test["organ"].nunique()),
+        "verdict": verdict,
+        "seeds-caveat": caveat,
+    }
+
+
+# 05: confidence
+
+
+def drift_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Return drift of soft recall and soft precision by organ and experiment, seeds averaged."""
+    names = {"soft_recall_drift": "soft recall", "soft_precision_drift": "soft precision"}
+    long = table.rename(columns=names).melt(["organ", "experiment"], list(names.values()), "drift of", "drift")
+    wide = long.pivot_table(index=["organ", "drift of"], columns="experiment", values="drift", sort=False).round(3)
+    known = [name for name in FOUR_CONFIGURATIONS if name in wide.columns]
+    wide = wide[[*known, *(name for name in wide.columns if name not in known)]]
+    return wide.rename(index=title, columns=experiment_title).rename_axis(columns=None)
+
+
+def confidence_facts(table: pd.DataFrame, study: Mapping[str, Any]) -> Facts:
+    """Return the phrases of the chapter on confidence."""
+    means = table.groupby("organ")[["soft_recall_drift", "soft_recall_train"]].mean()
+    learnt = means["soft_recall_train"] > LEARNT
+    drift = means.loc[learnt if learnt.any() else ~learnt, "soft_recall_drift"].sort_values()
+    worst, best = str(drift.index[-1]), str(drift.index[0])
+    cases = f"{int(table['cases_train'].max())} training and {int(table['cases_test'].max())} test cases"
+    small = [str(name) for name in drift.index if str(name).startswith("optic_")]
+    if small:
+        leading = sum(name in small for name in drift.index[-len(small) :])
+        order = f"Of the {len(small)} largest drifts, {leading} belong to the optic nerves and chiasm."
+    else:
+        order = "Organs as small as those of the paper's claim are not among these."
+    if not learnt.all():
+        order += (
+            f" Not learnt at this budget and left out here: {listed([title(str(n)) for n in means.index[~learnt]])}."
+        )
+    difference = "both are drawn by the same rules" if is_phantom(study) else "they are different patients"
+    return {
+        "worst": title(worst),
+        "worst-drift": f"{drift.iloc[-1]:.3f}",
+        "best": title(best),
+        "best-drift": f"{drift.iloc[0]:.3f}",
+        "order": order,
+        "scope": f"The drift compares {cases}; {difference}.",
+    }

@@ -4,7 +4,6 @@ Notebooks hold the story; this module holds the few lines of table work behind i
 computed from the tables, so that the prose cannot disagree with them.
 """
 
-from hnlib.chapters.common import begin, is_phantom, listed, load, mean_sd, percent, provenance, title
 from hnlib.chapters.data import (
     by_rule,
     credit,
@@ -17,6 +16,7 @@ from hnlib.chapters.data import (
     sigma_table,
     split_table,
 )
+from hnlib.chapters.page import begin, is_phantom, listed, load, mean_sd, percent, provenance, title
 from hnlib.chapters.runs import (
     confidence_facts,
     difference_table,

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from hnlib.cases import SPLITS
-from hnlib.chapters.common import Facts, is_phantom, percent, title
+from hnlib.chapters.page import Facts, is_phantom, percent, title
 from hnlib.errors import ConfigError, DataError
 from hnlib.imbalance import PAPER_SIGMA, sigma_of_mean, sigma_pooled
 from hnlib.plotting import experiment_title

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hnlib.chapters.common import Facts, is_phantom, listed, mean_sd, title
+from hnlib.chapters.page import Facts, is_phantom, listed, mean_sd, title
 from hnlib.experiments import FOUR_CONFIGURATIONS, Run, Study, prepare_study
 from hnlib.files import write_json
 from hnlib.organs import ORGANS

@@ -117,7 +117,7 @@ rule chapter:
         notebook="build/executed/" + TABLES.replace("/", "-") + "/{chapter}.ipynb",
     threads: 1
     shell:
-        "OMP_NUM_THREADS=1 hnlib notebook {input.notebook} {log.notebook} -p tables=$PWD/{TABLES}"
+        "OMP_NUM_THREADS=1 hnlib notebook {input.notebook} {log.notebook} -p tables=../{TABLES}"
         " && cp {log.notebook} {output}"
 
 

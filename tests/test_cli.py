@@ -85,12 +85,12 @@ def test_a_notebook_runs_with_its_parameters_and_prints_as_it_goes(
     source = small_notebook(tmp_path / "a.ipynb", "print('number is', number)")
     run_notebook(source, tmp_path / "out" / "b.ipynb", {"number": 2})
     assert "number is 2" in capsys.readouterr().out
-    hidden = [
+    injected = [
         c
         for c in nbformat.read(tmp_path / "out" / "b.ipynb", 4).cells
         if "injected-parameters" in c.metadata.get("tags", [])
     ]
-    assert [c.metadata["tags"] for c in hidden] == [["injected-parameters", "remove-cell"]]
+    assert [c.source for c in injected] == ["# as set for this page\nnumber = 2"]
 
 
 @pytest.mark.slow

@@ -12,6 +12,8 @@ import yaml
 
 from hnlib.errors import ConfigError, unknown
 
+INJECTED = "# as set for this page"
+
 
 def parse_parameters(pairs: Sequence[str]) -> dict[str, Any]:
     """Read ``name=value`` pairs; values as YAML reads them.
@@ -63,17 +65,17 @@ def run_notebook(source: Path, target: Path, parameters: Mapping[str, Any]) -> N
         )
     except PapermillExecutionError as fault:
         raise ConfigError(f"notebook {source.name}: {fault.ename}: {fault.evalue}; see {target}") from None
-    _tidy(target, _attribution(parameters.get("tables", "")))
+    _tidy(target, _attribution(source.parent / str(parameters.get("tables", ""))))
 
 
-def _attribution(tables: str) -> str:
+def _attribution(tables: Path) -> str:
     """Return where the data of the tables come from, for captions."""
-    path = Path(tables) / "study.json"
-    return str(json.loads(path.read_text())["attribution"]) if tables and path.exists() else "this run"
+    path = tables / "study.json"
+    return str(json.loads(path.read_text())["attribution"]) if path.exists() else "this run"
 
 
 def _tidy(path: Path, attribution: str) -> None:
-    """Hide the injected parameters from the book, name the data in captions, drop what differs each time."""
+    """Say what the injected parameters are, name the data in captions, drop what differs each time."""
     content = json.loads(path.read_text())
     content["metadata"].pop("papermill", None)
     for cell in content["cells"]:
@@ -81,7 +83,6 @@ def _tidy(path: Path, attribution: str) -> None:
         figure = cell["metadata"].get("mystnb", {}).get("figure")
         if figure:
             figure["caption"] = figure["caption"].replace("{data}", attribution)
-        tags = cell["metadata"].get("tags", [])
-        if "injected-parameters" in tags:
-            cell["metadata"]["tags"] = [*tags, "remove-cell"]
+        if "injected-parameters" in cell["metadata"].get("tags", []):
+            cell["source"] = "".join(cell["source"]).replace("# Parameters", INJECTED, 1).strip()
     path.write_text(json.dumps(content, indent=1) + "\n")

@@ -1,12 +1,13 @@
 """Derive the phantom's statistics from real outlines and real CT; writes two small files into src/hnlib/data.
 
     python scripts/phantom_statistics.py OUTLINES OPENKBP [--cache FILE]
+    python scripts/phantom_statistics.py --observers
 
 OUTLINES is the folder ``tcia-ct-scan-dataset`` (organ masks by two observers, Nikolov et al. 2018, CC BY 4.0);
 OPENKBP the folder ``provided-data`` of OpenKBP (Babier et al. 2021). ``phantom_anatomy.json`` receives means,
 spreads and correlations of positions and sizes, the pose of heads, the agreement of the two observers and CT
 numbers; ``phantom_shapes.npz`` the mean signed distance and its main modes for organs that are neither tube nor
-ellipsoid. Both hold statistics over patients, never one patient's mask.
+ellipsoid. The second call then finds how strong the observers' noise of the phantom has to be. Both files hold statistics over patients, never one patient's mask.
 
 Head frame: origin at the centroid of the brainstem; axes from the rigid fit of the centroids of brainstem,
 parotids, optic nerves and lenses to their mean over patients, made symmetric. Each patient enters twice, as is and
@@ -29,6 +30,8 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from hnlib.datasets import OpenKBP
+from hnlib.datasets.phantom_anatomy import draw_anatomy, stem
+from hnlib.datasets.phantom_canvas import Canvas, stream
 from hnlib.organs import ORGANS
 
 DATA = Path(__file__).resolve().parents[1] / "src" / "hnlib" / "data"
@@ -335,17 +338,52 @@ def ct_numbers(root: Path) -> dict[str, Any]:
     }
 
 
+def calibrate_observers(content: dict[str, Any], num_cases: int = 8) -> dict[str, float]:
+    """Return the SD in mm of an observer's outline at which two observers agree as the real two do, by organ.
+
+    Both draw the same phantom; their DSC is taken on samples of 1 to 2 mm and interpolated between trial values.
+    The chiasm, which no real observer drew twice here, takes the nerves' value.
+    """
+    trials = np.array([0.2, 0.5, 0.9, 1.4, 2.0, 3.0])
+    found: dict[str, list[np.ndarray]] = {}
+    for number in range(num_cases):
+        drawn = draw_anatomy(stream("anatomy", 0, 0, number))
+        canvas = Canvas(drawn, (2.0, 2.0, 2.5), (-102, -112, -156), (102, 140, 120), {})
+        for organ in NAMES:
+            factor = canvas.factor(organ)
+            points_mm = canvas.points(canvas.organ_box(organ, 8.0), factor)
+            distance = canvas.surface(organ, points_mm, 10 / np.prod(factor))
+            a, b = (canvas.observer(organ, points_mm, ("calibration", number), k) for k in (0, 1))
+            row = []
+            for strength in trials:
+                one, two = distance + strength * a < 0, distance + strength * b < 0
+                row.append(2 * (one & two).sum() / (one.sum() + two.sum()))
+            found.setdefault(stem(organ), []).append(np.array(row))
+    means = {organ: np.mean(rows, axis=0) for organ, rows in found.items()}
+    chosen = {
+        organ: round(float(np.interp(-content["observer_dsc"][organ][0], -line, trials)), 3)
+        for organ, line in means.items()
+    }
+    return chosen | {"optic_chiasm": chosen["optic_nerve"]}
+
+
 def main() -> None:
     """Read, derive, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("outlines", type=Path)
-    parser.add_argument("openkbp", type=Path)
+    parser.add_argument("outlines", type=Path, nargs="?")
+    parser.add_argument("openkbp", type=Path, nargs="?")
+    parser.add_argument("--observers", action="store_true", help="find the strength of the observers' noise")
     parser.add_argument("--cache", type=Path, help="file that keeps the cropped masks between calls")
     given = parser.parse_args()
-    content, shapes = anatomy(read_all(given.outlines, given.cache))
     path = DATA / "phantom_anatomy.json"
+    if given.observers:
+        content = json.loads(path.read_text())
+        content["observer_mm"] = calibrate_observers(content)
+        path.write_text(json.dumps(content, indent=1) + "\n")
+        return
+    content, shapes = anatomy(read_all(given.outlines, given.cache))
     kept = json.loads(path.read_text()) if path.exists() else {}
-    content["observer_mm"] = kept.get("observer_mm", {})  # found afterwards, see scripts/phantom_observers.py
+    content["observer_mm"] = kept.get("observer_mm", {})  # found afterwards
     content["ct"] = ct_numbers(given.openkbp)
     path.write_text(json.dumps(content, indent=1) + "\n")
     np.savez_compressed(DATA / "phantom_shapes.npz", **shapes)

@@ -32,9 +32,11 @@ from hnlib.datasets.phantom_anatomy import (
     Float,
     Triple,
     draw_anatomy,
+    organ_distance,
     side,
     statistics,
     stem,
+    tube_distance,
 )
 from hnlib.datasets.phantom_atlas import (
     BODY,
@@ -46,6 +48,7 @@ from hnlib.datasets.phantom_atlas import (
     SOFT,
     TEETH,
     TISSUES,
+    Part,
     both_sides,
 )
 from hnlib.datasets.phantom_canvas import Canvas, ellipsoid_distance, stream, union
@@ -72,6 +75,8 @@ PAINTED = (
     "lens_right",
 )
 """Organs in painting order: an organ never takes voxels of an earlier one."""
+NAPE_MM = 36.0  # of soft tissue round the cord
+COVER_MM = {"mandible": 8.0, "parotid_left": 5.0, "parotid_right": 5.0}
 TISSUE_OF = {"optic_chiasm": "optic", "optic_nerve": "optic", "submandibular": "gland"}
 
 
@@ -96,7 +101,11 @@ def _tissue_hu(rng: np.random.Generator) -> dict[str, float]:
     Brainstem and cord go together (correlation 0.65 in OpenKBP), and so do the two parotids (0.93).
     """
     found = {name: mean + half * rng.uniform(-1, 1) for name, (mean, _, half) in TISSUES.items()}
-    measured = {organ: facts["mean_hu"] for organ, facts in statistics()["ct"]["organs"].items()}
+    # Inside an eroded mask a soft organ shows its own number; the mandible is all rim, its whole mask is taken.
+    measured = {
+        organ: (facts["mean_hu"][0] if organ == "mandible" else facts["core_mean_hu"], facts["mean_hu"][1])
+        for organ, facts in statistics()["ct"]["organs"].items()
+    }
     stem_score, own, parotid, jaw = rng.normal(size=4).clip(-2, 2)
     scores = {"brainstem": stem_score, "spinal_cord": 0.65 * stem_score + 0.76 * own, "mandible": jaw}
     for organ, score in scores.items():
@@ -107,13 +116,25 @@ def _tissue_hu(rng: np.random.Generator) -> dict[str, float]:
     return {name: float(value) for name, value in found.items()}
 
 
-def _paint_body(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Paint skin, fat below it and muscle; what follows stays inside."""
-    def distance(part: object) -> Float:
-        return ellipsoid_distance(canvas.atlas, part.points, part.radii)  # type: ignore[attr-defined]
+def _skin(canvas: Canvas, anatomy: Anatomy) -> Float:
+    """Return the signed distance to the skin: the drawn head, and what covers jaw and glands by a few mm."""
 
-    neck = np.maximum(union([distance(NECK), distance(SHOULDERS)], 12), canvas.atlas[2] + 30)
+    def distance(part: Part) -> Float:
+        return ellipsoid_distance(canvas.atlas, part.points, part.radii)
+
+    nape = tube_distance(canvas.head, anatomy.curves["spinal_cord"][0]) - np.float32(NAPE_MM)
+    neck = np.maximum(union([distance(NECK), distance(SHOULDERS), nape], 12), canvas.atlas[2] + 30)
     skin = union([neck, *(distance(part) for part in both_sides(BODY))], 4)
+    for organ, cover_mm in COVER_MM.items():
+        box = canvas.organ_box(organ, cover_mm + 6)
+        near = organ_distance(anatomy, organ, canvas.points(box)) - np.float32(cover_mm)
+        skin[box] = union([skin[box], near], 4)
+    return skin
+
+
+def _paint_body(canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator) -> None:
+    """Paint skin, fat below it and muscle; what follows stays inside."""
+    skin = _skin(canvas, anatomy)
     fat = _curve(canvas.atlas[2], ((-100, -45, 25), (9, 6, 3))) * np.float32(rng.uniform(0.5, 1.7))
     for tissue, depth in (("skin", 0), ("fat", 2), ("muscle", 2 + fat)):
         canvas.fill(np.asarray(skin + depth, np.float32), tissue)
@@ -148,7 +169,7 @@ def _paint_spine(canvas: Canvas, anatomy: Anatomy) -> None:
 
 def _paint(canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator, key: tuple[int, ...], observer: int) -> None:
     """Paint everything from the outside in, then the organs."""
-    _paint_body(canvas, rng)
+    _paint_body(canvas, anatomy, rng)
     canvas.paint(both_sides(SOFT))
     for tissue, wall, base in (("bone", 6.0, 3.5), ("csf", 0, 0), ("grey matter", -2.0, -1.5)):
         canvas.fill(_cranium(canvas.atlas, wall, base), tissue)

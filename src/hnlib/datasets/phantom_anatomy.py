@@ -88,8 +88,9 @@ class Anatomy:
         Rotation matrix from scanner to head frame.
     centre_mm
         Centroid of every organ; of the cord, its centre at the second height of the table.
-    mean_centre_mm
-        The same of the mean head, which the drawn surroundings fit.
+    marks_mm, mean_marks_mm
+        Centroids of the outlined organs and points of the cord, of the case and of the mean head, which the drawn
+        surroundings fit; shape (marks, 3).
     volume_mm3
         Volume of every organ but the cord, which the field of view cuts.
     fields
@@ -102,7 +103,8 @@ class Anatomy:
 
     pose: NDArray[np.float64]
     centre_mm: Mapping[str, NDArray[np.float64]]
-    mean_centre_mm: Mapping[str, NDArray[np.float64]]
+    marks_mm: NDArray[np.float64]
+    mean_marks_mm: NDArray[np.float64]
     volume_mm3: Mapping[str, float]
     fields: Mapping[str, Float]
     curves: Mapping[str, tuple[NDArray[np.float64], ...]]
@@ -171,7 +173,7 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
     mean, modes = np.asarray(table["mean"]), np.asarray(table["modes"])
     values = mean + _scores(rng, len(modes)) @ modes + _scores(rng, len(mean)) * np.asarray(table["left"])
     centres, volumes = _unpack(values)
-    mean_centres, _ = _unpack(mean)
+    marks, mean_marks = (np.r_[list(_unpack(v)[0].values()), _cord(v)[1:-1, :3]] for v in (values, mean))
     angles = np.radians(_scores(rng, 3) * table["pose_sd_degrees"])
     pose = np.eye(3)
     for (i, j), angle in zip(((1, 2), (0, 2), (0, 1)), angles, strict=True):
@@ -191,10 +193,10 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
     curves["optic_chiasm"] = _chiasm(left, right)
     centres["optic_chiasm"] = np.mean([tube[1, :3] for tube in curves["optic_chiasm"]], axis=0)
     volumes["optic_chiasm"] = CHIASM_TO_NERVE * (volumes["optic_nerve_left"] + volumes["optic_nerve_right"]) / 2
-    centres["spinal_cord"], mean_centres["spinal_cord"] = (_cord(v)[2, :3] for v in (values, mean))
+    centres["spinal_cord"] = _cord(values)[2, :3]
     log_mean, log_sd = table["lens_log_radii_mm"]
     lens = np.exp(np.asarray(log_mean) + _scores(rng, 3) * log_sd)
-    return Anatomy(pose, centres, mean_centres, volumes, fields, curves, lens)
+    return Anatomy(pose, centres, marks, mean_marks, volumes, fields, curves, lens)
 
 
 def tube_distance(points: Points, tube: NDArray[np.float64]) -> Float:

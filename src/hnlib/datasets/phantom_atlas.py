@@ -105,15 +105,16 @@ SOFT = (  # below the skin, in this order
 )
 BRAIN = (  # over grey matter
     _part("white matter", (22, 58, 34), (28, -22, 34)),
-    _part("csf", (1.2, 70, 50), (0, -22, 42)),
-    _part("csf", (5, 26, 9), (9, -18, 36)),  # lateral ventricle
+    _part("csf", (1.6, 70, 50), (0, -22, 42)),
+    _part("csf", (6, 22, 8), (9, -14, 36)),  # lateral ventricle
+    _part("csf", (5, 12, 10), (17, -46, 30)),
     _part("csf", (2.5, 14, 9), (0, -14, 20)),  # third ventricle
     _part("csf", (18, 13, 8), (0, 0, -2)),  # suprasellar cistern
     _part("csf", (24, 17, 17), (0, -31, -6)),
     _part("csf", (17, 14, 24), (0, -38, -34)),
     _part("grey matter", (26, 24, 18), (21, -68, -20)),  # cerebellum
     _part("csf", (6, 4, 8), (0, -47, -20)),  # fourth ventricle
-    _part("bone", (4, 4, 8), (10, -8, -6)),  # clinoid processes
+    _part("bone", (2.2, 3, 7), (9, -9, -8)),  # clinoid processes
 )
 ARCH = ((-28, 20), (-27, 28), (-22, 41), (-15, 50), (-5, 54), (5, 54), (15, 50), (22, 41), (27, 28), (28, 20))
 """Places of teeth: x, y."""

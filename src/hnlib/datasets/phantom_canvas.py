@@ -30,6 +30,7 @@ from hnlib.datasets.phantom_anatomy import (
 from hnlib.datasets.phantom_atlas import SIMILARITY, TISSUES, Part
 
 Box = tuple[slice, slice, slice]
+THIN = ("optic_nerve", "optic_chiasm", "lens", "spinal_cord")
 NEIGHBOURS_26 = np.ones((3, 3, 3), bool)
 LATTICE_MM = 12.0  # on which the displacement is computed before it is spread over the voxels
 REACH_MM = 35.0  # of the displacement of one organ
@@ -94,12 +95,9 @@ class Displacement:
     """A smooth vector field in the head frame: from the drawn mean head to one case."""
 
     def __init__(self, anatomy: Anatomy) -> None:
-        names = [name for name in anatomy.mean_centre_mm if name != "brainstem"]
-        mean = np.array([anatomy.mean_centre_mm[n] for n in names])
-        self.marks = np.array([anatomy.centre_mm[n] for n in names])
+        self.marks, mean = anatomy.marks_mm, anatomy.mean_marks_mm
         self.scale = float((self.marks * mean).sum() / (mean**2).sum())
         rest = self.marks - self.scale * mean
-        self.marks, rest = np.r_[self.marks, np.zeros((1, 3))], np.r_[rest, np.zeros((1, 3))]
         self.weights = np.linalg.solve(self._kernel(self.marks) + 0.05 * np.eye(len(self.marks)), rest)
 
     def _kernel(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -229,28 +227,39 @@ class Canvas:
         The surface is the level set that encloses the volume of the case. The observer's outline is another level
         set: that of the distance plus a smooth random field, as strong as two real observers differ.
         """
-        step_mm = 1.0 if stem(organ) in ("optic_nerve", "optic_chiasm", "lens", "spinal_cord") else 2.0
-        factor = [max(2, math.ceil(s / step_mm)) for s in self.spacing_mm]
+        factor = self.factor(organ)
         box = self.organ_box(organ, 6.0)
         shape = self.labels[box].shape
         if not all(shape):
             return
         points = self.points(box, factor)
-        distance = organ_distance(self.anatomy, organ, points)
-        if organ in self.anatomy.volume_mm3:
-            sub_mm3 = math.prod(self.spacing_mm) / math.prod(factor)
-            inside = min(round(self.anatomy.volume_mm3[organ] / sub_mm3), distance.size - 1)
-            distance = distance - np.partition(distance, inside, axis=None)[inside]
+        distance = self.surface(organ, points, math.prod(self.spacing_mm) / math.prod(factor))
         true = self._share(distance, factor, shape) * (1 - self.taken[box])
         self.blend(true, tissue, box, self._bone(distance, factor, shape) if organ == "mandible" else None)
         self.taken[box] += true
-        rng = stream("observer", observer, *key, organ)
         strength = np.float32(statistics()["observer_mm"].get(stem(organ), 0.0))
-        seen = distance + strength * observer_field(rng, points, organ_corners(self.anatomy, organ))
+        seen = distance + strength * self.observer(organ, points, key, observer)
         drawn = self._share(seen, factor, shape)
         blocks = seen.reshape([n for pair in zip(shape, factor, strict=True) for n in pair]).mean(axis=(1, 3, 5))
         mask = largest(drawn, blocks, self.labels[box] == 0, round(float(drawn.sum())))
         self.labels[box][mask] = value
+
+    def factor(self, organ: str) -> tuple[int, ...]:
+        """Return in how many parts each edge of a voxel is split to sample an organ: 1 mm for a thin one, else 2."""
+        step_mm = 1.0 if stem(organ) in THIN else 2.0
+        return tuple(max(2, math.ceil(s / step_mm)) for s in self.spacing_mm)
+
+    def surface(self, organ: str, points: Points, sample_mm3: float) -> Float:
+        """Return the signed distance to an organ at points of one volume each, its volume set to that of the case."""
+        distance = organ_distance(self.anatomy, organ, points)
+        if organ in self.anatomy.volume_mm3:
+            inside = min(round(self.anatomy.volume_mm3[organ] / sample_mm3), distance.size - 1)
+            distance = distance - np.partition(distance, inside, axis=None)[inside]
+        return np.asarray(distance, np.float32)
+
+    def observer(self, organ: str, points: Points, key: Sequence[int | str], observer: int) -> Float:
+        """Return how far an observer's outline lies off, as a smooth field of SD 1."""
+        return observer_field(stream("observer", observer, *key, organ), points, organ_corners(self.anatomy, organ))
 
     @staticmethod
     def _share(distance: Float, factor: Sequence[int], shape: Sequence[int], level: float = 0.0) -> Float:
@@ -258,12 +267,12 @@ class Canvas:
         return np.asarray((blocks < level).mean(axis=(1, 3, 5), dtype=np.float32))
 
     def _bone(self, distance: Float, factor: Sequence[int], shape: Sequence[int]) -> Float:
-        """Return the CT numbers of the mandible: a cortex of 2.5 mm round marrow, of the mean that the case has."""
+        """Return the CT numbers of the mandible: a cortex of 2.5 mm round marrow, scaled to the mean of the case."""
         whole, marrow = self._share(distance, factor, shape), self._share(distance, factor, shape, -2.5)
         low, high = self.tissue_hu["marrow"], self.tissue_hu["cortical bone"]
         hu = high + (low - high) * marrow / np.maximum(whole, np.float32(1e-3))
         mean = float((hu * whole).sum() / max(float(whole.sum()), 1e-6))
-        return np.asarray(hu + np.float32(self.tissue_hu["mandible"] - mean), np.float32)
+        return np.asarray(hu * np.float32(self.tissue_hu["mandible"] / mean), np.float32)
 
     def values(self, organs: Sequence[str]) -> NDArray[np.uint8]:
         """Return the label map of the organs asked for, numbered in their order; the others are background."""

@@ -15,7 +15,7 @@ LAYERS = (
     ("errors", "files", "organs"),
     ("cases", "datasets"),
     ("preprocess", "sampling", "losses", "networks", "metrics"),
-    ("imbalance", "training", "inference", "confidence"),
+    ("cache", "imbalance", "training", "inference", "confidence"),
     ("stats", "plotting"),
     ("experiments", "chapters", "cli", "__main__"),
 )

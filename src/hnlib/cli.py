@@ -69,11 +69,17 @@ def describe(study_file: StudyFile, out: Annotated[Path, typer.Option(help="fold
 
 
 @app.command()
-def train(study_file: StudyFile, experiment: str, seed: int) -> None:
+def train(
+    study_file: StudyFile,
+    experiment: str,
+    seed: int,
+    devices: Annotated[int, typer.Option(help="GPUs, or processes on CPU, that share each batch")] = 1,
+) -> None:
     """Train one run, or continue it; the notebook 03_training does the same with curves."""
     from hnlib.experiments import load_study, train_run
 
-    say(f"run folder {train_run(load_study(study_file), experiment, seed, report=say).folder}")
+    run = train_run(load_study(study_file), experiment, seed, devices=devices, report=say)
+    say(f"run folder {run.folder}")
 
 
 @app.command()

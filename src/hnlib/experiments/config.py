@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -44,6 +44,11 @@ class Experiment(_Strict):
         Name of the rule for patch centres, as in `hnlib.sampling.RULES`.
     network
         Name in `hnlib.networks.NETWORKS`.
+    mirror
+        Mirror half of the training patches left to right, paired organs swapped, and average each
+        prediction with that of the mirrored scan.
+    more_steps
+        Multiplies the profile's steps: 2 for an experiment whose step costs half.
     """
 
     title: str
@@ -51,6 +56,12 @@ class Experiment(_Strict):
     loss: str
     centres: str
     network: str
+    mirror: bool = False
+    more_steps: float = Field(1.0, gt=0)
+
+    def training(self, profile: Profile) -> Settings:
+        """Return the profile's training settings with the experiment's number of steps."""
+        return replace(profile.training, steps=round(profile.training.steps * self.more_steps))
 
 
 class PlanOverride(_Strict):
@@ -176,10 +187,11 @@ def load_profile(name: str) -> Profile:
 def run_digest(experiment: Experiment, profile: Profile, patch: Triple, cache_name: str) -> str:
     """Return a digest of all that moves the result of a run, apart from its seed.
 
-    Titles, the list of experiments and seeds, and how much is evaluated are left out: to change
-    them retrains nothing.
+    Titles, the list of experiments and seeds, and how much is evaluated are left out: to change them
+    retrains nothing. A field that an experiment leaves at its default is left out too, so that a new
+    field keeps old digests.
     """
-    compared = experiment.model_dump(exclude={"title"})
+    compared = experiment.model_dump(exclude={"title"}, exclude_defaults=True)
     compared["centres"] = profile.centres or experiment.centres
     kept = {"width", "cap", "prior_bias", "deep_supervision", "precision"}
     settings = {k: v for k, v in asdict(profile.training).items() if not k.endswith("_every")}

@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hnlib.cache import case_path, load_plan, load_prepared, open_prepared, prepare
 from hnlib.cases import SPLITS
 from hnlib.datasets import open_dataset
 from hnlib.errors import ConfigError, DataError
 from hnlib.experiments.config import Experiment, Profile, Triple, load_experiment, load_profile, run_digest
 from hnlib.files import write_json
 from hnlib.networks import halve_in_plane, plan_patch
-from hnlib.preprocess import Plan, Prepared, load_plan, load_prepared, prepare
+from hnlib.preprocess import Plan, Prepared
 from hnlib.sampling import CentreDistribution, centre_rule
 
 Progress = Callable[[str, int, int], None]
@@ -73,7 +74,11 @@ class Study:
 
     def case(self, name: str) -> Prepared:
         """Read one preprocessed case."""
-        return load_prepared(Path(self.cache) / f"{name}.npz")
+        return load_prepared(case_path(Path(self.cache), name))
+
+    def open_case(self, name: str) -> Prepared:
+        """Open one preprocessed case, whose volumes are read where they are sliced."""
+        return open_prepared(case_path(Path(self.cache), name))
 
     def centres(self, experiment: Experiment) -> CentreDistribution:
         """Return the rule for patch centres of an experiment under this profile."""

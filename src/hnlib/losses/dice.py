@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from hnlib.losses.softmax import VoxelLoss, Voxels
+from hnlib.losses.softmax import VoxelLoss, Voxels, sum_over_devices
 
 Pooling = Literal["sample", "batch"]
 Absent = Literal["count", "skip", "skip_jointly"]
@@ -128,4 +128,4 @@ class DiceLoss(VoxelLoss):
     def _pooled(self, sums: Tensor) -> Tensor:
         """Return sums (N, C) over the classes averaged, and as (1, C) when the batch is one volume."""
         sums = sums if self.background else sums[:, 1:]
-        return sums.sum(dim=0, keepdim=True) if self.pooling == "batch" else sums
+        return sum_over_devices(sums.sum(dim=0, keepdim=True)) if self.pooling == "batch" else sums

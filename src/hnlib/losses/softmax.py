@@ -90,6 +90,32 @@ def _wide(tensor: Tensor) -> torch.dtype:
     return torch.float32 if tensor.device.type == "mps" else torch.float64
 
 
+class _SumOverDevices(torch.autograd.Function):
+    """Sum over the processes of a group; its adjoint is the same sum."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        """Return the sum of every process's values."""
+        total = values.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        """Return the sum of every process's gradient; DDP divides by their number afterwards."""
+        total = grad.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+
+def sum_over_devices(values: Tensor) -> Tensor:
+    """Return the sum over all processes that share a batch; the values themselves where there is one."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return cast("Tensor", _SumOverDevices.apply(values))  # type: ignore[no-untyped-call]
+    return values
+
+
 class Voxels:
     """Logits and labels of one batch, with all that losses ask of them computed once.
 

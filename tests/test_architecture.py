@@ -14,7 +14,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "hnlib"
 LAYERS = (
     ("errors", "files", "organs"),
     ("cases", "datasets"),
-    ("preprocess", "sampling", "losses", "networks", "metrics"),
+    ("preprocess", "sampling", "augmentation", "losses", "networks", "metrics"),
     ("imbalance", "training", "inference", "confidence"),
     ("stats", "plotting"),
     ("experiments", "chapters", "cli", "__main__"),

@@ -13,7 +13,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "hnlib"
 
 LAYERS = (
     ("errors", "files", "organs"),
-    ("cases", "datasets"),
+    ("cases", "datasets", "dicom", "volumes"),
     ("preprocess", "sampling", "augmentation", "losses", "networks", "metrics"),
     ("imbalance", "training", "inference", "confidence"),
     ("stats", "plotting"),

@@ -250,7 +250,7 @@ def spatial_patch(
     box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
     grid = _grid(np.array(high - low), size, middle, matrix, pivot - low)
     turned = _sample(np.asarray(image[box], np.float32) - np.float32(fill), grid, "bilinear") + np.float32(fill)
-    classes = _sample(labels[box].astype(np.float32), grid, "nearest")
+    classes = _sample(np.asarray(labels[box], np.float32), grid, "nearest")
     return turned, classes.astype(labels.dtype)
 
 

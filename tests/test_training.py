@@ -19,13 +19,15 @@ import torch
 from lightning.fabric import Fabric
 from torch import nn
 
+from hnlib.augmentation import AUGMENTATIONS, Effect
 from hnlib.errors import ConfigError, DataError
 from hnlib.experiments import Study, train_run
 from hnlib.losses import DeepSupervision, build_loss
 from hnlib.networks import build_network, plan_topology
+from hnlib.patches import PatchStream
 from hnlib.preprocess import Plan, Prepared
 from hnlib.sampling import RULES
-from hnlib.training import PatchStream, Settings, choose_precision, learning_rate, load_weights, read_checkpoint, train
+from hnlib.training import Settings, choose_precision, learning_rate, load_weights, read_checkpoint, train
 
 PATCH = (16, 16, 16)
 PLAN = Plan((1.0, 1.0, 1.0), PATCH, (-100.0, 100.0), 0.0, 100.0, ("mandible",))
@@ -52,7 +54,7 @@ def run(
 ) -> Any:
     torch.manual_seed(0)
     network = build_network("dynunet", plan_topology(PATCH, (1, 1, 1)), 2, width=4, cap=8)
-    stream = PatchStream(cases, PLAN, RULES["nnunet"], PATCH, settings, seed=0)
+    stream = PatchStream(cases, PLAN, RULES["nnunet"], PATCH, 0, batch_size=settings.batch_size)
 
     def report(step: int, loss: torch.Tensor, seconds: float) -> None:
         if step == stop_after:
@@ -71,7 +73,7 @@ def run(
 
 
 def test_patches_follow_from_seed_and_step_alone() -> None:
-    streams = [PatchStream([ball_case()], PLAN, RULES["nnunet"], PATCH, SETTINGS, seed) for seed in (0, 0, 1)]
+    streams = [PatchStream([ball_case()], PLAN, RULES["nnunet"], PATCH, seed) for seed in (0, 0, 1)]
     first, again, other = (stream.batch(5) for stream in streams)
     assert first[0].shape == (2, 1, *PATCH)
     assert first[1].dtype == torch.int64
@@ -84,24 +86,68 @@ def test_mirrored_patches_swap_the_sides() -> None:
     case = ball_case()
     labels = case.labels.copy()
     labels[:10] *= 2  # the ball's two halves are a pair of organs
-    pair = replace(case, labels=labels)
-    one = replace(SETTINGS, batch_size=1)
-    plain, mirrored = (PatchStream([pair], PLAN, RULES["nnunet"], PATCH, one, 0, mirror) for mirror in ((), (0, 2, 1)))
+    pair = replace(case, labels=labels, labelled=frozenset({"parotid_left"}))
+    plan = replace(PLAN, organs=("parotid_left", "parotid_right"))
+    plain, mirrored = (
+        PatchStream([pair], plan, RULES["nnunet"], PATCH, 0, batch_size=1, mirror=mirror) for mirror in ((), (0, 2, 1))
+    )
     flips = 0
     for step in range(60):
-        (image, target), (other, swapped) = plain.batch(step), mirrored.batch(step)
+        (image, target, known), (other, swapped, known_there) = plain.batch(step), mirrored.batch(step)
+        assert known.tolist() == [[True, True, False]]
         if torch.equal(image, other):
             assert torch.equal(target, swapped)
+            assert torch.equal(known, known_there)
         else:
             flips += 1
             assert torch.equal(image.flip(2), other)
             assert torch.equal(torch.tensor([0, 2, 1])[target.flip(1)], swapped)
+            assert known_there.tolist() == [[True, False, True]]
     assert 15 <= flips <= 45  # 60 fair coins: outside with probability 1e-4
+
+
+def test_changed_patches_follow_from_seed_and_step_alone() -> None:
+    """The centre and half of the labels stay what they were; a process draws what the single one would."""
+    changes = replace(AUGMENTATIONS["nnunet"], rotation=1.0, noise=Effect(1.0, 0.1, 0.1))
+    plain = PatchStream([ball_case()], PLAN, RULES["nnunet"], PATCH, 0)
+    streams = [PatchStream([ball_case()], PLAN, RULES["nnunet"], PATCH, 0, changes=changes) for _ in range(2)]
+    for step in range(5):
+        (image, target), again, part = streams[0].batch(step), streams[1].batch(step), streams[0].batch(step, 1, 2)
+        assert torch.equal(image, again[0])
+        assert torch.equal(image[1:], part[0])
+        assert torch.equal(target[1:], part[1])
+        was = plain.batch(step)
+        assert not torch.equal(image, was[0])
+        assert torch.equal(target[:, 8, 8, 8], was[1][:, 8, 8, 8])
+        assert float(((target > 0) & (was[1] > 0)).sum()) > 0.5 * float((was[1] > 0).sum())
+
+
+@pytest.mark.parametrize("outlined", [True, False])
+def test_an_organ_that_nobody_outlined_is_not_taught_as_background(tmp_path: Path, outlined: bool) -> None:
+    """From equal outputs: unknown, it stays equal to the background that it may be part of; known, it is driven out."""
+    plan = replace(PLAN, organs=("mandible", "larynx"))
+    case = replace(ball_case(), labelled=frozenset(plan.organs if outlined else ("mandible",)))
+    network = nn.Conv3d(1, 3, 1)
+    for parameter in network.parameters():
+        nn.init.zeros_(parameter)
+    train(
+        network,
+        DeepSupervision(build_loss("nnu_dice+ce")),
+        PatchStream([case], plan, RULES["nnunet"], PATCH, 0),
+        SETTINGS,
+        fabric=Fabric(accelerator="cpu", devices=1, precision="32-true"),
+        checkpoint=tmp_path / "c.pt",
+        identity={},
+    )
+    background, mandible, larynx = network.bias.detach()
+    assert mandible < background
+    assert bool(torch.isclose(larynx, background, atol=1e-6)) is not outlined
+    assert larynx <= background + 1e-6
 
 
 def test_processes_share_one_batch() -> None:
     """Every second patch each, and together the batch that one process would have."""
-    stream = PatchStream([ball_case()], PLAN, RULES["nnunet"], PATCH, replace(SETTINGS, batch_size=4), 0)
+    stream = PatchStream([ball_case()], PLAN, RULES["nnunet"], PATCH, 0, batch_size=4)
     image, target = stream.batch(3)
     for rank in range(2):
         part = stream.batch(3, rank, 2)
@@ -118,14 +164,14 @@ def test_a_batch_that_cannot_be_shared_is_told(tmp_path: Path) -> None:
 
 def test_one_of_two_patches_is_centred_on_an_organ() -> None:
     """The rule of the four configurations: the second patch of a batch is forced to a class."""
-    stream = PatchStream([ball_case()], PLAN, RULES["nnunet"], (4, 4, 4), SETTINGS, seed=0)
+    stream = PatchStream([ball_case()], PLAN, RULES["nnunet"], (4, 4, 4), seed=0)
     for step in range(20):
         assert stream.batch(step)[1][1, 2, 2, 2] == 1
 
 
 def test_same_case_takes_both_patches_from_one_scan() -> None:
     cases = [replace(ball_case(str(k)), image=np.full((20, 20, 20), float(k), np.float32)) for k in range(5)]
-    stream = PatchStream(cases, PLAN, RULES["uniform"], PATCH, replace(SETTINGS, same_case=True), seed=0)
+    stream = PatchStream(cases, PLAN, RULES["uniform"], PATCH, seed=0, same_case=True)
     for step in range(10):
         image, _ = stream.batch(step)
         assert image[0].unique().tolist() == image[1].unique().tolist()
@@ -194,7 +240,7 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path: Path) -> None:
 
 def test_no_training_case_is_told() -> None:
     with pytest.raises(DataError, match="no training case"):
-        PatchStream([], PLAN, RULES["nnunet"], PATCH, SETTINGS, seed=0)
+        PatchStream([], PLAN, RULES["nnunet"], PATCH, seed=0)
 
 
 def test_precision_is_float32_where_it_is_asked_for() -> None:

@@ -124,6 +124,31 @@ def publish(
 
 
 @app.command()
+def export(study_file: StudyFile, experiment: str, seed: int) -> None:
+    """Write model.pt into the folder of a trained run: all that `hnlib predict` needs."""
+    from hnlib.experiments import load_study
+    from hnlib.experiments.export import export_model
+
+    say(f"model {export_model(load_study(study_file), experiment, seed)}")
+
+
+@app.command()
+def predict(
+    image: Annotated[Path, typer.Argument(help="NIfTI, NRRD or MetaImage file, or a folder of DICOM slices")],
+    checkpoint: Annotated[Path, typer.Option(help="model file, or a run's folder with a model.pt")],
+    out: Annotated[Path, typer.Option(help="label map, .nii.gz; names and colours go beside it")],
+    dicom_seg: Annotated[Path | None, typer.Option(help="also a DICOM segmentation, for DICOM slices")] = None,
+    rtstruct: Annotated[Path | None, typer.Option(help="also an RT structure set, for DICOM slices")] = None,
+    force: Annotated[bool, typer.Option("--force", help="also an image unlike those of training")] = False,
+) -> None:
+    """Outline the organs of a scan; research only, not for clinical use."""
+    from hnlib.predict import Outputs, predict_files
+
+    predict_files(image, checkpoint, Outputs(out, dicom_seg, rtstruct), force=force, report=say)
+    say(f"label map {out}")
+
+
+@app.command()
 def notebook(
     source: Annotated[Path, typer.Argument(help="notebook without outputs")],
     target: Annotated[Path, typer.Argument(help="where the executed copy goes")],

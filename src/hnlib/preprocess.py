@@ -184,7 +184,12 @@ def restore_probabilities(probabilities: NDArray[np.float32], prepared: Prepared
     """Resample class probabilities (C, X, Y, Z) to the native grid and return the label map there."""
     inside = tuple(slice(start, stop) for start, stop in prepared.box)
     shape = tuple(stop - start for start, stop in prepared.box)
-    native = np.stack([resample_image(p, shape, order=1) for p in probabilities])
+    best = resample_image(probabilities[0], shape, order=1)
+    winner = np.zeros(shape, np.uint8)
+    for value in range(1, len(probabilities)):
+        share = resample_image(probabilities[value], shape, order=1)
+        winner[share > best] = value
+        np.maximum(best, share, out=best)
     labels = np.zeros(prepared.native_shape, np.uint8)
-    labels[inside] = native.argmax(axis=0)
+    labels[inside] = winner
     return labels

@@ -1,8 +1,4 @@
-"""One training loop, short enough to read: patches in, a checkpoint and a history out.
-
-The patches of step t are a function of (seed, t) alone, so a run that was killed continues with
-the patches it would have seen.
-"""
+"""One training loop, short enough to read: patches in, a checkpoint and a history out."""
 
 from __future__ import annotations
 
@@ -16,15 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from hnlib.errors import ConfigError, DataError
 from hnlib.files import write_atomically
-from hnlib.preprocess import Plan, Prepared
-from hnlib.sampling import CentreDistribution, CentreSampler, extract, patch_start
+from hnlib.patches import PatchStream
 
 Row = dict[str, Any]
 
@@ -65,76 +59,6 @@ class Settings:
     clip_norm: float = 12.0
     validate_every: int = 250
     checkpoint_every: int = 250
-
-
-class PatchStream:
-    """The training patches: which case, which centre, cut out and stacked.
-
-    Parameters
-    ----------
-    cases
-        Preprocessed training cases.
-    plan
-        Their plan; it turns normalised values back into HU for a rule that is gated by HU.
-    rule
-        The distribution of patch centres.
-    patch_size
-        Voxels along X, Y, Z.
-    settings
-        Batch size and whether a batch comes from one case.
-    seed
-        Seed of the run.
-    mirror
-        Value of every label in the mirrored patient (`hnlib.organs.mirror_values`): half of the patches
-        are mirrored along X. Empty: none is.
-    """
-
-    def __init__(
-        self,
-        cases: Sequence[Prepared],
-        plan: Plan,
-        rule: CentreDistribution,
-        patch_size: Sequence[int],
-        settings: Settings,
-        seed: int,
-        mirror: Sequence[int] = (),
-    ) -> None:
-        if not cases:
-            raise DataError("no training case: check the split of the data set")
-        self._cases = cases
-        self._rule, self._patch, self._seed = rule, tuple(patch_size), seed
-        self._batch_size, self._same_case = settings.batch_size, settings.same_case
-        self._mirror = np.asarray(mirror, np.int64)
-        self._samplers = [self._sampler(case, plan) for case in cases]
-
-    def _sampler(self, case: Prepared, plan: Plan) -> CentreSampler:
-        """Return the sampler of a case; its volumes are read once and let go."""
-        image_hu = np.asarray(case.image) * plan.sd_hu + plan.mean_hu if self._rule.needs_image else None
-        return CentreSampler(self._rule, np.asarray(case.labels), self._patch, image_hu)
-
-    def batch(self, step: int, rank: int = 0, world_size: int = 1) -> tuple[Tensor, Tensor]:
-        """Return images (N, 1, X, Y, Z) float32 and targets (N, X, Y, Z) int64 of one step.
-
-        With several processes each has every ``world_size``-th patch of the one batch that a single
-        process would have.
-        """
-        rng = np.random.default_rng((self._seed, step))
-        chosen = rng.integers(len(self._cases), size=self._batch_size)
-        images, targets = [], []
-        for slot, component in enumerate(self._rule.allocate(self._batch_size, rng)):
-            index = int(chosen[0 if self._same_case else slot])
-            case = self._cases[index]
-            start = patch_start(self._samplers[index].draw(rng, component), case.image.shape, self._patch)
-            mirrored = len(self._mirror) > 0 and rng.random() < 0.5
-            if slot % world_size != rank:
-                continue
-            image = extract(case.image, start, self._patch, case.low)
-            target = extract(case.labels, start, self._patch, 0).astype(np.int64)
-            if mirrored:
-                image, target = image[::-1], self._mirror[target[::-1]]
-            images.append(image)
-            targets.append(target)
-        return torch.from_numpy(np.stack(images)[:, None]), torch.from_numpy(np.stack(targets))
 
 
 def learning_rate(step: int, settings: Settings) -> float:
@@ -188,7 +112,8 @@ def train(
     Parameters
     ----------
     network, loss
-        The loss takes the network's output and a target (N, X, Y, Z).
+        The loss takes the network's output, a target (N, X, Y, Z) and, from a stream that has cases with
+        organs that nobody outlined, which classes were (N, C).
     stream
         Gives the patches of each step.
     fabric
@@ -223,9 +148,10 @@ def train(
         for step in range(state["step"], settings.steps):
             rate = learning_rate(step, settings)
             optimiser.param_groups[0]["lr"] = rate
-            image, target = (_to_device(tensor, fabric.device) for tensor in coming.result())
+            image, target, *labelled = coming.result()
+            image, target = (_to_device(tensor, fabric.device) for tensor in (image, target))
             coming = ahead.submit(stream.batch, step + 1, rank, world_size)
-            value = loss(network(image.to(memory_format=torch.channels_last_3d)), target)
+            value = loss(network(image.to(memory_format=torch.channels_last_3d)), target, *labelled)
             fabric.backward(value)
             fabric.clip_gradients(network, optimiser, max_norm=settings.clip_norm, error_if_nonfinite=False)
             optimiser.step()

@@ -23,18 +23,21 @@ import pandas as pd
 import torch
 from torch import nn
 
+from hnlib.augmentation import augmentation
 from hnlib.confidence import quantile_table, summarise, true_class_probabilities
 from hnlib.datasets import open_dataset
 from hnlib.experiments.config import Experiment, load_experiment
+from hnlib.experiments.export import export_model
 from hnlib.experiments.study import Study, check_run
 from hnlib.files import write_atomically, write_json, write_table
 from hnlib.inference import keep_largest_components, predict_probabilities
 from hnlib.losses import DeepSupervision, build_loss
 from hnlib.metrics import evaluate_case
 from hnlib.networks import build_network, plan_topology, set_output_prior
-from hnlib.organs import ORGANS, mirror_values
+from hnlib.organs import ORGANS
+from hnlib.patches import PatchStream
 from hnlib.preprocess import Prepared, restore_probabilities
-from hnlib.training import PatchStream, choose_precision, load_weights, open_fabric, train
+from hnlib.training import choose_precision, load_weights, open_fabric, train
 
 Report = Callable[[str], None]
 PACKAGES = ("torch", "monai", "lightning", "numpy", "scipy")
@@ -70,16 +73,11 @@ def untrained_network(study: Study, experiment: Experiment) -> nn.Module:
     return build_network(experiment.network, topology, study.num_classes, width=settings.width, cap=settings.cap)
 
 
-def mirrored(study: Study, experiment: Experiment) -> tuple[int, ...]:
-    """Return the label values of the mirrored patient where the experiment mirrors, else nothing."""
-    return mirror_values(study.plan.organs) if experiment.mirror else ()
-
-
 def _train(
     study: Study, found: Experiment, experiment: str, seed: int, folder: Path, devices: int, report: Report
 ) -> None:
     settings, patch = study.settings, study.patches[found.patch]
-    budget, mirror = found.training(settings), mirrored(study, found)
+    budget, mirror = found.training(settings), study.mirror(found)
     fabric = open_fabric(devices, choose_precision(settings.precision))
     report = report if fabric.is_global_zero else _silent
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,8 +85,20 @@ def _train(
     network = untrained_network(study, found)
     training = [study.open_case(name) for name in study.split["train"]]
     if settings.prior_bias:
-        set_output_prior(network, class_fractions(training, study.num_classes))
-    stream = PatchStream(training, study.plan, study.centres(found), patch, budget, seed, mirror)
+        set_output_prior(network, class_fractions(training, study.plan.organs))
+    if settings.compile:
+        network.compile()
+    stream = PatchStream(
+        training,
+        study.plan,
+        study.centres(found),
+        patch,
+        seed,
+        batch_size=budget.batch_size,
+        same_case=budget.same_case,
+        mirror=mirror,
+        changes=augmentation(settings.augmentation),
+    )
     watched = [study.case(name) for name in study.split["validation"][: settings.validation_cases]]
 
     def validate(net: nn.Module) -> dict[str, float]:
@@ -111,6 +121,7 @@ def _train(
         record = _record(study, found, experiment, seed, trained, history)
         write_table(folder / "history.csv", pd.DataFrame(history))
         write_json(folder / "run.json", {**record, "devices": devices})
+        export_model(study, experiment, seed)
     fabric.barrier()
 
 
@@ -146,10 +157,18 @@ def _run_key(study: Study, experiment: str, seed: int) -> dict[str, Any]:
     return {"dataset": study.dataset, "profile": study.profile, "experiment": experiment, "seed": seed}
 
 
-def class_fractions(cases: Sequence[Prepared], num_classes: int) -> list[float]:
-    """Return the mean share of each class over whole training scans; an absent class counts as one voxel."""
-    counts = [np.maximum(np.bincount(np.asarray(case.labels).ravel(), minlength=num_classes), 1) for case in cases]
-    return [float(v) for v in np.mean([c / c.sum() for c in counts], axis=0)]
+def class_fractions(cases: Sequence[Prepared], organs: Sequence[str]) -> list[float]:
+    """Return the mean share of each class over the training scans in which it was outlined.
+
+    An organ without a voxel counts as one voxel.
+    """
+    rows = []
+    for case in cases:
+        counts = np.maximum(np.bincount(np.asarray(case.labels).ravel(), minlength=len(organs) + 1), 1)
+        known = [True, *(organ in case.labelled for organ in organs)]
+        rows.append(np.where(known, counts / counts.sum(), np.nan))
+    shares = np.nanmean(rows, axis=0)
+    return [float(v) for v in shares / shares.sum()]
 
 
 def hardware() -> str:
@@ -209,10 +228,10 @@ def measure_run(study: Study, experiment: str, seed: int, *, report: Report = pr
     found, folder = load_experiment(experiment), study.run_folder(experiment, seed)
     if (folder / "measured.json").exists():
         return folder
-    patch, mirror = study.patches[found.patch], mirrored(study, found)
+    patch, mirror = study.patches[found.patch], study.mirror(found)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = load_weights(folder / "checkpoint.pt", untrained_network(study, found)).to(device).eval()
-    data = open_dataset(study.dataset, study.data_root or None, study.settings.num_cases)
+    data = open_dataset(study.dataset, study.data_root or None, study.settings.num_cases, study.settings.organs)
     parts = {**study.split, "train": study.split["train"][: study.settings.drift_cases]}
     todo = [(split, name) for split, names in parts.items() for name in names]
     began = time.perf_counter()

@@ -52,6 +52,10 @@ class DiceLoss(VoxelLoss):
     gradient 0, never NaN; under ``skip`` such a sample adds 0 and still counts among the samples,
     so that a batch's loss is the mean of its samples' losses.
 
+    A class that a sample has not outlined has no coefficient there: under pooling ``sample`` it enters
+    neither sum nor divisor of that sample; under ``batch`` its sums run over the samples that outline
+    it, and it has no term where none does. The background's p includes the probabilities of those classes.
+
     Tappeiner et al. 2022, Eqs. 2 to 4; Milletari et al. 2016 for the squared denominator. The papers
     print scores and their code minimises minus the score: here it is one minus the score, which has
     the same gradient. Under ``count`` the term of an absent class is 1 - a / (P + e), P the mass
@@ -116,6 +120,8 @@ class DiceLoss(VoxelLoss):
         mass = voxels.squared_masses if self.squared else voxels.masses
         intersection, count = self._pooled(voxels.intersections), self._pooled(voxels.counts)
         counted = torch.ones_like(count) if self.absent == "count" else (count > 0).to(count.dtype)
+        if voxels.labelled is not None:
+            counted = counted * (self._pooled(voxels.labelled.to(count)) > 0)
         # a skipped class divides by 1, since its own denominator may be 0 and 0/0 would survive the mask
         denominator = torch.where(counted > 0, self._pooled(mass) + count + self.smooth_denominator, 1.0)
         terms = counted * (1 - (2 * intersection + self.smooth_numerator) / denominator)

@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hnlib.cases import Dataset
+from hnlib.datasets.folder import FolderDataset
 from hnlib.datasets.openkbp import OpenKBP
+from hnlib.datasets.pddca import PDDCA
 from hnlib.datasets.phantom import PhantomDataset
+from hnlib.datasets.tcia import TCIA
 from hnlib.errors import ConfigError, unknown
 
-DATASETS = ("phantom", "openkbp")
+DATASETS = ("phantom", "openkbp", "pddca", "tcia", "folder")
 
-__all__ = ["DATASETS", "OpenKBP", "PhantomDataset", "open_dataset"]
+__all__ = ["DATASETS", "PDDCA", "TCIA", "FolderDataset", "OpenKBP", "PhantomDataset", "open_dataset"]
 
 
 def open_dataset(name: str, root: Path | str | None = None, num_cases: Mapping[str, int] | None = None) -> Dataset:
@@ -40,4 +43,12 @@ def open_dataset(name: str, root: Path | str | None = None, num_cases: Mapping[s
         return PhantomDataset(num_cases=num_cases) if num_cases else PhantomDataset()
     if root is None or not str(root):
         raise ConfigError(f"dataset {name} needs the folder of its data: give DATA_ROOT=... (make) or --data-root")
-    return OpenKBP(Path(root), num_cases)
+    match name:
+        case "openkbp":
+            return OpenKBP(Path(root), num_cases)
+        case "pddca":
+            return PDDCA(Path(root), num_cases)
+        case "tcia":
+            return TCIA(Path(root), num_cases)
+        case _:
+            return FolderDataset(Path(root), num_cases)

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
+from hnlib.organs import ORGANS
+
 RAS = axcodes2ornt(("R", "A", "S"))
 SPACING_MM = (1.0, 1.5, 2.5)
 ORIGIN_MM = (-30.0, 7.0, 11.0)
@@ -105,3 +107,48 @@ def write_dicom(
         one.PixelData = (stored[:, :, k].T + 1024).astype("<u2").tobytes()
         pydicom.dcmwrite(folder / f"{offset + k:03}.dcm", one, enforce_file_format=True)
     return folder
+
+
+#: Half-open boxes in voxels of a head of 40 x 40 x 32, axes RAS, 5 mm: where anatomy puts the organs.
+HEAD_SHAPE, HEAD_MM = (40, 40, 32), (5.0, 5.0, 5.0)
+BOXES = {
+    "brainstem": ((18, 22), (15, 19), (20, 25)),
+    "optic_chiasm": ((18, 22), (23, 24), (27, 28)),
+    "optic_nerve_left": ((14, 17), (26, 28), (27, 28)),
+    "optic_nerve_right": ((23, 26), (26, 28), (27, 28)),
+    "parotid_left": ((5, 9), (17, 22), (13, 18)),
+    "parotid_right": ((31, 35), (17, 22), (13, 18)),
+    "mandible": ((12, 28), (28, 32), (8, 12)),
+}
+
+
+def head(seed: int = 0) -> NDArray[np.int16]:
+    """Return air, a block of tissue and bone where the mandible is, with noise, so that no two seeds are alike."""
+    image = np.full(HEAD_SHAPE, -1000, np.int16)
+    image[3:37, 4:36] = 40
+    image[box("mandible")] = 900
+    return (image + np.random.default_rng(seed).integers(-20, 20, HEAD_SHAPE)).astype(np.int16)
+
+
+def box(organ: str) -> tuple[slice, ...]:
+    return tuple(slice(*span) for span in BOXES[organ])
+
+
+def organ_mask(organ: str) -> NDArray[np.uint8]:
+    mask = np.zeros(HEAD_SHAPE, np.uint8)
+    mask[box(organ)] = 1
+    return mask
+
+
+def write_head(path: Path, array: NDArray[np.generic], **options: object) -> Path:
+    return write_scan(path, array, **{"affine": ras_affine(HEAD_MM), **options})  # type: ignore[arg-type]
+
+
+def write_pddca(root: Path, *cases: str) -> Path:
+    """Write cases in PDDCA's layout."""
+    for case in cases:
+        write_head(root / case / "img.nrrd", head(int(case[-4:])))
+        for organ in BOXES:
+            name = ORGANS[organ].spellings["pddca"][0]
+            write_head(root / case / "structures" / f"{name}.nrrd", organ_mask(organ))
+    return root

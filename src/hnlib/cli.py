@@ -33,7 +33,7 @@ def _progress(what: str, done: int, total: int) -> None:
 
 @app.command()
 def prepare(
-    dataset: Annotated[str, typer.Argument(help="phantom or openkbp")],
+    dataset: Annotated[str, typer.Argument(help="phantom, openkbp, pddca, tcia or folder")],
     profile: Annotated[str, typer.Argument(help="name of a file in experiments/profiles")],
     out: Annotated[Path, typer.Option(help="where study.json goes")],
     data_root: Root = "",
@@ -46,6 +46,40 @@ def prepare(
     cases = ", ".join(f"{len(names)} {split}" for split, names in study.split.items())
     sizes = ", ".join(f"{name} {' x '.join(map(str, size))}" for name, size in study.patches.items())
     say(f"{dataset}/{profile}: {cases}; patches {sizes} voxels; cache {study.cache}")
+
+
+@app.command()
+def check(
+    dataset: Annotated[str, typer.Argument(help="openkbp, pddca, tcia, folder or phantom")],
+    root: Annotated[str, typer.Argument(help="folder of the data; the phantom needs none")] = "",
+) -> None:
+    """Read a data set once and say what is wrong, case by case; status 1 where there are problems."""
+    from hnlib.datasets import open_dataset
+    from hnlib.datasets.check import check_dataset
+
+    data = open_dataset(dataset, root or None)
+    problems = 0
+    for finding in check_dataset(data):
+        problems += finding.is_problem
+        say(f"{'problem' if finding.is_problem else 'note'}: {finding.text}")
+    say(f"{sum(map(len, data.split().values()))} cases read, {problems} problems found")
+    if problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def fetch(
+    dataset: Annotated[str, typer.Argument(help="pddca, openkbp or tcia")],
+    to: Annotated[Path, typer.Option(help="folder for the archives and what is in them")],
+    url: Annotated[str, typer.Option(help="another copy, a zip or tar file; needs --sha256")] = "",
+    sha256: Annotated[str, typer.Option(help="checksum of that copy")] = "",
+) -> None:
+    """Download a public data set, verify and unpack it; a broken download goes on where it stopped."""
+    from hnlib.datasets.fetch import fetch as fetch_dataset
+    from hnlib.datasets.fetch import mirror
+
+    fetch_dataset(dataset, to, archive=mirror(url, sha256), report=say)
+    say(f"{dataset} is in {to}; next: hnlib check {dataset} {to}")
 
 
 @app.command()

@@ -105,9 +105,9 @@ class PatchStream:
         self, case: Prepared, start: Sequence[int], rng: np.random.Generator
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         matrix = draw_matrix(rng, self._changes, self._plan.spacing_mm)
-        if matrix is None:
+        if matrix is not None:
+            image, target = spatial_patch(case.image, case.labels, start, self._patch, matrix, fill=case.low)
+        else:
             image = extract(case.image, start, self._patch, case.low)
             target = extract(case.labels, start, self._patch, 0)
-        else:
-            image, target = spatial_patch(case.image, case.labels, start, self._patch, matrix, fill=case.low)
         return change_intensity(image, rng, self._changes), target.astype(np.int64)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from hnlib.experiments.config import load_experiment
-from hnlib.experiments.run import mirrored, untrained_network
+from hnlib.experiments.run import untrained_network
 from hnlib.experiments.study import Study
 from hnlib.inference import predict_probabilities
 from hnlib.losses import DeepSupervision, build_loss
@@ -65,5 +65,5 @@ def _seconds(study: Study, experiment: str) -> tuple[float, float, int]:
         optimiser.zero_grad(set_to_none=True)
         times.append(time.perf_counter() - began)
     began = time.perf_counter()
-    predict_probabilities(network, study.case(study.split["train"][0]).image, patch, mirror=mirrored(study, found))
+    predict_probabilities(network, study.case(study.split["train"][0]).image, patch, mirror=study.mirror(found))
     return min(times), time.perf_counter() - began, sum(p.numel() for p in network.parameters())

@@ -13,10 +13,10 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "hnlib"
 
 LAYERS = (
     ("errors", "files", "organs"),
-    ("cases", "datasets"),
-    ("preprocess", "sampling", "losses", "networks", "metrics"),
-    ("imbalance", "training", "inference", "confidence"),
-    ("stats", "plotting"),
+    ("cases", "datasets", "dicom", "dicom_export", "volumes"),
+    ("preprocess", "sampling", "augmentation", "losses", "networks", "metrics"),
+    ("cache", "imbalance", "patches", "training", "inference", "confidence", "model_file"),
+    ("stats", "plotting", "predict"),
     ("experiments", "chapters", "cli", "__main__"),
 )
 LAYER_OF = {unit: number for number, units in enumerate(LAYERS) for unit in units}

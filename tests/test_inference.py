@@ -26,6 +26,24 @@ def test_a_voxelwise_network_gives_the_same_in_any_window(shape: tuple[int, int,
     assert found.sum(axis=0) == pytest.approx(1, abs=1e-5)
 
 
+class LeftOfCentre(nn.Module):
+    """Class 1 on the low half of X and class 2 on the high half, whatever the image."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        side = torch.linspace(3, -3, x.shape[2]).reshape(1, 1, -1, 1, 1).expand_as(x)
+        return torch.cat([torch.zeros_like(x), side, -2 * side], dim=1)
+
+
+def test_mirroring_averages_both_sides_of_the_patient() -> None:
+    """By hand: the mirrored prediction comes back along X with the pair's values exchanged."""
+    image = np.zeros((8, 8, 8), np.float32)
+    plain = predict_probabilities(LeftOfCentre(), image, (8, 8, 8))
+    both = predict_probabilities(LeftOfCentre(), image, (8, 8, 8), mirror=(0, 2, 1))
+    assert both[1] == pytest.approx((plain[1] + plain[2][::-1]) / 2, abs=1e-6)
+    assert both[2] == pytest.approx(both[1][::-1], abs=1e-6)
+    assert both.sum(axis=0) == pytest.approx(1, abs=1e-5)
+
+
 def test_the_network_is_left_in_the_mode_it_was_in() -> None:
     network = Threshold().train()
     predict_probabilities(network, np.zeros((8, 8, 8), np.float32), (8, 8, 8))

@@ -78,6 +78,16 @@ def test_heads_in_training_and_one_output_in_evaluation() -> None:
     assert tuple(network.eval()(image).shape) == (2, 3, 32, 32, 32)
 
 
+def test_slim_network_halves_the_finest_level_alone() -> None:
+    topology = plan_topology((32, 32, 32), (1.0, 1.0, 1.0))
+    full, slim = (build_network(name, topology, 3, width=8, cap=16) for name in ("dynunet", "slim_dynunet"))
+    widths = [{m.out_channels for m in n.modules() if isinstance(m, nn.Conv3d)} for n in (full, slim)]
+    assert widths[1] - widths[0] == {4}
+    heads = slim.train()(torch.randn(2, 1, 32, 32, 32))
+    assert [tuple(h.shape) for h in heads] == [(2, 3, 32, 32, 32), (2, 3, 16, 16, 16)]
+    assert tuple(slim.eval()(torch.randn(1, 1, 32, 32, 32)).shape) == (1, 3, 32, 32, 32)
+
+
 def test_output_prior_gives_the_class_fractions_before_training() -> None:
     """With zero weights in the output convolution the first prediction is the prior itself."""
     network = build_network("dynunet", plan_topology((16, 16, 16), (1, 1, 1)), 3, width=4, cap=8)

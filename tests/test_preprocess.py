@@ -15,16 +15,11 @@ from hnlib.errors import DataError
 from hnlib.files import write_atomically
 from hnlib.preprocess import (
     body_box,
-    cache_digest,
-    load_plan,
-    load_prepared,
     make_plan,
-    prepare,
     preprocess_case,
     resample_image,
     resample_labels,
     restore_probabilities,
-    save_prepared,
 )
 
 FEW = {"train": 2, "validation": 1, "test": 1}
@@ -110,51 +105,6 @@ def test_going_to_another_grid_and_back_loses_little() -> None:
     for organ in ("mandible", "brainstem", "parotid_left"):
         mask, found = case.mask(organ), back == case.organs.index(organ) + 1
         assert 2 * (mask & found).sum() / (mask.sum() + found.sum()) > 0.9
-
-
-def test_cache_round_trip_keeps_all_but_half_precision(tmp_path: Path) -> None:
-    case = block()
-    prepared = preprocess_case(case, make_plan([case]))
-    save_prepared(tmp_path / "a.npz", prepared)
-    again = load_prepared(tmp_path / "a.npz")
-    assert np.array_equal(again.labels, prepared.labels)
-    assert again.image == pytest.approx(prepared.image, abs=2e-3)
-    assert (again.box, again.native_shape, again.labelled) == (prepared.box, prepared.native_shape, prepared.labelled)
-
-
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut"])
-def test_a_damaged_cache_file_is_one_line(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "pt_7.npz").write_bytes(content)
-    with pytest.raises(DataError, match=r"case pt_7, cache file .*pt_7\.npz: cannot be read .* prepare again"):
-        load_prepared(tmp_path / "pt_7.npz")
-
-
-def test_prepare_writes_once_and_finds_its_work_again(tmp_path: Path) -> None:
-    data = PhantomDataset(num_cases=FEW)
-    plan, cache = prepare(data, tmp_path)
-    times = {path.name: path.stat().st_mtime_ns for path in cache.glob("*.npz")}
-    assert sorted(times) == [f"phantom_{i:03d}.npz" for i in range(4)]
-    assert load_plan(cache) == plan
-    (cache / "phantom_001.npz").unlink()
-    prepare(data, tmp_path)
-    now = {path.name: path.stat().st_mtime_ns for path in cache.glob("*.npz")}
-    assert {name for name in times if now[name] != times[name]} == {"phantom_001.npz"}
-
-
-def test_parallel_and_serial_preparation_agree(tmp_path: Path) -> None:
-    data = PhantomDataset(num_cases=FEW)
-    _, one = prepare(data, tmp_path / "one")
-    _, two = prepare(data, tmp_path / "two", workers=2)
-    assert one.name == two.name
-    for path in one.glob("*.npz"):
-        assert np.array_equal(load_prepared(path).image, load_prepared(two / path.name).image)
-
-
-def test_digest_changes_with_data_and_plan() -> None:
-    plan = make_plan([block()])
-    digests = {cache_digest("a", plan), cache_digest("b", plan), cache_digest("a", replace(plan, mean_hu=1.0))}
-    assert len(digests) == 3
-    assert cache_digest("a", plan) == cache_digest("a", replace(plan))
 
 
 def test_a_write_that_fails_leaves_the_good_file(tmp_path: Path) -> None:

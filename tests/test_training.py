@@ -7,41 +7,56 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from lightning.fabric import Fabric
+from torch import nn
 
-from hnlib.errors import DataError
+from hnlib.augmentation import AUGMENTATIONS, Effect
+from hnlib.errors import ConfigError, DataError
 from hnlib.experiments import Study, train_run
 from hnlib.losses import DeepSupervision, build_loss
 from hnlib.networks import build_network, plan_topology
+from hnlib.patches import PatchStream
 from hnlib.preprocess import Plan, Prepared
 from hnlib.sampling import RULES
-from hnlib.training import PatchStream, Settings, choose_precision, learning_rate, load_weights, read_checkpoint, train
+from hnlib.training import Settings, choose_precision, learning_rate, load_weights, read_checkpoint, train
 
 PATCH = (16, 16, 16)
 PLAN = Plan((1.0, 1.0, 1.0), PATCH, (-100.0, 100.0), 0.0, 100.0, ("mandible",))
 SETTINGS = Settings(steps=6, learning_rate=3e-3, validate_every=3, checkpoint_every=2)
 
 
-def ball_case(name: str = "a") -> Prepared:
+def ball_case(name: str = "a", radius: float = 6) -> Prepared:
     grid = np.stack(np.meshgrid(*[np.arange(20)] * 3, indexing="ij"))
-    labels = (((grid - 9.5) ** 2).sum(axis=0) < 36).astype(np.uint8)
+    labels = (((grid - 9.5) ** 2).sum(axis=0) < radius**2).astype(np.uint8)
     image = (labels + 0.1 * np.random.default_rng(0).standard_normal(labels.shape)).astype(np.float32)
-    return Prepared(name, image, labels, ((0, 20),) * 3, (20, 20, 20), (1.0, 1.0, 1.0), frozenset({"mandible"}))
+    return Prepared(
+        name, image, labels, float(image.min()), ((0, 20),) * 3, (20, 20, 20), (1.0, 1.0, 1.0), frozenset({"mandible"})
+    )
 
 
-def run(folder: Path, settings: Settings, *, stop_after: int | None = None, identity: str = "x") -> Any:
+def run(
+    folder: Path,
+    settings: Settings,
+    *,
+    stop_after: int | None = None,
+    identity: str = "x",
+    fabric: Fabric | None = None,
+    cases: Sequence[Prepared] = (ball_case(),),
+) -> Any:
     torch.manual_seed(0)
     network = build_network("dynunet", plan_topology(PATCH, (1, 1, 1)), 2, width=4, cap=8)
-    stream = PatchStream([ball_case()], PLAN, RULES["nnunet"], PATCH, settings, seed=0)
+    stream = PatchStream(cases, PLAN, RULES["nnunet"], PATCH, 0, batch_size=settings.batch_size)
 
-    def report(step: int, loss: float, seconds: float) -> None:
+    def report(step: int, loss: torch.Tensor, seconds: float) -> None:
         if step == stop_after:
             raise KeyboardInterrupt
 
@@ -50,7 +65,7 @@ def run(folder: Path, settings: Settings, *, stop_after: int | None = None, iden
         DeepSupervision(build_loss("nnu_dice+ce")),
         stream,
         settings,
-        fabric=Fabric(accelerator="cpu", devices=1, precision="32-true"),
+        fabric=fabric or Fabric(accelerator="cpu", devices=1, precision="32-true"),
         checkpoint=folder / "checkpoint.pt",
         identity={"run": identity},
         report=report,
@@ -58,7 +73,7 @@ def run(folder: Path, settings: Settings, *, stop_after: int | None = None, iden
 
 
 def test_patches_follow_from_seed_and_step_alone() -> None:
-    streams = [PatchStream([ball_case()], PLAN, RULES["nnunet"], PATCH, SETTINGS, seed) for seed in (0, 0, 1)]
+    streams = [PatchStream([ball_case()], PLAN, RULES["nnunet"], PATCH, seed) for seed in (0, 0, 1)]
     first, again, other = (stream.batch(5) for stream in streams)
     assert first[0].shape == (2, 1, *PATCH)
     assert first[1].dtype == torch.int64
@@ -66,16 +81,97 @@ def test_patches_follow_from_seed_and_step_alone() -> None:
     assert not torch.equal(first[0], other[0])
 
 
+def test_mirrored_patches_swap_the_sides() -> None:
+    """Half of the patches come mirrored along X with the values of a pair exchanged; the others as they are."""
+    case = ball_case()
+    labels = case.labels.copy()
+    labels[:10] *= 2  # the ball's two halves are a pair of organs
+    pair = replace(case, labels=labels, labelled=frozenset({"parotid_left"}))
+    plan = replace(PLAN, organs=("parotid_left", "parotid_right"))
+    plain, mirrored = (
+        PatchStream([pair], plan, RULES["nnunet"], PATCH, 0, batch_size=1, mirror=mirror) for mirror in ((), (0, 2, 1))
+    )
+    flips = 0
+    for step in range(60):
+        (image, target, known), (other, swapped, known_there) = plain.batch(step), mirrored.batch(step)
+        assert known.tolist() == [[True, True, False]]
+        if torch.equal(image, other):
+            assert torch.equal(target, swapped)
+            assert torch.equal(known, known_there)
+        else:
+            flips += 1
+            assert torch.equal(image.flip(2), other)
+            assert torch.equal(torch.tensor([0, 2, 1])[target.flip(1)], swapped)
+            assert known_there.tolist() == [[True, False, True]]
+    assert 15 <= flips <= 45  # 60 fair coins: outside with probability 1e-4
+
+
+def test_changed_patches_follow_from_seed_and_step_alone() -> None:
+    """The centre and half of the labels stay what they were; a process draws what the single one would."""
+    changes = replace(AUGMENTATIONS["nnunet"], rotation=1.0, noise=Effect(1.0, 0.1, 0.1))
+    plain = PatchStream([ball_case()], PLAN, RULES["nnunet"], PATCH, 0)
+    streams = [PatchStream([ball_case()], PLAN, RULES["nnunet"], PATCH, 0, changes=changes) for _ in range(2)]
+    for step in range(5):
+        (image, target), again, part = streams[0].batch(step), streams[1].batch(step), streams[0].batch(step, 1, 2)
+        assert torch.equal(image, again[0])
+        assert torch.equal(image[1:], part[0])
+        assert torch.equal(target[1:], part[1])
+        was = plain.batch(step)
+        assert not torch.equal(image, was[0])
+        assert torch.equal(target[:, 8, 8, 8], was[1][:, 8, 8, 8])
+        assert float(((target > 0) & (was[1] > 0)).sum()) > 0.5 * float((was[1] > 0).sum())
+
+
+@pytest.mark.parametrize("outlined", [True, False])
+def test_an_organ_that_nobody_outlined_is_not_taught_as_background(tmp_path: Path, outlined: bool) -> None:
+    """From equal outputs: unknown, it stays equal to the background that it may be part of; known, it is driven out."""
+    plan = replace(PLAN, organs=("mandible", "larynx"))
+    case = replace(ball_case(), labelled=frozenset(plan.organs if outlined else ("mandible",)))
+    network = nn.Conv3d(1, 3, 1)
+    for parameter in network.parameters():
+        nn.init.zeros_(parameter)
+    train(
+        network,
+        DeepSupervision(build_loss("nnu_dice+ce")),
+        PatchStream([case], plan, RULES["nnunet"], PATCH, 0),
+        SETTINGS,
+        fabric=Fabric(accelerator="cpu", devices=1, precision="32-true"),
+        checkpoint=tmp_path / "c.pt",
+        identity={},
+    )
+    background, mandible, larynx = network.bias.detach()
+    assert mandible < background
+    assert bool(torch.isclose(larynx, background, atol=1e-6)) is not outlined
+    assert larynx <= background + 1e-6
+
+
+def test_processes_share_one_batch() -> None:
+    """Every second patch each, and together the batch that one process would have."""
+    stream = PatchStream([ball_case()], PLAN, RULES["nnunet"], PATCH, 0, batch_size=4)
+    image, target = stream.batch(3)
+    for rank in range(2):
+        part = stream.batch(3, rank, 2)
+        assert torch.equal(part[0], image[rank::2])
+        assert torch.equal(part[1], target[rank::2])
+
+
+def test_a_batch_that_cannot_be_shared_is_told(tmp_path: Path) -> None:
+    fabric = SimpleNamespace(global_rank=0, world_size=4)
+    network = nn.Linear(1, 1)
+    with pytest.raises(ConfigError, match="a batch of 2 patches cannot be shared by 4 devices"):
+        train(network, network, None, SETTINGS, fabric=fabric, checkpoint=tmp_path / "c.pt", identity={})  # type: ignore[arg-type]
+
+
 def test_one_of_two_patches_is_centred_on_an_organ() -> None:
     """The rule of the four configurations: the second patch of a batch is forced to a class."""
-    stream = PatchStream([ball_case()], PLAN, RULES["nnunet"], (4, 4, 4), SETTINGS, seed=0)
+    stream = PatchStream([ball_case()], PLAN, RULES["nnunet"], (4, 4, 4), seed=0)
     for step in range(20):
         assert stream.batch(step)[1][1, 2, 2, 2] == 1
 
 
 def test_same_case_takes_both_patches_from_one_scan() -> None:
     cases = [replace(ball_case(str(k)), image=np.full((20, 20, 20), float(k), np.float32)) for k in range(5)]
-    stream = PatchStream(cases, PLAN, RULES["uniform"], PATCH, replace(SETTINGS, same_case=True), seed=0)
+    stream = PatchStream(cases, PLAN, RULES["uniform"], PATCH, seed=0, same_case=True)
     for step in range(10):
         image, _ = stream.batch(step)
         assert image[0].unique().tolist() == image[1].unique().tolist()
@@ -144,7 +240,7 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path: Path) -> None:
 
 def test_no_training_case_is_told() -> None:
     with pytest.raises(DataError, match="no training case"):
-        PatchStream([], PLAN, RULES["nnunet"], PATCH, SETTINGS, seed=0)
+        PatchStream([], PLAN, RULES["nnunet"], PATCH, seed=0)
 
 
 def test_precision_is_float32_where_it_is_asked_for() -> None:
@@ -153,24 +249,64 @@ def test_precision_is_float32_where_it_is_asked_for() -> None:
     assert choose_precision("auto") in ("32-true", "bf16-mixed")
 
 
+def command_line(study: Study, folder: Path) -> tuple[list[str], dict[str, str]]:
+    """Return the command that trains a run of the smallest study in a folder of its own, and its environment."""
+    study.save(folder / "study.json")
+    command = [
+        sys.executable,
+        "-m",
+        "hnlib.cli",
+        "train",
+        str(folder / "study.json"),
+        "small_ca_dice_ce",
+        "7",
+    ]
+    return command, {**os.environ, "HNLIB_RUNS": str(folder / "runs")}
+
+
 @pytest.mark.full
 @pytest.mark.slow
 @pytest.mark.skipif(os.environ.get("HNLIB_FULL") != "1", reason="kill test runs with HNLIB_FULL=1")
 def test_a_run_that_is_killed_continues_bit_for_bit(tiny_study: Study, tmp_path: Path) -> None:
-    """SIGKILL in the middle, start again: the weights are those of a run that nobody touched."""
+    """SIGKILL at random moments, start again: the weights are those of a run that nobody touched."""
     whole = read_checkpoint(train_run(tiny_study, "small_ca_dice_ce", 7).folder / "checkpoint.pt")
-    study = tmp_path / "study.json"
-    tiny_study.save(study)
-    environment = {**os.environ, "HNLIB_RUNS": str(tmp_path / "runs")}
-    command = [sys.executable, "-m", "hnlib.cli", "train", str(study), "small_ca_dice_ce", "7"]
-    process = subprocess.Popen(command, env=environment)
-    while not list(tmp_path.glob("runs/**/checkpoint.pt")):
-        time.sleep(0.05)
-        assert process.poll() is None
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    command, environment = command_line(tiny_study, tmp_path)
+    rng = np.random.default_rng()
+    for _ in range(3):
+        process = subprocess.Popen(command, env=environment)
+        while process.poll() is None and not list(tmp_path.glob("runs/**/checkpoint.pt")):
+            time.sleep(0.05)
+        time.sleep(float(rng.uniform(0, 4)))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
     subprocess.run(command, env=environment, check=True)
     found = read_checkpoint(next(tmp_path.glob("runs/**/checkpoint.pt")))
     assert found["step"] == whole["step"]
     for name, value in whole["network"].items():
         assert torch.equal(value, found["network"][name]), name
+
+
+SCRIPT = """
+from pathlib import Path
+from hnlib.training import open_fabric
+from test_training import SHARED, UNLIKE, run
+run(Path(__file__).parent, SHARED, fabric=open_fabric(2, "32-true"), cases=UNLIKE)
+"""
+UNLIKE = (ball_case(), ball_case("b", 2))  # so that a Dice of each process alone would differ by ten tolerances
+SHARED = replace(SETTINGS, batch_size=4, optimiser="sgd", momentum=0.5, learning_rate=0.1)
+
+
+@pytest.mark.full
+@pytest.mark.slow
+@pytest.mark.skipif(os.environ.get("HNLIB_FULL") != "1", reason="the test of two processes runs with HNLIB_FULL=1")
+def test_two_processes_agree_with_one(tmp_path: Path) -> None:
+    """DDP over gloo: the weights after six plain SGD steps on the same global batch, batch Dice included."""
+    _, one = run(tmp_path / "one", SHARED, cases=UNLIKE)
+    (tmp_path / "two.py").write_text(SCRIPT)
+    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, str(tmp_path / "two.py")], env=environment, check=True, timeout=300)
+    alone, together = (read_checkpoint(tmp_path / part / "checkpoint.pt") for part in ("one", "."))
+    assert together["history"][-1]["loss"] == pytest.approx(one[-1]["loss"], abs=1e-5)
+    for name, value in alone["network"].items():
+        assert torch.allclose(value, together["network"][name], atol=2e-5), name

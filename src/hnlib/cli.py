@@ -33,7 +33,7 @@ def _progress(what: str, done: int, total: int) -> None:
 
 @app.command()
 def prepare(
-    dataset: Annotated[str, typer.Argument(help="phantom or openkbp")],
+    dataset: Annotated[str, typer.Argument(help="phantom, openkbp, pddca, tcia or folder")],
     profile: Annotated[str, typer.Argument(help="name of a file in experiments/profiles")],
     out: Annotated[Path, typer.Option(help="where study.json goes")],
     data_root: Root = "",
@@ -46,6 +46,40 @@ def prepare(
     cases = ", ".join(f"{len(names)} {split}" for split, names in study.split.items())
     sizes = ", ".join(f"{name} {' x '.join(map(str, size))}" for name, size in study.patches.items())
     say(f"{dataset}/{profile}: {cases}; patches {sizes} voxels; cache {study.cache}")
+
+
+@app.command()
+def check(
+    dataset: Annotated[str, typer.Argument(help="openkbp, pddca, tcia, folder or phantom")],
+    root: Annotated[str, typer.Argument(help="folder of the data; the phantom needs none")] = "",
+) -> None:
+    """Read a data set once and say what is wrong, case by case; status 1 where there are problems."""
+    from hnlib.datasets import open_dataset
+    from hnlib.datasets.check import check_dataset
+
+    data = open_dataset(dataset, root or None)
+    problems = 0
+    for finding in check_dataset(data):
+        problems += finding.is_problem
+        say(f"{'problem' if finding.is_problem else 'note'}: {finding.text}")
+    say(f"{sum(map(len, data.split().values()))} cases read, {problems} problems found")
+    if problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def fetch(
+    dataset: Annotated[str, typer.Argument(help="pddca, openkbp or tcia")],
+    to: Annotated[Path, typer.Option(help="folder for the archives and what is in them")],
+    url: Annotated[str, typer.Option(help="another copy, a zip or tar file; needs --sha256")] = "",
+    sha256: Annotated[str, typer.Option(help="checksum of that copy")] = "",
+) -> None:
+    """Download a public data set, verify and unpack it; a broken download goes on where it stopped."""
+    from hnlib.datasets.fetch import fetch as fetch_dataset
+    from hnlib.datasets.fetch import mirror
+
+    fetch_dataset(dataset, to, archive=mirror(url, sha256), report=say)
+    say(f"{dataset} is in {to}; next: hnlib check {dataset} {to}")
 
 
 @app.command()
@@ -69,11 +103,17 @@ def describe(study_file: StudyFile, out: Annotated[Path, typer.Option(help="fold
 
 
 @app.command()
-def train(study_file: StudyFile, experiment: str, seed: int) -> None:
+def train(
+    study_file: StudyFile,
+    experiment: str,
+    seed: int,
+    devices: Annotated[int, typer.Option(help="GPUs, or processes on CPU, that share each batch")] = 1,
+) -> None:
     """Train one run, or continue it; the notebook 03_training does the same with curves."""
     from hnlib.experiments import load_study, train_run
 
-    say(f"run folder {train_run(load_study(study_file), experiment, seed, report=say).folder}")
+    run = train_run(load_study(study_file), experiment, seed, devices=devices, report=say)
+    say(f"run folder {run.folder}")
 
 
 @app.command()
@@ -115,6 +155,31 @@ def publish(
 
     study = load_study(study_file)
     say(f"{study.dataset}: {publish_study(study, results, published)} runs published in {published / study.dataset}")
+
+
+@app.command()
+def export(study_file: StudyFile, experiment: str, seed: int) -> None:
+    """Write model.pt into the folder of a trained run: all that `hnlib predict` needs."""
+    from hnlib.experiments import load_study
+    from hnlib.experiments.export import export_model
+
+    say(f"model {export_model(load_study(study_file), experiment, seed)}")
+
+
+@app.command()
+def predict(
+    image: Annotated[Path, typer.Argument(help="NIfTI, NRRD or MetaImage file, or a folder of DICOM slices")],
+    checkpoint: Annotated[Path, typer.Option(help="model file, or a run's folder with a model.pt")],
+    out: Annotated[Path, typer.Option(help="label map, .nii.gz; names and colours go beside it")],
+    dicom_seg: Annotated[Path | None, typer.Option(help="also a DICOM segmentation, for DICOM slices")] = None,
+    rtstruct: Annotated[Path | None, typer.Option(help="also an RT structure set, for DICOM slices")] = None,
+    force: Annotated[bool, typer.Option("--force", help="also an image unlike those of training")] = False,
+) -> None:
+    """Outline the organs of a scan; research only, not for clinical use."""
+    from hnlib.predict import Outputs, predict_files
+
+    predict_files(image, checkpoint, Outputs(out, dicom_seg, rtstruct), force=force, report=say)
+    say(f"label map {out}")
 
 
 @app.command()

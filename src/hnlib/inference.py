@@ -11,8 +11,6 @@ from monai.inferers import sliding_window_inference
 from numpy.typing import NDArray
 from torch import nn
 
-from hnlib.preprocess import Prepared
-
 
 def predict_probabilities(
     network: nn.Module,
@@ -22,6 +20,7 @@ def predict_probabilities(
     device: torch.device | str = "cpu",
     overlap: float = 0.5,
     windows_at_once: int = 2,
+    mirror: Sequence[int] = (),
 ) -> NDArray[np.float32]:
     """Return class probabilities of one preprocessed image.
 
@@ -35,12 +34,24 @@ def predict_probabilities(
         In evaluation mode it maps (N, 1, X, Y, Z) to logits (N, C, X, Y, Z).
     image
         Normalised image, shape (X, Y, Z).
+    mirror
+        Value of every label in the mirrored patient (`hnlib.organs.mirror_values`): the result is the
+        mean with the prediction of the image mirrored along X. Empty: no mirroring.
 
     Returns
     -------
     ndarray
         Shape (C, X, Y, Z), float32, sums to 1 over C.
     """
+    if mirror:
+        straight, mirrored = (
+            predict_probabilities(
+                network, scan, patch_size, device=device, overlap=overlap, windows_at_once=windows_at_once
+            )
+            for scan in (image, np.ascontiguousarray(image[::-1]))
+        )
+        both: NDArray[np.float32] = (straight + mirrored[list(mirror), ::-1]) / np.float32(2)
+        return both
     was_training = network.training
     network.eval()
     tensor = torch.from_numpy(image)[None, None].to(device).contiguous(memory_format=torch.channels_last_3d)
@@ -75,10 +86,3 @@ def keep_largest_components(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     for value in np.unique(labels[labels > 0]):
         kept[cc3d.largest_k((labels == value).astype(np.uint8), k=1, connectivity=26) > 0] = value
     return kept
-
-
-def predict_case(
-    network: nn.Module, prepared: Prepared, patch_size: Sequence[int], *, device: torch.device | str = "cpu"
-) -> NDArray[np.float32]:
-    """Return class probabilities (C, X, Y, Z) of a preprocessed case on the plan's grid."""
-    return predict_probabilities(network, prepared.image, patch_size, device=device)

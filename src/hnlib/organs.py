@@ -7,11 +7,12 @@ Tolerances are those of surface Dice, with the source beside each number.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from hnlib.errors import unknown
+from hnlib.errors import ConfigError, unknown
 
 NIKOLOV = "Nikolov et al. 2018, as in the code of Tappeiner et al. 2022"
 UNVERIFIED = "Nikolov et al. 2018, recalled, not verified"
@@ -158,3 +159,30 @@ def organ(name: str) -> Organ:
         return ORGANS[name]
     except KeyError:
         raise unknown("organ", name, ORGANS) from None
+
+
+def mirror_values(organs: Sequence[str]) -> tuple[int, ...]:
+    """Return, for every value of a label map, its value in the mirrored patient.
+
+    Parameters
+    ----------
+    organs
+        Names in label order; organ i has value i + 1, background 0.
+
+    Raises
+    ------
+    ConfigError
+        When the set holds an organ of one side without its partner.
+
+    Examples
+    --------
+    >>> mirror_values(["brainstem", "parotid_left", "parotid_right"])
+    (0, 1, 3, 2)
+    """
+    values = [0]
+    for name in organs:
+        partner = organ(name).mirror or name
+        if partner not in organs:
+            raise ConfigError(f"'{name}' cannot be mirrored: the set lacks '{partner}'")
+        values.append(1 + list(organs).index(partner))
+    return tuple(values)

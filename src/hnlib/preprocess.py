@@ -7,25 +7,17 @@ with the largest share of the voxel, so that no gap opens between neighbours.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from zipfile import BadZipFile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import cc3d
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import zoom
 
-from hnlib.cases import Case, Dataset
+from hnlib.cases import Case
 from hnlib.errors import DataError
-from hnlib.files import write_atomically, write_json
 
-#: Raise it when the arrays that `preprocess_case` writes change, so that old caches are not used.
-VERSION = 1
 #: Voxels above this belong to the body; the largest component is kept, without the table.
 BODY_HU = -300.0
 Vector = tuple[float, float, float]
@@ -62,13 +54,16 @@ class Plan:
 class Prepared:
     """A preprocessed case with what is needed to go back.
 
-    ``image`` (float32, normalised) and ``labels`` (uint8) have shape (X, Y, Z) on the plan's grid;
-    ``box`` is the half-open crop on the native grid of shape ``native_shape``.
+    ``image`` (float32, normalised) and ``labels`` (uint8) have shape (X, Y, Z) on the plan's grid, in
+    memory or, from `hnlib.cache.open_prepared`, on disk and read where they are sliced; ``low`` is the
+    smallest value of the image, with which patches are padded; ``box`` is the half-open crop on the
+    native grid of shape ``native_shape``.
     """
 
     name: str
     image: NDArray[np.float32]
     labels: NDArray[np.uint8]
+    low: float
     box: tuple[tuple[int, int], ...]
     native_shape: Index
     native_spacing_mm: Vector
@@ -101,25 +96,41 @@ def make_plan(cases: Iterable[Case]) -> Plan:
         box = body_box(case.image_hu)
         spacings.append(case.spacing_mm)
         extents.append([(stop - start) * mm for (start, stop), mm in zip(box, case.spacing_mm, strict=True)])
-        samples.append(case.image_hu[case.labels > 0])
+        foreground = case.image_hu[case.labels > 0]
+        samples.append(np.unique(np.round(foreground * 16) / 16, return_counts=True))
         organs = case.organs
-    if not spacings or not sum(s.size for s in samples):
+    if not spacings or not sum(values.size for values, _ in samples):
         raise DataError("cannot plan: no training case with a labelled voxel; check the data folder")
     grid = np.asarray(spacings)
     in_plane = np.median(grid[:, :2])
     spacing = (float(in_plane), float(in_plane), float(np.percentile(grid[:, 2], 10)))
-    foreground = np.concatenate(samples)
-    low, high = (float(v) for v in np.percentile(foreground, (0.5, 99.5)))
-    clipped = np.clip(foreground, low, high)
+    low, high, mean, sd = _intensity_scale(*(np.concatenate(parts) for parts in zip(*samples, strict=True)))
     shape = np.median(np.round(np.asarray(extents) / spacing), axis=0).astype(int)
     return Plan(
         spacing_mm=spacing,
         median_shape=(int(shape[0]), int(shape[1]), int(shape[2])),
         clip_hu=(low, high),
-        mean_hu=float(clipped.mean(dtype=np.float64)),
-        sd_hu=float(max(clipped.std(dtype=np.float64), 1e-3)),
+        mean_hu=mean,
+        sd_hu=max(sd, 1e-3),
         organs=organs,
     )
+
+
+def _intensity_scale(values: NDArray[np.float32], counts: NDArray[np.intp]) -> tuple[float, float, float, float]:
+    """Return the 0.5th and 99.5th percentile of values that occur so often, and mean and SD between them."""
+    order = np.argsort(values, kind="stable")
+    values, upto = values[order].astype(np.float64), np.cumsum(counts[order])
+
+    def percentile(share: float) -> float:
+        place = share * (upto[-1] - 1)
+        below, above = values[np.searchsorted(upto, [np.floor(place), np.ceil(place)], side="right")]
+        return float(below + (above - below) * (place - np.floor(place)))
+
+    low, high = percentile(0.005), percentile(0.995)
+    clipped = np.clip(values, low, high)
+    weights = counts[order] / upto[-1]
+    mean = float(clipped @ weights)
+    return low, high, mean, float(np.sqrt(np.square(clipped - mean) @ weights))
 
 
 def resample_image(image: NDArray[np.float32], shape: Sequence[int], order: int = 3) -> NDArray[np.float32]:
@@ -155,11 +166,13 @@ def preprocess_case(case: Case, plan: Plan) -> Prepared:
         for (start, stop), mm, to in zip(box, case.spacing_mm, plan.spacing_mm, strict=True)
     )
     image = np.clip(resample_image(case.image_hu[inside], shape), *plan.clip_hu)
+    image = ((image - plan.mean_hu) / plan.sd_hu).astype(np.float32)
     x, y, z = case.image_hu.shape
     return Prepared(
         name=case.name,
-        image=((image - plan.mean_hu) / plan.sd_hu).astype(np.float32),
+        image=image,
         labels=resample_labels(case.labels[inside], shape, len(plan.organs) + 1),
+        low=float(image.min()),
         box=box,
         native_shape=(x, y, z),
         native_spacing_mm=case.spacing_mm,
@@ -171,128 +184,12 @@ def restore_probabilities(probabilities: NDArray[np.float32], prepared: Prepared
     """Resample class probabilities (C, X, Y, Z) to the native grid and return the label map there."""
     inside = tuple(slice(start, stop) for start, stop in prepared.box)
     shape = tuple(stop - start for start, stop in prepared.box)
-    native = np.stack([resample_image(p, shape, order=1) for p in probabilities])
+    best = resample_image(probabilities[0], shape, order=1)
+    winner = np.zeros(shape, np.uint8)
+    for value in range(1, len(probabilities)):
+        share = resample_image(probabilities[value], shape, order=1)
+        winner[share > best] = value
+        np.maximum(best, share, out=best)
     labels = np.zeros(prepared.native_shape, np.uint8)
-    labels[inside] = native.argmax(axis=0)
+    labels[inside] = winner
     return labels
-
-
-# The cache: one file a case in a folder named by the digest of all that matters.
-
-
-def cache_digest(dataset_digest: str, plan: Plan) -> str:
-    """Return the digest that names a cache: data, plan and version of the preprocessing."""
-    text = json.dumps([dataset_digest, asdict(plan), VERSION, BODY_HU], sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def save_prepared(path: Path, prepared: Prepared) -> None:
-    """Write one preprocessed case; the image is kept in half precision (a step of about 0.5 HU at most)."""
-    write_atomically(
-        path,
-        lambda part: np.savez(
-            part,
-            image=prepared.image.astype(np.float16),
-            labels=prepared.labels,
-            box=np.asarray(prepared.box),
-            native_shape=np.asarray(prepared.native_shape),
-            native_spacing_mm=np.asarray(prepared.native_spacing_mm),
-            labelled=np.asarray(sorted(prepared.labelled), dtype=str),
-        ),
-    )
-
-
-def load_prepared(path: Path) -> Prepared:
-    """Read one preprocessed case.
-
-    Raises
-    ------
-    DataError
-        When the file is missing or damaged.
-    """
-    try:
-        with path.open("rb") as handle, np.load(handle) as file:
-            box, shape, spacing = file["box"], file["native_shape"], file["native_spacing_mm"]
-            return Prepared(
-                name=path.stem,
-                image=file["image"].astype(np.float32),
-                labels=file["labels"],
-                box=tuple((int(a), int(b)) for a, b in box),
-                native_shape=(int(shape[0]), int(shape[1]), int(shape[2])),
-                native_spacing_mm=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
-                labelled=frozenset(str(name) for name in file["labelled"]),
-            )
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as fault:
-        reason = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
-        raise DataError(
-            f"case {path.stem}, cache file {path}: cannot be read ({reason}); delete it and prepare again"
-        ) from None
-
-
-def _prepare_one(task: tuple[Dataset, str, Plan, Path]) -> str:
-    dataset, name, plan, path = task
-    save_prepared(path, preprocess_case(dataset.load(name), plan))
-    return name
-
-
-def prepare(
-    dataset: Dataset,
-    folder: Path,
-    *,
-    workers: int = 1,
-    progress: Callable[[str, int, int], None] | None = None,
-    change: Callable[[Plan], Plan] | None = None,
-) -> tuple[Plan, Path]:
-    """Preprocess every case of a data set once; what is already in the cache stays.
-
-    Parameters
-    ----------
-    folder
-        The cache's root; cases go to ``folder/<dataset>-<digest>/<case>.npz``.
-    workers
-        Number of processes.
-    progress
-        Called with (what, done, total).
-    change
-        Replaces numbers of the derived plan, such as a fixed spacing.
-
-    Returns
-    -------
-    plan, cache
-        The plan and the folder of this data set's cases.
-    """
-    split = dataset.split()
-    training = split["train"]
-    names = [name for part in split.values() for name in part]
-    report = progress or (lambda _what, _done, _total: None)
-
-    def read_training() -> Iterable[Case]:
-        for done, name in enumerate(training, start=1):
-            yield dataset.load(name)
-            report("plan", done, len(training))
-
-    plan = make_plan(read_training())
-    plan = change(plan) if change else plan
-    cache = folder / f"{dataset.name}-{cache_digest(dataset.digest(), plan)}"
-    missing = [(dataset, name, plan, cache / f"{name}.npz") for name in names if not (cache / f"{name}.npz").exists()]
-    if workers > 1 and len(missing) > 1:
-        with ProcessPoolExecutor(workers) as pool:
-            for done, _ in enumerate(pool.map(_prepare_one, missing), start=1):
-                report("preprocess", done, len(missing))
-    else:
-        for done, task in enumerate(missing, start=1):
-            _prepare_one(task)
-            report("preprocess", done, len(missing))
-    write_json(cache / "plan.json", asdict(plan))
-    return plan, cache
-
-
-def load_plan(cache: Path) -> Plan:
-    """Read the plan that lies beside the cases of a cache."""
-    try:
-        stored = json.loads((cache / "plan.json").read_text())
-        for key in ("spacing_mm", "median_shape", "clip_hu", "organs"):
-            stored[key] = tuple(stored[key])
-        return Plan(**stored)
-    except (OSError, ValueError, KeyError, TypeError) as fault:
-        raise DataError(f"cache {cache}: no usable plan.json ({fault}); run hnlib prepare again") from None

@@ -1,8 +1,4 @@
-"""One training loop, short enough to read: patches in, a checkpoint and a history out.
-
-The patches of step t are a function of (seed, t) alone, so a run that was killed continues with
-the patches it would have seen.
-"""
+"""One training loop, short enough to read: patches in, a checkpoint and a history out."""
 
 from __future__ import annotations
 
@@ -11,19 +7,18 @@ import math
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from hnlib.errors import DataError
+from hnlib.errors import ConfigError, DataError
 from hnlib.files import write_atomically
-from hnlib.preprocess import Plan, Prepared
-from hnlib.sampling import CentreDistribution, CentreSampler, extract, patch_start
+from hnlib.patches import PatchStream
 
 Row = dict[str, Any]
 
@@ -64,57 +59,6 @@ class Settings:
     clip_norm: float = 12.0
     validate_every: int = 250
     checkpoint_every: int = 250
-
-
-class PatchStream:
-    """The training patches: which case, which centre, cut out and stacked.
-
-    Parameters
-    ----------
-    cases
-        Preprocessed training cases.
-    plan
-        Their plan; it turns normalised values back into HU for a rule that is gated by HU.
-    rule
-        The distribution of patch centres.
-    patch_size
-        Voxels along X, Y, Z.
-    settings
-        Batch size and whether a batch comes from one case.
-    seed
-        Seed of the run.
-    """
-
-    def __init__(
-        self,
-        cases: Sequence[Prepared],
-        plan: Plan,
-        rule: CentreDistribution,
-        patch_size: Sequence[int],
-        settings: Settings,
-        seed: int,
-    ) -> None:
-        if not cases:
-            raise DataError("no training case: check the split of the data set")
-        self._cases = cases
-        self._rule, self._patch, self._seed = rule, tuple(patch_size), seed
-        self._batch_size, self._same_case = settings.batch_size, settings.same_case
-        self._samplers = [
-            CentreSampler(rule, c.labels, self._patch, c.image * plan.sd_hu + plan.mean_hu) for c in cases
-        ]
-
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Return images (N, 1, X, Y, Z) float32 and targets (N, X, Y, Z) int64 of one step."""
-        rng = np.random.default_rng((self._seed, step))
-        chosen = rng.integers(len(self._cases), size=self._batch_size)
-        images, targets = [], []
-        for slot, component in enumerate(self._rule.allocate(self._batch_size, rng)):
-            index = int(chosen[0 if self._same_case else slot])
-            case = self._cases[index]
-            start = patch_start(self._samplers[index].draw(rng, component), case.image.shape, self._patch)
-            images.append(extract(case.image, start, self._patch, float(case.image.min())))
-            targets.append(extract(case.labels, start, self._patch, 0))
-        return torch.from_numpy(np.stack(images)[:, None]), torch.from_numpy(np.stack(targets).astype(np.int64))
 
 
 def learning_rate(step: int, settings: Settings) -> float:
@@ -161,14 +105,15 @@ def train(
     checkpoint: Path,
     identity: Mapping[str, Any],
     validate: Callable[[nn.Module], Mapping[str, float]] | None = None,
-    report: Callable[[int, float, float], None] | None = None,
+    report: Callable[[int, Tensor, float], None] | None = None,
 ) -> tuple[nn.Module, list[Row]]:
     """Train a network, from its checkpoint if there is one.
 
     Parameters
     ----------
     network, loss
-        The loss takes the network's output and a target (N, X, Y, Z).
+        The loss takes the network's output, a target (N, X, Y, Z) and, from a stream that has cases with
+        organs that nobody outlined, which classes were (N, C).
     stream
         Gives the patches of each step.
     fabric
@@ -189,58 +134,81 @@ def train(
         (mean since the last validation), organ, validation_dsc.
     """
     keep_freed_memory()
+    rank, world_size = fabric.global_rank, fabric.world_size
+    if settings.batch_size % world_size:
+        raise ConfigError(f"a batch of {settings.batch_size} patches cannot be shared by {world_size} devices")
     optimiser = build_optimiser(network, settings)
     state: dict[str, Any] = {"step": 0, "seconds": 0.0, "history": [], "losses": [], "identity": dict(identity)}
     _resume(checkpoint, network, optimiser, state)
     network, optimiser = fabric.setup(network, optimiser)
     began = time.perf_counter() - state["seconds"]
     network.train()
-    for step in range(state["step"], settings.steps):
-        rate = learning_rate(step, settings)
-        optimiser.param_groups[0]["lr"] = rate
-        image, target = (t.to(fabric.device, non_blocking=True) for t in stream.batch(step))
-        value = loss(network(image.to(memory_format=torch.channels_last_3d)), target)
-        fabric.backward(value)
-        fabric.clip_gradients(network, optimiser, max_norm=settings.clip_norm, error_if_nonfinite=False)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+    with ThreadPoolExecutor(1) as ahead:
+        coming = ahead.submit(stream.batch, state["step"], rank, world_size)
+        for step in range(state["step"], settings.steps):
+            rate = learning_rate(step, settings)
+            optimiser.param_groups[0]["lr"] = rate
+            image, target, *labelled = coming.result()
+            image, target = (_to_device(tensor, fabric.device) for tensor in (image, target))
+            coming = ahead.submit(stream.batch, step + 1, rank, world_size)
+            value = loss(network(image.to(memory_format=torch.channels_last_3d)), target, *labelled)
+            fabric.backward(value)
+            fabric.clip_gradients(network, optimiser, max_norm=settings.clip_norm, error_if_nonfinite=False)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
 
-        state["losses"].append(value.detach())
-        done, last = step + 1, step + 1 == settings.steps
-        if last or done % settings.validate_every == 0:
-            state["history"] += _history_rows(state, done, time.perf_counter() - began, rate, validate, network)
-            state["losses"] = []
-        if last or done % settings.checkpoint_every == 0:
-            state.update(step=done, seconds=time.perf_counter() - began)
-            _save(checkpoint, network, optimiser, state)
-        if report is not None:
-            report(done, float(value.detach()), time.perf_counter() - began)
+            state["losses"].append(value.detach())
+            done, last = step + 1, step + 1 == settings.steps
+            if last or done % settings.validate_every == 0:
+                row = {"step": done, "seconds": time.perf_counter() - began, "learning_rate": rate}
+                state["history"] += _history_rows(row, state["losses"], validate, network, fabric)
+                state["losses"] = []
+            if rank == 0 and (last or done % settings.checkpoint_every == 0):
+                state.update(step=done, seconds=time.perf_counter() - began)
+                _save(checkpoint, network, optimiser, state)
+            if report is not None:
+                report(done, value.detach(), time.perf_counter() - began)
     return network, state["history"]
 
 
+def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy to the device; to a GPU from pinned memory, so that the copy runs beside the arithmetic."""
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 def _history_rows(
-    state: Mapping[str, Any],
-    step: int,
-    seconds: float,
-    rate: float,
+    row: Row,
+    losses: Sequence[Tensor],
     validate: Callable[[nn.Module], Mapping[str, float]] | None,
     network: nn.Module,
+    fabric: Fabric,
 ) -> list[Row]:
-    mean = float(torch.stack([torch.as_tensor(v).float().cpu() for v in state["losses"]]).mean())
+    own = torch.stack([torch.as_tensor(v).float() for v in losses]).mean()
+    mean = float(torch.as_tensor(fabric.all_reduce(own.to(fabric.device), reduce_op="mean")))
     if not math.isfinite(mean):
-        raise DataError(f"training: the loss is {mean} near step {step}; lower the learning rate and start again")
-    row = {"step": step, "seconds": seconds, "learning_rate": rate, "loss": mean}
-    if validate is None:
+        raise DataError(
+            f"training: the loss is {mean} near step {row['step']}; lower the learning rate and start again"
+        )
+    row = {**row, "loss": mean}
+    if validate is None or fabric.global_rank:
         return [{**row, "organ": "", "validation_dsc": math.nan}]
-    network.eval()
-    with torch.no_grad():
-        scores = validate(network)
-    network.train()
+    plain = _plain(network)  # the wrapper of several processes would wait for those that do not validate
+    plain.eval()
+    with torch.no_grad(), fabric.autocast():
+        scores = validate(plain)
+    plain.train()
     return [{**row, "organ": organ, "validation_dsc": dsc} for organ, dsc in scores.items()]
 
 
 def _save(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    content = {**state, "network": _plain(network).state_dict(), "optimiser": optimiser.state_dict()}
+    content = {
+        **state,
+        "rng": torch.get_rng_state(),
+        "network": _plain(network).state_dict(),
+        "optimiser": optimiser.state_dict(),
+    }
     write_atomically(path, lambda part: torch.save(content, part))
 
 
@@ -298,6 +266,7 @@ def _resume(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, st
         )
     load_weights(path, network, content)
     optimiser.load_state_dict(content["optimiser"])
+    torch.set_rng_state(content["rng"])
     state.update({key: content[key] for key in ("step", "seconds", "history", "losses")})
 
 
@@ -314,6 +283,19 @@ def choose_precision(wanted: str) -> Literal["bf16-mixed", "32-true"]:
     """Return Fabric's name of a precision: ``auto`` takes bfloat16 where the hardware has it."""
     has = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else supports_bf16()
     return "bf16-mixed" if wanted == "bf16" or (wanted == "auto" and has) else "32-true"
+
+
+def open_fabric(devices: int, precision: Literal["bf16-mixed", "32-true"]) -> Fabric:
+    """Return the devices of a training: a GPU where there is one, several processes (DDP) where asked for.
+
+    On CPU the processes talk through gloo. Several devices start the calling script once more for each.
+    """
+    if devices < 1:
+        raise ConfigError(f"devices is {devices}; at least 1 is needed")
+    fabric = Fabric(accelerator="auto", devices=devices, strategy="ddp" if devices > 1 else "auto", precision=precision)
+    if devices > 1:
+        fabric.launch()
+    return fabric
 
 
 def keep_freed_memory() -> None:

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from hnlib.cases import Dataset
+from hnlib.datasets.folder import FolderDataset
 from hnlib.datasets.openkbp import OpenKBP
+from hnlib.datasets.pddca import PDDCA
 from hnlib.datasets.phantom import PhantomDataset
+from hnlib.datasets.tcia import TCIA
 from hnlib.errors import ConfigError, unknown
+from hnlib.organs import ORGANS
 
-DATASETS = ("phantom", "openkbp")
+DATASETS = ("phantom", "openkbp", "pddca", "tcia", "folder")
 
-__all__ = ["DATASETS", "OpenKBP", "PhantomDataset", "open_dataset"]
+__all__ = ["DATASETS", "PDDCA", "TCIA", "FolderDataset", "OpenKBP", "PhantomDataset", "open_dataset"]
 
 
-def open_dataset(name: str, root: Path | str | None = None, num_cases: Mapping[str, int] | None = None) -> Dataset:
+def open_dataset(
+    name: str,
+    root: Path | str | None = None,
+    num_cases: Mapping[str, int] | None = None,
+    organs: tuple[str, ...] | None = None,
+) -> Dataset:
     """Return the data set of that name.
 
     Parameters
@@ -26,18 +36,42 @@ def open_dataset(name: str, root: Path | str | None = None, num_cases: Mapping[s
         Folder of the data; the phantom needs none.
     num_cases
         At most so many cases of each split (phantom: exactly so many). None takes the data set's own.
+    organs
+        Organs in label order. None takes the data set's own; in a case that has no outline of one of
+        them, it is unknown.
 
     Raises
     ------
     ConfigError
-        For an unknown name, or real data without a root.
+        For an unknown name or organ, or real data without a root.
     DataError
         When the folder or its layout is missing.
     """
     if name not in DATASETS:
         raise unknown("dataset", name, DATASETS)
+    options: dict[str, Any] = {} if organs is None else {"organs": _known(name, organs)}
     if name == "phantom":
         return PhantomDataset(num_cases=num_cases) if num_cases else PhantomDataset()
     if root is None or not str(root):
         raise ConfigError(f"dataset {name} needs the folder of its data: give DATA_ROOT=... (make) or --data-root")
-    return OpenKBP(Path(root), num_cases)
+    match name:
+        case "openkbp":
+            return OpenKBP(Path(root), num_cases, **options)
+        case "pddca":
+            return PDDCA(Path(root), num_cases, **options)
+        case "tcia":
+            return TCIA(Path(root), num_cases, **options)
+        case _:
+            return FolderDataset(Path(root), num_cases)
+
+
+def _known(name: str, organs: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the organs where the data set outlines them and can be told which to take."""
+    if name in ("phantom", "folder"):
+        where = "named in its hnlib.yaml" if name == "folder" else "fixed"
+        raise ConfigError(f"dataset {name}: its organs are {where}; leave organs out of the profile")
+    offered = [organ.name for organ in ORGANS.values() if name in organ.spellings]
+    for organ in organs:
+        if organ not in offered:
+            raise unknown(f"organ of dataset {name}", organ, offered)
+    return organs

@@ -9,7 +9,7 @@ organs' positions. A missing organ file means not outlined, not absent.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -110,6 +110,20 @@ class OpenKBP:
             organs=self.organs,
             labelled=frozenset(labelled),
         )
+
+    def faults(self, case: str) -> Iterator[str]:
+        """Yield one line for each broken file of a patient, where `load` stops at the first."""
+        folder = self._by_case[case][1]
+        for path in [folder / "ct.csv", *(folder / f"{ORGANS[o].spellings['openkbp'][0]}.csv" for o in self.organs)]:
+            try:
+                if path.name == "ct.csv" or path.exists():
+                    _read_sparse(path, case)
+            except DataError as fault:
+                yield str(fault)
+        try:
+            _read_spacing(folder / "voxel_dimensions.csv", case)
+        except DataError as fault:
+            yield str(fault)
 
     def digest(self) -> str:
         """Return a digest over the content of every file that a study reads."""

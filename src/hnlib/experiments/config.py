@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -13,6 +13,7 @@ from typing import Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from hnlib.augmentation import augmentation
 from hnlib.errors import ConfigError, unknown
 from hnlib.losses import build_loss
 from hnlib.networks import NETWORKS
@@ -44,6 +45,11 @@ class Experiment(_Strict):
         Name of the rule for patch centres, as in `hnlib.sampling.RULES`.
     network
         Name in `hnlib.networks.NETWORKS`.
+    mirror
+        Mirror half of the training patches left to right, paired organs swapped, and average each
+        prediction with that of the mirrored scan.
+    more_steps
+        Multiplies the profile's steps: 2 for an experiment whose step costs half.
     """
 
     title: str
@@ -51,6 +57,12 @@ class Experiment(_Strict):
     loss: str
     centres: str
     network: str
+    mirror: bool = False
+    more_steps: float = Field(1.0, gt=0)
+
+    def training(self, profile: Profile) -> Settings:
+        """Return the profile's training settings with the experiment's number of steps."""
+        return replace(profile.training, steps=round(profile.training.steps * self.more_steps))
 
 
 class PlanOverride(_Strict):
@@ -85,6 +97,12 @@ class Profile(_Strict):
         Start the output at the class frequencies; see `hnlib.networks.set_output_prior`.
     deep_supervision
         ``labels``: labels are made coarser (nnU-Net); ``heads``: heads are enlarged (paper's code).
+    augmentation
+        Name in `hnlib.augmentation.AUGMENTATIONS`.
+    organs
+        Organs of the study, in label order; None takes those of the data set that every case has.
+    compile
+        Compile the network with torch.compile: minutes before the first step, faster steps on a GPU.
     precision
         ``auto`` (bfloat16 where the hardware has it), ``float32`` or ``bf16``.
     num_cases
@@ -107,6 +125,9 @@ class Profile(_Strict):
     cap: int = 128
     prior_bias: bool = True
     deep_supervision: Literal["labels", "heads"] = "labels"
+    augmentation: str = "none"
+    organs: tuple[str, ...] | None = None
+    compile: bool = False
     precision: Literal["auto", "float32", "bf16"] = "auto"
     num_cases: dict[str, int] | None = None
     validation_cases: int = 4
@@ -168,6 +189,7 @@ def load_profile(name: str) -> Profile:
     found = _read("profile", config_folder() / "profiles", name, Profile)
     for experiment in found.study:
         load_experiment(experiment)
+    augmentation(found.augmentation)
     if (found.patches is None) == (found.patch_voxels is None):
         raise ConfigError(f"profile '{name}': give either patch_voxels or patches")
     return found
@@ -176,12 +198,14 @@ def load_profile(name: str) -> Profile:
 def run_digest(experiment: Experiment, profile: Profile, patch: Triple, cache_name: str) -> str:
     """Return a digest of all that moves the result of a run, apart from its seed.
 
-    Titles, the list of experiments and seeds, and how much is evaluated are left out: to change
-    them retrains nothing.
+    Titles, the list of experiments and seeds, and how much is evaluated are left out: to change them
+    retrains nothing. The organs are in the name of the cache. A field that an experiment leaves at its
+    default is left out too, so that a new field keeps old digests.
     """
-    compared = experiment.model_dump(exclude={"title"})
+    compared = experiment.model_dump(exclude={"title"}, exclude_defaults=True)
     compared["centres"] = profile.centres or experiment.centres
     kept = {"width", "cap", "prior_bias", "deep_supervision", "precision"}
+    kept |= {"augmentation"} if profile.augmentation != "none" else set()
     settings = {k: v for k, v in asdict(profile.training).items() if not k.endswith("_every")}
     text = json.dumps([compared, profile.model_dump(include=kept), settings, patch, cache_name], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()

@@ -32,8 +32,9 @@ def estimate_study(study: Study) -> str:
             lines.append(f"{experiment}: finished")
             continue
         step, case, parameters = _seconds(study, experiment)
-        checks = settings.training.steps // settings.training.validate_every * settings.validation_cases
-        minutes = (settings.training.steps * step + (checks + cases) * case) / 60
+        budget = load_experiment(experiment).training(settings)
+        checks = budget.steps // budget.validate_every * settings.validation_cases
+        minutes = (budget.steps * step + (checks + cases) * case) / 60
         total += minutes * len(left)
         lines.append(f"{experiment}: {len(left)} runs of {minutes:.1f} min ({step:.2f} s a step, {case:.1f} s a case)")
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
@@ -64,5 +65,5 @@ def _seconds(study: Study, experiment: str) -> tuple[float, float, int]:
         optimiser.zero_grad(set_to_none=True)
         times.append(time.perf_counter() - began)
     began = time.perf_counter()
-    predict_probabilities(network, study.case(study.split["train"][0]).image, patch)
+    predict_probabilities(network, study.case(study.split["train"][0]).image, patch, mirror=study.mirror(found))
     return min(times), time.perf_counter() - began, sum(p.numel() for p in network.parameters())

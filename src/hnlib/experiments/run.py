@@ -21,12 +21,13 @@ import nibabel
 import numpy as np
 import pandas as pd
 import torch
-from lightning.fabric import Fabric
 from torch import nn
 
+from hnlib.augmentation import augmentation
 from hnlib.confidence import quantile_table, summarise, true_class_probabilities
 from hnlib.datasets import open_dataset
 from hnlib.experiments.config import Experiment, load_experiment
+from hnlib.experiments.export import export_model
 from hnlib.experiments.study import Study, check_run
 from hnlib.files import write_atomically, write_json, write_table
 from hnlib.inference import keep_largest_components, predict_probabilities
@@ -34,8 +35,9 @@ from hnlib.losses import DeepSupervision, build_loss
 from hnlib.metrics import evaluate_case
 from hnlib.networks import build_network, plan_topology, set_output_prior
 from hnlib.organs import ORGANS
+from hnlib.patches import PatchStream
 from hnlib.preprocess import Prepared, restore_probabilities
-from hnlib.training import PatchStream, choose_precision, load_weights, train
+from hnlib.training import choose_precision, load_weights, open_fabric, train
 
 Report = Callable[[str], None]
 PACKAGES = ("torch", "monai", "lightning", "numpy", "scipy")
@@ -50,15 +52,16 @@ class Run:
     history: pd.DataFrame
 
 
-def train_run(study: Study, experiment: str, seed: int, *, report: Report = print) -> Run:
+def train_run(study: Study, experiment: str, seed: int, *, devices: int = 1, report: Report = print) -> Run:
     """Train one run, or return it where it is finished already.
 
-    Progress goes to ``report``, one line a twentieth of the run, with the time left.
+    Progress goes to ``report``, one line a twentieth of the run, with the time left. With several
+    ``devices`` the calling script is started once for each of them (DDP) and they share every batch.
     """
     found = check_run(study, experiment, seed)
     folder = study.run_folder(experiment, seed)
     if not (folder / "run.json").exists():
-        _train(study, found, experiment, seed, folder, report)
+        _train(study, found, experiment, seed, folder, devices, report)
     record = json.loads((folder / "run.json").read_text())
     return Run(folder, record, pd.read_csv(folder / "history.csv", keep_default_na=False, na_values=["nan", "NaN"]))
 
@@ -70,56 +73,102 @@ def untrained_network(study: Study, experiment: Experiment) -> nn.Module:
     return build_network(experiment.network, topology, study.num_classes, width=settings.width, cap=settings.cap)
 
 
-def _train(study: Study, found: Experiment, experiment: str, seed: int, folder: Path, report: Report) -> None:
+def _train(
+    study: Study, found: Experiment, experiment: str, seed: int, folder: Path, devices: int, report: Report
+) -> None:
     settings, patch = study.settings, study.patches[found.patch]
+    budget, mirror = found.training(settings), study.mirror(found)
+    fabric = open_fabric(devices, choose_precision(settings.precision))
+    report = report if fabric.is_global_zero else _silent
     folder.mkdir(parents=True, exist_ok=True)
-    fabric = Fabric(accelerator="auto", devices=1, precision=choose_precision(settings.precision))
     torch.manual_seed(seed)
     network = untrained_network(study, found)
-    training = [study.case(name) for name in study.split["train"]]
+    training = [study.open_case(name) for name in study.split["train"]]
     if settings.prior_bias:
-        set_output_prior(network, class_fractions(training, study.num_classes))
-    stream = PatchStream(training, study.plan, study.centres(found), patch, settings.training, seed)
+        set_output_prior(network, class_fractions(training, study.plan.organs))
+    if settings.compile:
+        network.compile()
+    stream = PatchStream(
+        training,
+        study.plan,
+        study.centres(found),
+        patch,
+        seed,
+        batch_size=budget.batch_size,
+        same_case=budget.same_case,
+        mirror=mirror,
+        changes=augmentation(settings.augmentation),
+    )
     watched = [study.case(name) for name in study.split["validation"][: settings.validation_cases]]
-    loss = DeepSupervision(build_loss(found.loss), resample=settings.deep_supervision)
+
+    def validate(net: nn.Module) -> dict[str, float]:
+        return validation_dsc(net, watched, patch, study.plan.organs, fabric.device, mirror)
+
     name = f"{study.dataset}/{study.profile}/{experiment}/seed{seed}"
-    report(f"{name}: {settings.training.steps} steps of {settings.training.batch_size} patches of {patch} voxels")
+    report(f"{name}: {budget.steps} steps of {budget.batch_size} patches of {patch} voxels")
     trained, history = train(
         network,
-        loss,
+        DeepSupervision(build_loss(found.loss), resample=settings.deep_supervision),
         stream,
-        settings.training,
+        budget,
         fabric=fabric,
         checkpoint=folder / "checkpoint.pt",
         identity={"run": study.run_digest(experiment), "seed": seed},
-        validate=lambda net: validation_dsc(net, watched, patch, study.plan.organs, fabric.device) if watched else {},
-        report=_progress(name, settings.training.steps, report),
+        validate=validate if watched else None,
+        report=_progress(name, budget.steps, report),
     )
-    table = pd.DataFrame(history)
-    write_table(folder / "history.csv", table)
-    record = {
+    if fabric.is_global_zero:
+        record = _record(study, found, experiment, seed, trained, history)
+        write_table(folder / "history.csv", pd.DataFrame(history))
+        write_json(folder / "run.json", {**record, "devices": devices})
+        export_model(study, experiment, seed)
+    fabric.barrier()
+
+
+def _record(
+    study: Study,
+    found: Experiment,
+    experiment: str,
+    seed: int,
+    trained: nn.Module,
+    history: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Return what ``run.json`` says of a finished training."""
+    settings, patch, budget = study.settings, study.patches[found.patch], found.training(study.settings)
+    return {
         **_run_key(study, experiment, seed),
-        "steps": settings.training.steps,
-        "seconds": round(float(table["seconds"].max()), 1),
+        "steps": budget.steps,
+        "seconds": round(max(float(row["seconds"]) for row in history), 1),
         "parameters": sum(p.numel() for p in trained.parameters()),
-        "voxels_per_step": int(np.prod(patch)) * settings.training.batch_size,
+        "voxels_per_step": int(np.prod(patch)) * budget.batch_size,
         "patch": list(patch),
         "precision": choose_precision(settings.precision),
         "hardware": hardware(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "digests": {"run": study.run_digest(experiment), "data": study.data_digest, "cache": Path(study.cache).name},
     }
-    write_json(folder / "run.json", record)
+
+
+def _silent(_line: str) -> None:
+    """Report nothing: of several processes one speaks."""
 
 
 def _run_key(study: Study, experiment: str, seed: int) -> dict[str, Any]:
     return {"dataset": study.dataset, "profile": study.profile, "experiment": experiment, "seed": seed}
 
 
-def class_fractions(cases: Sequence[Prepared], num_classes: int) -> list[float]:
-    """Return the mean share of each class over whole training scans; an absent class counts as one voxel."""
-    counts = [np.maximum(np.bincount(case.labels.ravel(), minlength=num_classes), 1) for case in cases]
-    return [float(v) for v in np.mean([c / c.sum() for c in counts], axis=0)]
+def class_fractions(cases: Sequence[Prepared], organs: Sequence[str]) -> list[float]:
+    """Return the mean share of each class over the training scans in which it was outlined.
+
+    An organ without a voxel counts as one voxel.
+    """
+    rows = []
+    for case in cases:
+        counts = np.maximum(np.bincount(np.asarray(case.labels).ravel(), minlength=len(organs) + 1), 1)
+        known = [True, *(organ in case.labelled for organ in organs)]
+        rows.append(np.where(known, counts / counts.sum(), np.nan))
+    shares = np.nanmean(rows, axis=0)
+    return [float(v) for v in shares / shares.sum()]
 
 
 def hardware() -> str:
@@ -135,26 +184,31 @@ def hardware() -> str:
     return f"{model}, {torch.get_num_threads()} of {os.cpu_count()} cores"
 
 
-def _progress(name: str, steps: int, report: Report) -> Callable[[int, float, float], None]:
+def _progress(name: str, steps: int, report: Report) -> Callable[[int, torch.Tensor, float], None]:
     every, first = max(1, steps // 20), [0, 0.0]
 
-    def tell(done: int, loss: float, seconds: float) -> None:
+    def tell(done: int, loss: torch.Tensor, seconds: float) -> None:
         if first[0] == 0:
             first[:] = [done, seconds]
         elif done % every == 0 or done == steps:
             left = (seconds - first[1]) / (done - first[0]) * (steps - done)
-            report(f"{name}: step {done} of {steps}, loss {loss:.3f}, {left / 60:.1f} min left")
+            report(f"{name}: step {done} of {steps}, loss {float(loss):.3f}, {left / 60:.1f} min left")
 
     return tell
 
 
 def validation_dsc(
-    network: nn.Module, cases: Sequence[Prepared], patch: Sequence[int], organs: Sequence[str], device: torch.device
+    network: nn.Module,
+    cases: Sequence[Prepared],
+    patch: Sequence[int],
+    organs: Sequence[str],
+    device: torch.device,
+    mirror: Sequence[int] = (),
 ) -> dict[str, float]:
     """Return the mean DSC of each organ over cases on the plan's grid; an organ that no case has is NaN."""
     scores: dict[str, list[float]] = {organ: [] for organ in organs}
     for case in cases:
-        prediction = predict_probabilities(network, case.image, patch, device=device).argmax(axis=0)
+        prediction = predict_probabilities(network, case.image, patch, device=device, mirror=mirror).argmax(axis=0)
         for value, organ in enumerate(organs, start=1):
             truth, found = case.labels == value, prediction == value
             if organ in case.labelled:
@@ -174,10 +228,10 @@ def measure_run(study: Study, experiment: str, seed: int, *, report: Report = pr
     found, folder = load_experiment(experiment), study.run_folder(experiment, seed)
     if (folder / "measured.json").exists():
         return folder
-    patch = study.patches[found.patch]
+    patch, mirror = study.patches[found.patch], study.mirror(found)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = load_weights(folder / "checkpoint.pt", untrained_network(study, found)).to(device).eval()
-    data = open_dataset(study.dataset, study.data_root or None, study.settings.num_cases)
+    data = open_dataset(study.dataset, study.data_root or None, study.settings.num_cases, study.settings.organs)
     parts = {**study.split, "train": study.split["train"][: study.settings.drift_cases]}
     todo = [(split, name) for split, names in parts.items() for name in names]
     began = time.perf_counter()
@@ -185,7 +239,7 @@ def measure_run(study: Study, experiment: str, seed: int, *, report: Report = pr
         target = folder / "measured" / f"{name}.parquet"
         if not target.exists():
             prepared = study.case(name)
-            probabilities = predict_probabilities(network, prepared.image, patch, device=device)
+            probabilities = predict_probabilities(network, prepared.image, patch, device=device, mirror=mirror)
             _measure_case(study, data.load(name).labels, prepared, probabilities, split, folder, target)
         if done % max(1, len(todo) // 10) == 0:
             left = (time.perf_counter() - began) / done * (len(todo) - done)

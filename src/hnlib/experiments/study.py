@@ -9,13 +9,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hnlib.cache import case_path, load_plan, load_prepared, open_prepared, prepare
 from hnlib.cases import SPLITS
 from hnlib.datasets import open_dataset
 from hnlib.errors import ConfigError, DataError
 from hnlib.experiments.config import Experiment, Profile, Triple, load_experiment, load_profile, run_digest
 from hnlib.files import write_json
 from hnlib.networks import halve_in_plane, plan_patch
-from hnlib.preprocess import Plan, Prepared, load_plan, load_prepared, prepare
+from hnlib.organs import mirror_values
+from hnlib.preprocess import Plan, Prepared
 from hnlib.sampling import CentreDistribution, centre_rule
 
 Progress = Callable[[str, int, int], None]
@@ -73,11 +75,19 @@ class Study:
 
     def case(self, name: str) -> Prepared:
         """Read one preprocessed case."""
-        return load_prepared(Path(self.cache) / f"{name}.npz")
+        return load_prepared(case_path(Path(self.cache), name))
+
+    def open_case(self, name: str) -> Prepared:
+        """Open one preprocessed case, whose volumes are read where they are sliced."""
+        return open_prepared(case_path(Path(self.cache), name))
 
     def centres(self, experiment: Experiment) -> CentreDistribution:
         """Return the rule for patch centres of an experiment under this profile."""
         return centre_rule(self.settings.centres or experiment.centres)
+
+    def mirror(self, experiment: Experiment) -> tuple[int, ...]:
+        """Return the label values of the mirrored patient where an experiment mirrors, else nothing."""
+        return mirror_values(self.plan.organs) if experiment.mirror else ()
 
     def run_digest(self, experiment: str) -> str:
         """Return the digest of all that moves the result of a run, apart from its seed."""
@@ -105,7 +115,7 @@ def prepare_study(dataset: str, profile: str, data_root: str = "", *, progress: 
         For missing or broken data.
     """
     settings = load_profile(profile)
-    data = open_dataset(dataset, data_root or None, settings.num_cases)
+    data = open_dataset(dataset, data_root or None, settings.num_cases, settings.organs)
     workers = max(1, min(2, os.cpu_count() or 1))
     plan, cache = prepare(data, home("cache"), workers=workers, progress=progress, change=_override(settings))
     patches: dict[str, Triple] = {str(name): size for name, size in (settings.patches or {}).items()}

@@ -8,6 +8,7 @@ from hnlib.losses.build import LOSSES, SumLoss, build_loss
 from hnlib.losses.cross_entropy import CrossEntropy
 from hnlib.losses.deep_supervision import DeepSupervision, deep_supervision_weights, downsample_labels
 from hnlib.losses.dice import DiceLoss
+from hnlib.losses.partial import merge_unlabelled
 from hnlib.losses.softmax import VoxelLoss, Voxels
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "build_loss",
     "deep_supervision_weights",
     "downsample_labels",
+    "merge_unlabelled",
 ]

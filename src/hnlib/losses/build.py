@@ -115,7 +115,8 @@ class SumLoss(nn.Module):
     Parameters
     ----------
     terms
-        Pairs (weight, loss); a loss is any module called as ``loss(logits, target)``.
+        Pairs (weight, loss); a loss is any module called as ``loss(logits, target)``, and with
+        `labelled` as third argument where that is given.
 
     Raises
     ------
@@ -132,18 +133,22 @@ class SumLoss(nn.Module):
         self._squares = any(loss.squares for loss in self.losses if isinstance(loss, VoxelLoss))
 
     # nn.Module declares __call__ as Any; callers deserve the signature
-    __call__: Callable[[Tensor, Tensor], Tensor]
+    __call__: Callable[..., Tensor]
 
     def extra_repr(self) -> str:
         """Return the weights, for printing the module."""
         return f"weights={self.weights}"
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the weighted sum for logits (N, C, ...) and an integer label map (N, ...), a scalar."""
-        voxels = Voxels(logits, target, squares=self._squares)
+    def forward(self, logits: Tensor, target: Tensor, labelled: Tensor | None = None) -> Tensor:
+        """Return the weighted sum, a scalar, for logits (N, C, ...) and an integer label map (N, ...).
+
+        `labelled` (N, C), boolean, says which classes were outlined in each sample; None means all.
+        """
+        voxels = Voxels(logits, target, squares=self._squares, labelled=labelled)
+        given = (logits, target) if labelled is None else (logits, target, labelled)
         total = voxels.logits.new_zeros(())
         for weight, loss in zip(self.weights, self.losses, strict=True):
-            term = loss.value(voxels) if isinstance(loss, VoxelLoss) else loss(logits, target)
+            term = loss.value(voxels) if isinstance(loss, VoxelLoss) else loss(*given)
             total = total + weight * term
         return total
 
@@ -161,7 +166,8 @@ def build_loss(text: str) -> nn.Module:
     Returns
     -------
     nn.Module
-        Called as ``loss(logits, target)`` with logits (N, C, ...) and an integer label map (N, ...).
+        Called as ``loss(logits, target)`` with logits (N, C, ...) and an integer label map (N, ...);
+        a third argument, boolean (N, C), names the classes that were outlined in each sample.
 
     Raises
     ------

@@ -18,7 +18,8 @@ class DeepSupervision(nn.Module):
     Parameters
     ----------
     loss
-        Any module called as ``loss(logits, target)``.
+        Any module called as ``loss(logits, target)``, and with `labelled` as third argument where that
+        is given.
     weights
         One number a head, used as given. None: :math:`0.5^i` for head i, divided by their sum
         (1; 2/3 1/3; 4/7 2/7 1/7; ...), for any number of heads.
@@ -63,13 +64,13 @@ class DeepSupervision(nn.Module):
         self.resample = resample
 
     # nn.Module declares __call__ as Any; callers deserve the signature
-    __call__: Callable[[Tensor | Sequence[Tensor], Tensor], Tensor]
+    __call__: Callable[..., Tensor]
 
     def extra_repr(self) -> str:
         """Return the settings, for printing the module."""
         return f"weights={self.weights}, resample={self.resample}"
 
-    def forward(self, logits: Tensor | Sequence[Tensor], target: Tensor) -> Tensor:
+    def forward(self, logits: Tensor | Sequence[Tensor], target: Tensor, labelled: Tensor | None = None) -> Tensor:
         """Return the weighted loss, a scalar.
 
         Parameters
@@ -80,15 +81,17 @@ class DeepSupervision(nn.Module):
             mode) has weight 1 unless `weights` are given.
         target
             Integer label map (N, ...) at the finest resolution.
+        labelled
+            Boolean (N, C): which classes were outlined in each sample; None means all.
         """
         heads = _heads(logits, target)
         weights = deep_supervision_weights(len(heads)) if self.weights is None else self.weights
         if len(weights) != len(heads):
             raise ValueError(f"{len(heads)} heads but {len(weights)} weights; one weight a head is needed")
-        terms = [weight * self._head_loss(head, target) for weight, head in zip(weights, heads, strict=True)]
+        terms = [weight * self._head_loss(head, target, labelled) for weight, head in zip(weights, heads, strict=True)]
         return sum(terms[1:], start=terms[0])
 
-    def _head_loss(self, head: Tensor, target: Tensor) -> Tensor:
+    def _head_loss(self, head: Tensor, target: Tensor, labelled: Tensor | None) -> Tensor:
         shape = target.shape[1:]
         if head.shape[2:] != shape and head.ndim == target.ndim + 1:
             if any(own > full for own, full in zip(head.shape[2:], shape, strict=True)):
@@ -100,7 +103,7 @@ class DeepSupervision(nn.Module):
                 target = downsample_labels(target, head.shape[2:])
             else:
                 head = interpolate(head, size=shape, mode="nearest")
-        loss: Tensor = self.loss(head, target)
+        loss: Tensor = self.loss(head, target) if labelled is None else self.loss(head, target, labelled)
         return loss
 
 

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from hnlib.losses.softmax import VoxelLoss, Voxels
+from hnlib.losses.softmax import VoxelLoss, Voxels, sum_over_devices
 
 Pooling = Literal["sample", "batch"]
 Absent = Literal["count", "skip", "skip_jointly"]
@@ -51,6 +51,10 @@ class DiceLoss(VoxelLoss):
     counted. Where nothing is counted (only background, and background left out) the loss is 0 with
     gradient 0, never NaN; under ``skip`` such a sample adds 0 and still counts among the samples,
     so that a batch's loss is the mean of its samples' losses.
+
+    A class that a sample has not outlined has no coefficient there: under pooling ``sample`` it enters
+    neither sum nor divisor of that sample; under ``batch`` its sums run over the samples that outline
+    it, and it has no term where none does. The background's p includes the probabilities of those classes.
 
     Tappeiner et al. 2022, Eqs. 2 to 4; Milletari et al. 2016 for the squared denominator. The papers
     print scores and their code minimises minus the score: here it is one minus the score, which has
@@ -116,6 +120,8 @@ class DiceLoss(VoxelLoss):
         mass = voxels.squared_masses if self.squared else voxels.masses
         intersection, count = self._pooled(voxels.intersections), self._pooled(voxels.counts)
         counted = torch.ones_like(count) if self.absent == "count" else (count > 0).to(count.dtype)
+        if voxels.labelled is not None:
+            counted = counted * (self._pooled(voxels.labelled.to(count)) > 0)
         # a skipped class divides by 1, since its own denominator may be 0 and 0/0 would survive the mask
         denominator = torch.where(counted > 0, self._pooled(mass) + count + self.smooth_denominator, 1.0)
         terms = counted * (1 - (2 * intersection + self.smooth_numerator) / denominator)
@@ -128,4 +134,4 @@ class DiceLoss(VoxelLoss):
     def _pooled(self, sums: Tensor) -> Tensor:
         """Return sums (N, C) over the classes averaged, and as (1, C) when the batch is one volume."""
         sums = sums if self.background else sums[:, 1:]
-        return sums.sum(dim=0, keepdim=True) if self.pooling == "batch" else sums
+        return sum_over_devices(sums.sum(dim=0, keepdim=True)) if self.pooling == "batch" else sums

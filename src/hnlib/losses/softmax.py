@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from hnlib.losses.partial import check_labelled, merge_unlabelled
+
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
@@ -90,6 +92,32 @@ def _wide(tensor: Tensor) -> torch.dtype:
     return torch.float32 if tensor.device.type == "mps" else torch.float64
 
 
+class _SumOverDevices(torch.autograd.Function):
+    """Sum over the processes of a group; its adjoint is the same sum."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        """Return the sum of every process's values."""
+        total = values.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        """Return the sum of every process's gradient; DDP divides by their number afterwards."""
+        total = grad.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+
+def sum_over_devices(values: Tensor) -> Tensor:
+    """Return the sum over all processes that share a batch; the values themselves where there is one."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return cast("Tensor", _SumOverDevices.apply(values))  # type: ignore[no-untyped-call]
+    return values
+
+
 class Voxels:
     """Logits and labels of one batch, with all that losses ask of them computed once.
 
@@ -104,6 +132,9 @@ class Voxels:
         Label map of shape (N, ...), integer, 0 to C - 1; 0 is the background.
     squares
         Whether `squared_masses` will be asked for.
+    labelled
+        Boolean (N, C): which classes were outlined in each sample. The others' probability counts as the
+        background's, see `hnlib.losses.merge_unlabelled`. None: all were outlined.
 
     Raises
     ------
@@ -120,6 +151,8 @@ class Voxels:
         Log-probability of each voxel's true class, shape (N, V).
     masses
         Sum over voxels of p, shape (N, C).
+    labelled
+        As given; None means all.
 
     Notes
     -----
@@ -128,12 +161,16 @@ class Voxels:
     logits (a margin) makes its own Voxels from them.
     """
 
-    def __init__(self, logits: Tensor, target: Tensor, squares: bool = False) -> None:
+    def __init__(self, logits: Tensor, target: Tensor, squares: bool = False, labelled: Tensor | None = None) -> None:
         check(logits, target)
+        self.labelled = labelled
         self.num_classes = logits.shape[1]
         self.target = target.flatten(1).long()
         dtype = torch.promote_types(logits.dtype, torch.float32)
         self.logits = logits.flatten(2).to(dtype)
+        if labelled is not None:
+            check_labelled(labelled, logits, self.target)
+            self.logits = merge_unlabelled(self.logits, labelled)
         sums = _SoftmaxSums.apply(self.logits, self.target, squares)  # type: ignore[no-untyped-call]
         self.true_log_probs, self.masses, self._squared_masses = cast("tuple[Tensor, Tensor, Tensor | None]", sums)
         # kept by hand, since torch.compile cannot look into functools.cached_property
@@ -199,12 +236,15 @@ class VoxelLoss(nn.Module, ABC):
     def value(self, voxels: Voxels) -> Tensor:
         """Return the loss, a scalar."""
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of logits (N, C, ...) and an integer label map (N, ...), a scalar."""
-        return self.value(Voxels(logits, target, squares=self.squares))
+    def forward(self, logits: Tensor, target: Tensor, labelled: Tensor | None = None) -> Tensor:
+        """Return the loss, a scalar, of logits (N, C, ...) and an integer label map (N, ...).
+
+        `labelled` (N, C), boolean, says which classes were outlined in each sample; None means all.
+        """
+        return self.value(Voxels(logits, target, squares=self.squares, labelled=labelled))
 
     # nn.Module declares __call__ as Any; callers deserve the signature
-    __call__: Callable[[Tensor, Tensor], Tensor]
+    __call__: Callable[..., Tensor]
 
 
 def check(logits: Tensor, target: Tensor) -> None:

@@ -31,14 +31,44 @@ class PlannedUNet(DynUNet):
 
 def dynunet(topology: Topology, num_classes: int, *, width: int, cap: int = 320) -> nn.Module:
     """Return nnU-Net's plain U-Net: two convolutions a level, instance norm, leaky ReLU."""
+    return _unet(topology, num_classes, topology.filters(width, cap))
+
+
+def slim_dynunet(topology: Topology, num_classes: int, *, width: int, cap: int = 320) -> nn.Module:
+    """Return the same U-Net with half the channels at the finest level, where most of the time goes."""
+    finest, *coarser = topology.filters(width, cap)
+    return SoftWindows(_unet(topology, num_classes, (max(1, finest // 2), *coarser), in_channels=4))
+
+
+class SoftWindows(nn.Module):
+    """Four smooth intensity windows before a network: tanh(slope * (x - centre)), both learned.
+
+    Bone sets the scale of a normalised CT, and what parts soft tissues lies within a fifth of it.
+    The windows start there and spread that fifth over the range of an input channel.
+    """
+
+    def __init__(self, network: nn.Module, centres: Sequence[float] = (-0.8, -0.65, -0.5, 0.5)) -> None:
+        super().__init__()
+        self.network = network
+        self.centre = nn.Parameter(torch.tensor(centres).reshape(1, -1, 1, 1, 1))
+        self.slope = nn.Parameter(torch.tensor([8.0, 8.0, 8.0, 2.0]).reshape(1, -1, 1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        """Map an image (N, 1, X, Y, Z) to the network's logits."""
+        windows = torch.tanh(self.slope * (x - self.centre))
+        logits: Tensor | list[Tensor] = self.network(windows.contiguous(memory_format=torch.channels_last_3d))
+        return logits
+
+
+def _unet(topology: Topology, num_classes: int, filters: Sequence[int], in_channels: int = 1) -> nn.Module:
     network = PlannedUNet(
         spatial_dims=3,
-        in_channels=1,
+        in_channels=in_channels,
         out_channels=num_classes,
         kernel_size=topology.kernels,
         strides=topology.strides,
         upsample_kernel_size=topology.strides[1:],
-        filters=topology.filters(width, cap),
+        filters=filters,
         deep_supervision=topology.num_heads > 1,
         deep_supr_num=max(1, topology.num_heads - 1),
     )
@@ -46,7 +76,7 @@ def dynunet(topology: Topology, num_classes: int, *, width: int, cap: int = 320)
 
 
 #: Name to builder; each takes (topology, num_classes, width=..., cap=...).
-NETWORKS: Mapping[str, Callable[..., nn.Module]] = {"dynunet": dynunet}
+NETWORKS: Mapping[str, Callable[..., nn.Module]] = {"dynunet": dynunet, "slim_dynunet": slim_dynunet}
 
 
 def build_network(name: str, topology: Topology, num_classes: int, *, width: int, cap: int = 320) -> nn.Module:

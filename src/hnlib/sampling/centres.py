@@ -73,6 +73,11 @@ class CentreDistribution:
         """The weight of each component."""
         return tuple(weight for weight, _ in self.components)
 
+    @property
+    def needs_image(self) -> bool:
+        """Whether a component reads the CT numbers."""
+        return any(component.needs_image for _, component in self.components)
+
     def probabilities(
         self, labels: Labels, patch_size: Sequence[int], image_hu: NDArray[np.floating[Any]] | None = None
     ) -> NDArray[np.float64]:

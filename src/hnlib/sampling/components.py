@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,14 @@ class CentreComponent(ABC):
 
     A component that finds no admissible voxel in a case, such as a foreground rule in a scan
     without organs, falls back to `UniformPosition`, both in what it states and in what it draws.
+
+    Attributes
+    ----------
+    needs_image
+        Whether it reads the CT numbers.
     """
+
+    needs_image: ClassVar[bool] = False
 
     @abstractmethod
     def strata(self, labels: Labels, image_hu: NDArray[np.floating[Any]] | None) -> list[FlatIndices]:
@@ -167,6 +174,7 @@ class HuGated(CentreComponent):
     """
 
     above_hu: float
+    needs_image: ClassVar[bool] = True
 
     def strata(self, labels: Labels, image_hu: NDArray[np.floating[Any]] | None) -> list[FlatIndices]:
         """Return one set: background above the threshold."""

@@ -1,0 +1,204 @@
+"""A case that lies in image and mask files: what pddca, tcia and folder share.
+
+Two rules hold for all of them. Where outlines overlap, the organ later in the data set's ``organs`` wins; one that
+would lose more than half of its voxels is refused. An outline without a voxel counts as not outlined.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hnlib.cases import Case
+from hnlib.errors import DataError
+from hnlib.organs import ORGANS
+from hnlib.volumes import SUFFIXES, Volume, read_volume, same_grid
+
+#: An organ of which others take a larger fraction is a wrong file rather than a rough border.
+MAX_LOST_FRACTION = 0.5
+
+Labels = tuple[Volume, frozenset[str]]
+"""A label map on its grid, and the organs that were outlined there."""
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """A file of outlines: of one organ (any value above 0), or a label map with a value for each organ."""
+
+    path: Path
+    organs: str | Mapping[int, str]
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """Where the parts of one case lie.
+
+    Attributes
+    ----------
+    image
+        File or DICOM folder of the scan, or None where only outlines are at hand.
+    masks
+        The files of outlines that exist.
+    unknown
+        Files among the outlines that stand for no organ of the data set.
+    """
+
+    name: str
+    image: Path | None
+    masks: tuple[MaskFile, ...]
+    unknown: tuple[Path, ...] = ()
+
+
+def stem(path: Path) -> str:
+    """Return the file name without the suffix of a volume.
+
+    Examples
+    --------
+    >>> stem(Path("a/Parotis links.nii.gz"))
+    'Parotis links'
+    """
+    for suffix in SUFFIXES:
+        if path.name.lower().endswith(suffix):
+            return path.name[: -len(suffix)]
+    return path.name
+
+
+def volumes_in(folder: Path) -> list[Path]:
+    """Return the volume files of a folder in order of their names; none where the folder is missing."""
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.name.lower().endswith(SUFFIXES) and not p.name.startswith("."))
+
+
+def spelled_masks(folder: Path, dataset: str) -> tuple[tuple[MaskFile, ...], tuple[Path, ...]]:
+    """Return the outlines of a folder by the data set's spellings of organs, and the files that match none."""
+    organ_of = {name: organ.name for organ in ORGANS.values() for name in organ.spellings.get(dataset, ())}
+    found = volumes_in(folder)
+    masks = tuple(MaskFile(path, organ_of[stem(path)]) for path in found if stem(path) in organ_of)
+    return masks, tuple(path for path in found if stem(path) not in organ_of)
+
+
+def outlines(mask: MaskFile, volume: Volume, case: str) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    """Yield each organ of a mask file with the flat indices of its voxels.
+
+    Raises
+    ------
+    DataError
+        For a negative value, several values in the file of one organ, or a value that stands for no organ.
+    """
+    flat = volume.array.ravel()
+    where = f"case {case}, file {mask.path}"
+    index = np.flatnonzero(flat)
+    values, inverse = np.unique(flat[index], return_inverse=True)
+    if isinstance(mask.organs, str):
+        if values.size > 1 or (values.size and values[0] < 0):
+            raise DataError(
+                f"{where}: holds the values {_some(values)} where one organ is outlined by one value above 0; "
+                "give a label map as such, or export the organ again"
+            )
+        yield mask.organs, index
+        return
+    strange = [int(v) for v in values if int(v) not in mask.organs]
+    if strange:
+        raise DataError(f"{where}: label {_some(strange)} stands for no organ; name it in hnlib.yaml or remove it")
+    place = {int(v): k for k, v in enumerate(values)}
+    for value, organ in mask.organs.items():
+        yield organ, index[inverse == place[value]] if value in place else index[:0]
+
+
+def read_labels(files: CaseFiles, organs: tuple[str, ...], like: Volume | None = None) -> Labels:
+    """Read the outlines of a case into one label map, ``i + 1`` for ``organs[i]``.
+
+    Parameters
+    ----------
+    like
+        The scan whose grid the outlines must share. None takes the grid of the first file.
+
+    Raises
+    ------
+    DataError
+        When there is no outline, a file is broken or on another grid, or outlines overlap by more than
+        ``MAX_LOST_FRACTION`` of an organ.
+    """
+    found: dict[str, NDArray[np.int64]] = {}
+    for mask in (m for m in files.masks if not isinstance(m.organs, str) or m.organs in organs):
+        volume = read_volume(mask.path, labels=True, case=files.name)
+        like = volume if like is None else like
+        difference = same_grid(like, volume)
+        if difference:
+            raise DataError(
+                f"case {files.name}, file {mask.path}: lies on another grid than the rest of the case ({difference}); "
+                "export it on the grid of the scan"
+            )
+        found.update((organ, index) for organ, index in outlines(mask, volume, files.name) if organ in organs)
+    if like is None or not found:
+        raise DataError(f"case {files.name}: no file of outlines; copy the case again, or name its files rightly")
+    flat = np.zeros(like.array.size, np.uint8)
+    labelled = [organ for organ in organs if found.get(organ, np.empty(0)).size]
+    for organ in labelled:
+        flat[found[organ]] = organs.index(organ) + 1
+    for organ in labelled:
+        kept = np.count_nonzero(flat[found[organ]] == organs.index(organ) + 1)
+        if kept < (1 - MAX_LOST_FRACTION) * found[organ].size:
+            raise DataError(
+                f"case {files.name}: other outlines cover {found[organ].size - kept} of {found[organ].size} voxels of "
+                f"{organ}; export the outlines again"
+            )
+    return Volume(flat.reshape(like.array.shape), like.spacing_mm, like.affine), frozenset(labelled)
+
+
+def read_case(files: CaseFiles, organs: tuple[str, ...]) -> Case:
+    """Read scan and outlines of a case.
+
+    Raises
+    ------
+    DataError
+        When the scan is absent or broken, or the outlines are (see `read_labels`).
+    """
+    if files.image is None:
+        raise DataError(
+            f"case {files.name}: there are outlines but no CT; copy the CT to its place, or use the outlines alone "
+            "(load_labels)"
+        )
+    image = read_volume(files.image, case=files.name)
+    labels, labelled = read_labels(files, organs, like=image)
+    return Case(
+        name=files.name,
+        image_hu=image.array,
+        labels=labels.array,
+        spacing_mm=image.spacing_mm,
+        organs=organs,
+        labelled=labelled,
+    )
+
+
+def digest_files(about: object, cases: Iterable[CaseFiles]) -> str:
+    """Return a digest over what ``about`` says and the content of every file of the cases."""
+    state = hashlib.blake2b(repr(about).encode(), digest_size=16)
+    for files in cases:
+        state.update(files.name.encode())
+        images = [files.image] if files.image else []
+        for path in [*images, *(mask.path for mask in files.masks)]:
+            for part in _contents(path):
+                state.update(part.name.encode())
+                with part.open("rb") as content:
+                    state.update(hashlib.file_digest(content, "blake2b").digest())
+    return state.hexdigest()
+
+
+def _contents(path: Path) -> list[Path]:
+    """Return the files of which a volume consists: the slices of a DICOM folder, header and data of a ``.mhd``."""
+    if path.is_dir():
+        return sorted(p for p in path.iterdir() if p.is_file())
+    beside = [path.with_suffix(suffix) for suffix in (".raw", ".zraw")] if path.suffix == ".mhd" else []
+    return [path, *(p for p in beside if p.exists())]
+
+
+def _some(values: Iterable[object]) -> str:
+    listed = [str(v) for v in values]
+    return ", ".join(listed[:4]) + (" ..." if len(listed) > 4 else "")

@@ -1,0 +1,43 @@
+"""From a finished run to a model file that stands alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from hnlib.errors import DataError
+from hnlib.experiments.study import Study, check_run
+from hnlib.model_file import ModelFile, save_model, see
+from hnlib.networks import plan_topology
+from hnlib.training import read_checkpoint
+
+
+def export_model(study: Study, experiment: str, seed: int) -> Path:
+    """Write ``model.pt`` into the folder of a finished run and return its path.
+
+    Every training case is read once from the cache, for the ranges outside of which the model refuses an image.
+
+    Raises
+    ------
+    DataError
+        When the run is not finished or its checkpoint is damaged.
+    """
+    found, folder = check_run(study, experiment, seed), study.run_folder(experiment, seed)
+    if not (folder / "run.json").exists():
+        raise DataError(f"run {folder}: not finished; run hnlib train first")
+    settings, patch = study.settings, study.patches[found.patch]
+    model = ModelFile(
+        network=found.network,
+        width=settings.width,
+        cap=settings.cap,
+        topology=plan_topology(patch, study.plan.spacing_mm),
+        patch=patch,
+        plan=study.plan,
+        seen=see((study.case(name) for name in study.split["train"]), study.plan),
+        attribution=study.attribution,
+        weights=read_checkpoint(folder / "checkpoint.pt")["network"],
+        mirror=study.mirror(found),
+        provenance=json.loads((folder / "run.json").read_text()),
+    )
+    save_model(folder / "model.pt", model)
+    return folder / "model.pt"

@@ -1,0 +1,242 @@
+"""A model file: a trained network with all that is needed to use it, and what its training images were like.
+
+It needs neither the study nor the experiment files that made it, and holds numbers, text and tensors only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hnlib.errors import DataError
+from hnlib.files import write_atomically
+from hnlib.networks import Topology, build_network
+from hnlib.preprocess import Plan, Prepared
+
+FORMAT = "hnlib-model"
+VERSION = 1
+#: An image is far from the training images where its voxel edges, or the extent of the body, are outside theirs by
+#: more than these factors, or a quantile of its HU by more than the margin or the spread of the training images.
+SPACING_FACTOR = 2.0
+EXTENT_FACTOR = 1.5
+MARGIN_HU = 100.0
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+Range = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the training images were like: smallest and largest of each number over the cases.
+
+    Attributes
+    ----------
+    cases
+        How many there were.
+    spacing_mm
+        Voxel edges of the scans along X, Y, Z.
+    extent_mm
+        Size of the box around the body along X, Y, Z.
+    quantiles_hu
+        The `QUANTILES` of the HU in that box, cut to the plan's range as the network sees them.
+    """
+
+    cases: int
+    spacing_mm: Range
+    extent_mm: Range
+    quantiles_hu: Range
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """What a model file holds.
+
+    Attributes
+    ----------
+    network, width, cap
+        Name in `hnlib.networks.NETWORKS`, channels of the finest level, most channels of any.
+    topology
+        Kernels and strides.
+    patch
+        Voxels of the window along X, Y, Z.
+    plan
+        Grid, intensity scale and organs.
+    mirror
+        Values of the mirrored patient where predictions are averaged with those of the mirrored scan.
+    seen
+        What the training images were like.
+    attribution
+        Where they come from.
+    provenance
+        How the network was made: data set, experiment, steps, versions, digests.
+    weights
+        The network's state.
+    """
+
+    network: str
+    width: int
+    cap: int
+    topology: Topology
+    patch: tuple[int, int, int]
+    plan: Plan
+    seen: Seen
+    attribution: str
+    weights: Mapping[str, Tensor]
+    mirror: tuple[int, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self) -> nn.Module:
+        """Return the trained network in evaluation mode.
+
+        Raises
+        ------
+        DataError
+            When the weights are not those of the network described.
+        """
+        network = build_network(self.network, self.topology, len(self.plan.organs) + 1, width=self.width, cap=self.cap)
+        try:
+            network.load_state_dict(dict(self.weights))
+        except RuntimeError as fault:
+            reason = " ".join(str(fault).split())[:120]
+            raise DataError(
+                f"model: its weights are not those of its network ({reason} ...); export it again"
+            ) from None
+        return network.eval()
+
+
+def look_at(prepared: Prepared, plan: Plan) -> dict[str, tuple[float, ...]]:
+    """Return the numbers of one preprocessed image that `Seen` is made of."""
+    values = np.asarray(prepared.image, np.float32) * plan.sd_hu + plan.mean_hu
+    extent = [(stop - start) * mm for (start, stop), mm in zip(prepared.box, prepared.native_spacing_mm, strict=True)]
+    return {
+        "spacing_mm": tuple(float(mm) for mm in prepared.native_spacing_mm),
+        "extent_mm": tuple(float(mm) for mm in extent),
+        "quantiles_hu": tuple(float(v) for v in np.quantile(values, QUANTILES)),
+    }
+
+
+def see(cases: Iterable[Prepared], plan: Plan) -> Seen:
+    """Return what the training images were like.
+
+    Raises
+    ------
+    DataError
+        When there is none.
+    """
+    found = [look_at(case, plan) for case in cases]
+    if not found:
+        raise DataError("model: no training case to describe; check the split of the data set")
+    ranges = {
+        key: tuple(tuple(pick(one[key][i] for one in found) for i in range(len(found[0][key]))) for pick in (min, max))
+        for key in found[0]
+    }
+    return Seen(cases=len(found), **ranges)  # type: ignore[arg-type]
+
+
+def how_far(prepared: Prepared, plan: Plan, seen: Seen) -> list[str]:
+    """Return in words where an image lies far from the training images; empty where it does not."""
+    own = look_at(prepared, plan)
+    reasons = []
+    for key, what, factor in (
+        ("spacing_mm", "voxel edges", SPACING_FACTOR),
+        ("extent_mm", "body", EXTENT_FACTOR),
+    ):
+        low, high = (np.asarray(part) for part in getattr(seen, key))
+        value = np.asarray(own[key])
+        if (value < low / factor).any() or (value > high * factor).any():
+            reasons.append(f"{what} {_times(value)} mm where training had {_times(low)} to {_times(high)} mm")
+    low, high = (np.asarray(part) for part in seen.quantiles_hu)
+    value, margin = np.asarray(own["quantiles_hu"]), np.maximum(high - low, MARGIN_HU)
+    outside = np.flatnonzero((value < low - margin) | (value > high + margin))
+    if outside.size:
+        k = int(outside[0])
+        reasons.append(
+            f"the {QUANTILES[k]:.0%} quantile of HU is {value[k]:.0f} where training had {low[k]:.0f} to {high[k]:.0f}"
+        )
+    return reasons
+
+
+def save_model(path: Path, model: ModelFile) -> None:
+    """Write a model file."""
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "network": {"name": model.network, "width": model.width, "cap": model.cap, "patch": list(model.patch)},
+        "topology": _plain(asdict(model.topology)),
+        "plan": _plain(asdict(model.plan)),
+        "mirror": list(model.mirror),
+        "seen": _plain(asdict(model.seen)),
+        "attribution": model.attribution,
+        "provenance": _plain(dict(model.provenance)),
+        "weights": {name: tensor.detach().cpu().clone() for name, tensor in model.weights.items()},
+    }
+    write_atomically(path, lambda part: torch.save(content, part))
+
+
+def load_model(path: Path) -> ModelFile:
+    """Read a model file, or the ``model.pt`` of a run's folder.
+
+    Raises
+    ------
+    DataError
+        When the file is missing, damaged, no model file, or of a later version.
+    """
+    path = path / "model.pt" if path.is_dir() else path
+    if not path.exists():
+        raise DataError(f"model {path}: no such file; give a model file, or a run's folder that holds a model.pt")
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as fault:  # torch.load raises many types for a damaged file
+        reason = " ".join(str(fault).split())[:80] or type(fault).__name__
+        raise DataError(f"model {path}: cannot be read ({reason}); copy or export it again") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise DataError(f"model {path}: is no model file; a run's checkpoint becomes one through hnlib export")
+    if content.get("version") != VERSION:
+        raise DataError(f"model {path}: is of version {content.get('version')}, this hnlib reads {VERSION}; update it")
+    try:
+        return _model(content)
+    except (KeyError, TypeError, ValueError, AttributeError) as fault:
+        reason = " ".join(str(fault).split())[:80]
+        raise DataError(
+            f"model {path}: is damaged ({type(fault).__name__} {reason}); copy or export it again"
+        ) from None
+
+
+def _model(content: Mapping[str, Any]) -> ModelFile:
+    network = dict(content["network"])
+    x, y, z = (int(n) for n in network["patch"])
+    return ModelFile(
+        network=str(network["name"]),
+        width=int(network["width"]),
+        cap=int(network["cap"]),
+        topology=Topology(**_tuples(content["topology"])),
+        patch=(x, y, z),
+        plan=Plan(**_tuples(content["plan"])),
+        seen=Seen(**_tuples(content["seen"])),
+        attribution=str(content["attribution"]),
+        weights=dict(content["weights"]),
+        mirror=tuple(int(v) for v in content["mirror"]),
+        provenance=dict(content["provenance"]),
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Return a value with lists for tuples, as deep as it goes."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _tuples(part) for key, part in value.items()}
+    return tuple(_tuples(part) for part in value) if isinstance(value, list) else value
+
+
+def _times(numbers: Iterable[float]) -> str:
+    return " x ".join(f"{n:.3g}" for n in numbers)

@@ -1,0 +1,163 @@
+"""From a scan in any format to a label map on its own grid, with nothing but a model file.
+
+>>> labels = predict_image("ct.nii.gz", "model.pt")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import torch
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
+from numpy.typing import NDArray
+
+from hnlib.cases import Case
+from hnlib.dicom_export import rgb, write_segmentation, write_structures
+from hnlib.errors import ConfigError, DataError
+from hnlib.files import write_atomically
+from hnlib.inference import keep_largest_components, predict_probabilities
+from hnlib.model_file import ModelFile, how_far, load_model
+from hnlib.organs import organ
+from hnlib.preprocess import preprocess_case, restore_probabilities
+from hnlib.volumes import Volume, read_volume
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a prediction writes; None is not written.
+
+    Attributes
+    ----------
+    labels
+        NIfTI label map; beside it ``.labels.txt`` for ITK-SNAP and ``.ctbl`` for 3D Slicer.
+    segmentation, structures
+        DICOM-SEG and RTSTRUCT; only for a scan that is a folder of DICOM slices.
+    """
+
+    labels: Path
+    segmentation: Path | None = None
+    structures: Path | None = None
+
+
+def predict_image(
+    scan: Path | str | Volume,
+    model: Path | str | ModelFile,
+    *,
+    force: bool = False,
+    device: torch.device | str | None = None,
+) -> NDArray[np.uint8]:
+    """Outline the organs of one scan.
+
+    Parameters
+    ----------
+    scan
+        NIfTI, NRRD or MetaImage file, folder of DICOM slices, or a volume that was read already.
+    model
+        Model file, folder of a run that holds one, or a model that was read already.
+    force
+        Predict also where the image is far from what the model was trained on.
+    device
+        None takes the GPU where there is one.
+
+    Returns
+    -------
+    ndarray
+        Label map (X, Y, Z), uint8, axes to the right, anterior, superior, on the grid of
+        `hnlib.volumes.read_volume`: ``i + 1`` is ``model.plan.organs[i]``; the largest component of each.
+
+    Raises
+    ------
+    DataError
+        When the scan or the model is damaged, or (without `force`) far from the training images.
+    """
+    model = model if isinstance(model, ModelFile) else load_model(Path(model))
+    if isinstance(scan, Volume):
+        return _predict(scan, "in memory", model, force, device)
+    return _predict(read_volume(Path(scan)), str(scan), model, force, device)
+
+
+def _predict(
+    volume: Volume, name: str, model: ModelFile, force: bool, device: torch.device | str | None
+) -> NDArray[np.uint8]:
+    empty = np.zeros(volume.array.shape, np.uint8)
+    image = np.asarray(volume.array, np.float32)
+    prepared = preprocess_case(Case(name, image, empty, volume.spacing_mm, model.plan.organs), model.plan)
+    reasons = how_far(prepared, model.plan, model.seen)
+    if reasons and not force:
+        raise DataError(
+            f"image {name}: far from the {model.seen.cases} scans that the model was trained on: "
+            f"{'; '.join(reasons)}; force it (--force) to predict all the same"
+        )
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    network = model.build().to(device)
+    probabilities = predict_probabilities(network, prepared.image, model.patch, device=device, mirror=model.mirror)
+    return keep_largest_components(restore_probabilities(probabilities, prepared))
+
+
+def predict_files(
+    scan: Path, model: Path, outputs: Outputs, *, force: bool = False, report: Callable[[str], None] | None = None
+) -> NDArray[np.uint8]:
+    """Outline the organs of one scan and write what is asked for; returns the label map of `predict_image`.
+
+    Raises
+    ------
+    ConfigError
+        When a name does not end as it must, or DICOM is asked for a scan that is not.
+    DataError
+        As `predict_image`.
+    """
+    if not outputs.labels.name.endswith((".nii", ".nii.gz")):
+        raise ConfigError(f"output {outputs.labels}: the label map is NIfTI; name it .nii.gz or .nii")
+    if (outputs.segmentation or outputs.structures) and not scan.is_dir():
+        raise ConfigError(f"image {scan}: a DICOM-SEG or RTSTRUCT refers to slices; give the folder of DICOM slices")
+    loaded, volume = load_model(model), read_volume(scan)
+    labels = _predict(volume, str(scan), loaded, force, None)
+    organs = loaded.plan.organs
+    try:
+        write_labels(outputs.labels, labels, volume, organs)
+        for path, write in ((outputs.segmentation, write_segmentation), (outputs.structures, write_structures)):
+            if path is not None:
+                write(path, labels, volume.affine, organs, scan)
+    except OSError as fault:
+        raise DataError(
+            f"output of image {scan}: cannot be written ({fault}); free space or name another folder"
+        ) from None
+    if report is not None:
+        for value, name in enumerate(organs, start=1):
+            voxels = int(np.count_nonzero(labels == value))
+            report(
+                f"{name}: {voxels * float(np.prod(volume.spacing_mm)) / 1000:.2f} ml"
+                if voxels
+                else f"{name}: not found"
+            )
+    return labels
+
+
+def write_labels(path: Path, labels: NDArray[np.uint8], volume: Volume, organs: Sequence[str]) -> None:
+    """Write a label map on the grid of its scan as that was stored, and the organs' names and colours beside it.
+
+    ``NAME.labels.txt`` is ITK-SNAP's label description, ``NAME.ctbl`` 3D Slicer's colour table.
+    """
+    turn = ornt_transform(axcodes2ornt(("R", "A", "S")), axcodes2ornt(tuple(volume.stored_axes)))
+    stored = np.ascontiguousarray(apply_orientation(labels, turn))
+    affine = volume.affine @ inv_ornt_aff(turn, labels.shape)
+    image = nibabel.Nifti1Image(stored, affine)
+    image.set_qform(affine, code=1)
+    image.set_sform(affine, code=1)
+    image.header.set_xyzt_units("mm")
+    image.header["descrip"] = b"hnlib label map"
+    write_atomically(path, lambda part: nibabel.save(image, part))
+    stem = path.name.removesuffix(".gz").removesuffix(".nii")
+    snap = ['    0     0    0    0        0  0  0    "Clear Label"']
+    slicer = ["0 Background 0 0 0 0"]
+    for value, name in enumerate(organs, start=1):
+        red, green, blue = rgb(name)
+        snap.append(f'{value:5d} {red:5d} {green:4d} {blue:4d}        1  1  1    "{organ(name).title}"')
+        slicer.append(f"{value} {name} {red} {green} {blue} 255")
+    for suffix, lines in ((".labels.txt", snap), (".ctbl", slicer)):
+        text = "\n".join(lines) + "\n"
+        write_atomically(path.with_name(stem + suffix), lambda part, text=text: part.write_text(text))  # type: ignore[misc]

@@ -1,0 +1,429 @@
+"""`hnlib predict`: geometry, refusal, damaged files, and DICOM objects read back voxel by voxel."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from matplotlib.path import Path as Polygon
+from numpy.typing import NDArray
+from scanfiles import ras_affine, write_dicom, write_scan
+
+from hnlib import predict
+from hnlib.cases import Case
+from hnlib.cli import main
+from hnlib.dicom_export import planes, read_headers, write_segmentation, write_structures
+from hnlib.errors import ConfigError, DataError
+from hnlib.experiments import Study, train_run
+from hnlib.experiments.export import export_model
+from hnlib.model_file import ModelFile, how_far, load_model, look_at, save_model, see
+from hnlib.networks import build_network, plan_topology
+from hnlib.predict import Outputs, predict_files, predict_image, write_labels
+from hnlib.preprocess import Plan, preprocess_case
+from hnlib.volumes import Volume, read_volume
+
+ORGANS = ("brainstem", "parotid_left", "parotid_right")
+PLAN = Plan(
+    spacing_mm=(2.0, 2.0, 2.5), median_shape=(16, 16, 16), clip_hu=(-200.0, 300.0), mean_hu=40.0, sd_hu=100.0,
+    organs=ORGANS,
+)  # fmt: skip
+SHAPE = (34, 26, 15)
+
+
+def scan() -> NDArray[np.float32]:
+    """Return tissue in air, one corner of its box empty, with a bright and a dark block: unlike its mirror images."""
+    image = np.full(SHAPE, -1000, np.float32)
+    image[3:31, 2:24, 1:14] = 20
+    image[22:31, 2:9, 1:14] = -1000
+    image[5:12, 4:10, 2:8], image[20:29, 12:20, 6:12] = 150, -60
+    return image
+
+
+def case(image: NDArray[np.float32], spacing_mm: tuple[float, float, float] = (1.0, 1.5, 2.5)) -> Case:
+    return Case("one", image, np.zeros(image.shape, np.uint8), spacing_mm, ORGANS)
+
+
+@pytest.fixture(scope="module")
+def model() -> ModelFile:
+    """Return a model with a tiny untrained network, whose training image was the scan."""
+    patch = (16, 16, 8)
+    topology = plan_topology(patch, PLAN.spacing_mm)
+    torch.manual_seed(0)
+    network = build_network("dynunet", topology, len(ORGANS) + 1, width=4, cap=8)
+    return ModelFile(
+        network="dynunet", width=4, cap=8, topology=topology, patch=patch, plan=PLAN,
+        seen=see([preprocess_case(case(scan()), PLAN)], PLAN), attribution="a box", weights=network.state_dict(),
+        provenance={"seed": 0},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model_path(model: ModelFile, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "model.pt"
+    save_model(path, model)
+    return path
+
+
+@pytest.fixture(scope="module")
+def wanted(model: ModelFile) -> NDArray[np.uint8]:
+    """Return the prediction on the RAS grid; it holds more than one class, else these tests could not fail."""
+    labels = predict_image(Volume(scan(), (1.0, 1.5, 2.5), ras_affine()), model)
+    assert len(np.unique(labels)) > 1
+    return labels
+
+
+# Geometry
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LPS", "LAS", "SRP", "AIL"])
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd"])
+def test_output_lies_on_the_grid_of_its_input(
+    axes: str, suffix: str, model_path: Path, wanted: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    """However the axes are stored: the same organs in space, and for NIfTI the very grid of the file."""
+    source = write_scan(tmp_path / f"ct{suffix}", scan(), axes=axes)
+    labels = predict_files(source, model_path, Outputs(tmp_path / "out.nii.gz"))
+    np.testing.assert_array_equal(labels, wanted)
+    again = read_volume(tmp_path / "out.nii.gz", labels=True)
+    assert again.stored_axes == axes
+    np.testing.assert_array_equal(again.array, wanted)
+    np.testing.assert_allclose(again.affine, ras_affine(), atol=1e-4)
+    if suffix == ".nii.gz":
+        before, after = nib.load(source), nib.load(tmp_path / "out.nii.gz")
+        assert after.shape == before.shape
+        np.testing.assert_allclose(after.affine, before.affine, atol=1e-4)
+
+
+def test_a_scan_turned_by_a_few_degrees_keeps_its_grid(model_path: Path, tmp_path: Path) -> None:
+    angle = np.radians(5)
+    turn = np.eye(4)
+    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    affine = turn @ ras_affine()
+    source = write_scan(tmp_path / "ct.nii.gz", scan(), axes="PLS", affine=affine)
+    predict_files(source, model_path, Outputs(tmp_path / "out.nii.gz"))
+    np.testing.assert_allclose(nib.load(tmp_path / "out.nii.gz").affine, nib.load(source).affine, atol=1e-4)
+
+
+def test_in_python_one_call_takes_paths(model_path: Path, wanted: NDArray[np.uint8], tmp_path: Path) -> None:
+    source = write_scan(tmp_path / "ct.nrrd", scan())
+    np.testing.assert_array_equal(predict_image(str(source), str(model_path)), wanted)
+
+
+def test_names_and_colours_lie_beside_the_label_map(tmp_path: Path) -> None:
+    """ITK-SNAP's label description and Slicer's colour table say the same of every value."""
+    labels = np.zeros(SHAPE, np.uint8)
+    write_labels(tmp_path / "a.b.nii.gz", labels, Volume(scan(), (1.0, 1.5, 2.5), ras_affine()), ORGANS)
+    snap = [line.split(None, 7) for line in (tmp_path / "a.b.labels.txt").read_text().splitlines()]
+    slicer = [line.split() for line in (tmp_path / "a.b.ctbl").read_text().splitlines()]
+    assert [row[0] for row in snap] == [row[0] for row in slicer] == ["0", "1", "2", "3"]
+    assert [row[1:4] for row in snap[1:]] == [row[2:5] for row in slicer[1:]]
+    assert slicer[1] == ["1", "brainstem", "213", "94", "0", "255"]  # #D55E00
+    assert snap[2][7] == '"Parotid L"'
+
+
+# Refusal
+
+
+@pytest.mark.parametrize(
+    ("image", "spacing", "reason"),
+    [
+        (scan() + 1024, (1.0, 1.5, 2.5), "quantile of HU"),
+        (scan() / 1000, (1.0, 1.5, 2.5), "quantile of HU"),
+        (scan(), (1.0, 1.5, 9.0), "voxel edges 1 x 1.5 x 9 mm where training had 1 x 1.5 x 2.5 to 1 x 1.5 x 2.5 mm"),
+        (scan()[:12], (1.0, 1.5, 2.5), "body 9 x "),
+        (np.tile(scan()[:, :, 1:14], (1, 1, 3)), (1.0, 1.5, 2.5), "body 28 x 33 x 97.5 mm"),
+    ],
+    ids=["offset", "rescaled", "thick slices", "half a head", "whole body"],
+)
+def test_images_far_from_training_are_refused_in_one_line_unless_forced(
+    image: NDArray[np.float32], spacing: tuple[float, float, float], reason: str, model: ModelFile
+) -> None:
+    volume = Volume(image, spacing, np.diag([*spacing, 1.0]))
+    with pytest.raises(DataError) as caught:
+        predict_image(volume, model)
+    assert reason in str(caught.value)
+    assert "--force" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert predict_image(volume, model, force=True).shape == image.shape
+
+
+def test_images_like_those_of_training_are_taken(model: ModelFile) -> None:
+    """Edges up to twice, extents up to 1.5 times, HU up to 100 away."""
+    for image, spacing in ((scan() + 60, (1.0, 1.5, 2.5)), (scan(), (1.4, 1.9, 3.4)), (scan(), (0.7, 1.1, 1.8))):
+        assert how_far(preprocess_case(case(image, spacing), PLAN), PLAN, model.seen) == []
+
+
+def test_ranges_span_the_training_images() -> None:
+    cases = [preprocess_case(case(scan(), edges), PLAN) for edges in ((1.0, 1.5, 2.5), (2.0, 1.0, 3.0))]
+    seen = see(iter(cases), PLAN)
+    assert seen.spacing_mm == ((1.0, 1.0, 2.5), (2.0, 1.5, 3.0))
+    assert seen.extent_mm == ((28, 22, 32.5), (56, 33, 39))
+    assert seen.cases == 2
+    assert look_at(cases[0], PLAN)["quantiles_hu"][2] == pytest.approx(20, abs=3)
+    with pytest.raises(DataError, match="no training case"):
+        see([], PLAN)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_scan_with_values_that_are_no_numbers_is_refused(bad: float, model_path: Path, tmp_path: Path) -> None:
+    image = scan()
+    image[3, 3, 3] = bad
+    source = write_scan(tmp_path / "ct.nii.gz", image)
+    with pytest.raises(DataError, match=r"ct\.nii\.gz.*NaN or infinite"):
+        predict_files(source, model_path, Outputs(tmp_path / "out.nii.gz"))
+    assert not (tmp_path / "out.nii.gz").exists()
+
+
+# Model files
+
+
+def test_a_model_file_comes_back_as_it_was(model: ModelFile, model_path: Path) -> None:
+    again = load_model(model_path)
+    assert replace(again, weights={}) == replace(model, weights={})
+    assert all(torch.equal(again.weights[name], tensor) for name, tensor in model.weights.items())
+    assert load_model(model_path.parent).plan == model.plan
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.update(version=99), "version 99"),
+        (lambda c: c.pop("format"), "is no model file"),
+        (lambda c: c.pop("plan"), "is damaged"),
+        (lambda c: c["topology"].update(kernel=3), "is damaged"),
+        (lambda c: c["network"].update(patch=[1, 2]), "is damaged"),
+        (lambda c: c["network"].update(width=5), "weights are not those of its network"),
+        (lambda c: c["weights"].pop(next(iter(c["weights"]))), "weights are not those of its network"),
+    ],
+)
+def test_faulty_model_files_are_refused_in_one_line(
+    change: object, message: str, model_path: Path, tmp_path: Path
+) -> None:
+    content = torch.load(model_path, weights_only=True)
+    change(content)  # type: ignore[operator]
+    torch.save(content, tmp_path / "bad.pt")
+    with pytest.raises(DataError) as caught:
+        load_model(tmp_path / "bad.pt").build()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@given(data=st.data())
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_truncated_or_overwritten_model_file_is_a_data_error(
+    data: st.DataObject, model_path: Path, tmp_path: Path
+) -> None:
+    """Cut anywhere, or its first kilobyte filled with noise: never a traceback of another kind."""
+    content = model_path.read_bytes()
+    cut = data.draw(st.integers(0, len(content) - 1))
+    noise = data.draw(st.binary(max_size=64))
+    path = tmp_path / "damaged.pt"
+    path.write_bytes(noise + content[len(noise) : cut])
+    with pytest.raises(DataError, match=r"damaged\.pt"):
+        load_model(path)
+
+
+def test_a_missing_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"model .*none\.pt: no such file"):
+        load_model(tmp_path / "none.pt")
+
+
+def test_a_finished_run_is_exported_and_predicts_without_its_study(tiny_study: Study, tmp_path: Path) -> None:
+    """The file holds the network that the run trained, and takes the training images' own like."""
+    run = train_run(tiny_study, tiny_study.settings.study[0], 0, report=lambda _: None)
+    path = export_model(tiny_study, tiny_study.settings.study[0], 0)
+    assert path.parent == run.folder
+    moved = tmp_path / "alone.pt"
+    path.rename(moved)
+    loaded = load_model(moved)
+    assert loaded.provenance["experiment"] == tiny_study.settings.study[0]
+    assert loaded.seen.cases == len(tiny_study.split["train"])
+    for name in tiny_study.split["train"]:
+        assert how_far(tiny_study.case(name), loaded.plan, loaded.seen) == []
+    loaded.build()
+
+
+def test_an_unfinished_run_is_not_exported(tiny_study: Study) -> None:
+    with pytest.raises(DataError, match="not finished"):
+        export_model(tiny_study, tiny_study.settings.study[0], 77)
+
+
+# DICOM
+
+
+def patient(folder: Path) -> Path:
+    """Write the scan as DICOM slices with what a segmentation repeats of a patient and a study."""
+    write_dicom(folder, scan().astype(np.int16), series="1.2.826.0.1.5")
+    for path in folder.iterdir():
+        slice_ = pydicom.dcmread(path)
+        slice_.PatientID, slice_.PatientName, slice_.PatientBirthDate, slice_.PatientSex = "p1", "One^Case", "", "O"
+        slice_.StudyInstanceUID, slice_.FrameOfReferenceUID = "1.2.826.0.1.6", "1.2.826.0.1.7"
+        slice_.StudyDate = slice_.StudyTime = slice_.AccessionNumber = slice_.StudyID = ""
+        slice_.ReferringPhysicianName, slice_.PositionReferenceIndicator = "", ""
+        slice_.InstanceNumber, slice_.SliceThickness = int(path.stem) + 1, 2.5
+        slice_.save_as(path)
+    return folder
+
+
+def outlined() -> NDArray[np.uint8]:
+    """Return labels with an organ at the border of the image, one with a hole, one of single voxels."""
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[:5, :6, 2:9] = 1
+    labels[10:20, 8:18, 4:10] = 2
+    labels[13:17, 11:15, 4:10] = 0
+    labels[14, 12, 5] = 2
+    labels[25, 20, 3] = labels[26, 21, 3] = labels[33, 25, 14] = 3
+    return labels
+
+
+def test_labels_on_slices_are_those_of_the_volume(tmp_path: Path) -> None:
+    """The image itself, sent the same way, equals the stored pixels."""
+    folder = patient(tmp_path / "ct")
+    volume = read_volume(folder)
+    coded = ((volume.array + 1024) // 8).astype(np.uint8)
+    stored = np.stack([(pydicom.dcmread(folder / f"{k:03}.dcm").pixel_array // 8) for k in range(SHAPE[2])])
+    np.testing.assert_array_equal(planes(coded, volume.affine, read_headers(folder)), stored.astype(np.uint8))
+    with pytest.raises(DataError, match="does not lie on the grid"):
+        planes(coded[:-1], volume.affine, read_headers(folder))
+
+
+def test_a_structure_set_holds_every_voxel_and_no_other(tmp_path: Path) -> None:
+    """Read back by the even-odd rule at voxel centres: border, hole, island in the hole, single voxels, all exact."""
+    folder, labels = patient(tmp_path / "ct"), outlined()
+    affine = read_volume(folder).affine
+    write_structures(tmp_path / "rs.dcm", labels, affine, ORGANS, folder)
+    found = pydicom.dcmread(tmp_path / "rs.dcm")
+    headers = {str(header.SOPInstanceUID): k for k, header in enumerate(read_headers(folder))}
+    stack = np.zeros((SHAPE[2], SHAPE[1], SHAPE[0]), np.uint8)
+    columns, rows = np.meshgrid(np.arange(SHAPE[0]), np.arange(SHAPE[1]))
+    for item in found.ROIContourSequence:
+        for contour in item.ContourSequence:
+            k = headers[str(contour.ContourImageSequence[0].ReferencedSOPInstanceUID)]
+            header = read_headers(folder)[k]
+            points = np.asarray(contour.ContourData, float).reshape(-1, 3) - header.ImagePositionPatient
+            np.testing.assert_allclose(points[:, 2], 0, atol=1e-3)
+            polygon = Polygon(points[:, :2] / [header.PixelSpacing[1], header.PixelSpacing[0]], closed=False)
+            inside = polygon.contains_points(np.c_[columns.ravel(), rows.ravel()]).reshape(rows.shape)
+            stack[k] ^= inside.astype(np.uint8) * np.uint8(item.ReferencedROINumber)
+    np.testing.assert_array_equal(stack, planes(labels, affine, read_headers(folder)))
+    assert [roi.ROIName for roi in found.StructureSetROISequence] == list(ORGANS)
+    assert (found.PatientID, found.StudyInstanceUID, found.Modality) == ("p1", "1.2.826.0.1.6", "RTSTRUCT")
+    referred = found.ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence[0].RTReferencedSeriesSequence[0]
+    assert len(referred.ContourImageSequence) == SHAPE[2]
+
+
+def test_a_segmentation_holds_every_voxel_and_no_other(tmp_path: Path) -> None:
+    hd = pytest.importorskip("highdicom")
+    folder, labels = patient(tmp_path / "ct"), outlined()
+    affine = read_volume(folder).affine
+    write_segmentation(tmp_path / "seg.dcm", labels, affine, ORGANS, folder)
+    found = hd.seg.segread(tmp_path / "seg.dcm")
+    uids = [header.SOPInstanceUID for header in read_headers(folder)]
+    stack = found.get_pixels_by_source_instance(
+        uids, combine_segments=True, relabel=False, ignore_spatial_locations=True, assert_missing_frames_are_empty=True
+    )
+    np.testing.assert_array_equal(stack, planes(labels, affine, read_headers(folder)))
+    assert [segment.SegmentLabel for segment in found.SegmentSequence] == ["Brainstem", "Parotid L", "Parotid R"]
+    assert found.SegmentSequence[1].SegmentedPropertyTypeCodeSequence[0].CodeValue == "45289007"
+    with pytest.raises(DataError, match="must not be empty"):
+        write_segmentation(tmp_path / "none.dcm", labels * 0, affine, ORGANS, folder)
+    assert not (tmp_path / "none.dcm").exists()
+
+
+def test_slices_that_lack_what_a_segmentation_repeats_are_named(tmp_path: Path) -> None:
+    pytest.importorskip("highdicom")
+    folder = patient(tmp_path / "ct")
+    for path in folder.iterdir():
+        slice_ = pydicom.dcmread(path)
+        del slice_.SliceThickness
+        slice_.save_as(path)
+    with pytest.raises(DataError, match=r"ct: .*SliceThickness"):
+        write_segmentation(tmp_path / "seg.dcm", outlined(), read_volume(folder).affine, ORGANS, folder)
+
+
+def test_the_same_labels_get_the_same_identifiers(tmp_path: Path) -> None:
+    folder, labels = patient(tmp_path / "ct"), outlined()
+    affine = read_volume(folder).affine
+    for name, part in (("a", labels), ("b", labels), ("c", labels[::-1])):
+        write_structures(tmp_path / name, np.ascontiguousarray(part), affine, ORGANS, folder)
+    a, b, c = (pydicom.dcmread(tmp_path / name).SOPInstanceUID for name in "abc")
+    assert a == b != c
+
+
+def test_slices_without_a_frame_of_reference_are_named(tmp_path: Path) -> None:
+    folder = write_dicom(tmp_path / "ct", scan().astype(np.int16))
+    with pytest.raises(DataError, match=r"000\.dcm: lacks StudyInstanceUID, FrameOfReferenceUID"):
+        read_headers(folder)
+
+
+# Command
+
+
+def test_the_command_writes_all_that_is_asked_for(
+    model_path: Path, wanted: NDArray[np.uint8], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("highdicom")
+    folder, out = patient(tmp_path / "ct"), tmp_path / "out" / "organs.nii.gz"
+    arguments = ["--checkpoint", model_path, "--out", out, "--dicom-seg", tmp_path / "s.dcm"]
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", str(folder), *map(str, arguments), "--rtstruct", str(tmp_path / "r.dcm")])
+    assert stop.value.code == 0
+    np.testing.assert_array_equal(read_volume(out, labels=True).array, wanted)
+    names = {path.name for path in (*tmp_path.iterdir(), *out.parent.iterdir())}
+    assert {"s.dcm", "r.dcm", "organs.nii.gz", "organs.labels.txt", "organs.ctbl"} <= names
+    printed = capsys.readouterr().out
+    ml = np.count_nonzero(wanted == 1) * 1.0 * 1.5 * 2.5 / 1000
+    assert (f"brainstem: {ml:.2f} ml" if ml else "brainstem: not found") in printed
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "message"),
+    [
+        ("none.nii.gz", [], "none.nii.gz: the file is missing"),
+        ("ct.nii.gz", ["--rtstruct", "r.dcm"], "give the folder of DICOM slices"),
+        ("far.nii.gz", [], "far.nii.gz: far from the 1 scans"),
+        ("cut.nii.gz", [], "cut.nii.gz"),
+    ],
+)
+def test_a_users_fault_is_one_line_and_status_2(
+    image: str, options: list[str], message: str, model_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_scan(tmp_path / "ct.nii.gz", scan())
+    write_scan(tmp_path / "far.nii.gz", scan() + 1024)
+    (tmp_path / "cut.nii.gz").write_bytes((tmp_path / "ct.nii.gz").read_bytes()[:900])
+    out = tmp_path / "out.nii.gz"
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", str(tmp_path / image), "--checkpoint", str(model_path), "--out", str(out), *options])
+    said = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert message in said
+    assert said.count("\n") == 1
+    assert not out.exists()
+
+
+def test_an_output_that_is_not_nifti_is_refused_before_any_work(model_path: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="name it"):
+        predict_files(tmp_path / "ct.nii.gz", model_path, Outputs(tmp_path / "out.nrrd"))
+
+
+def test_no_space_leaves_the_last_good_file(model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, out = write_scan(tmp_path / "ct.nii.gz", scan()), tmp_path / "out.nii.gz"
+    predict_files(source, model_path, Outputs(out))
+    before = out.read_bytes()
+
+    def full(_image: object, path: Path) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(predict.nibabel, "save", full)
+    with pytest.raises(DataError, match="No space left"):
+        predict_files(source, model_path, Outputs(out))
+    assert out.read_bytes() == before
+    assert not list(tmp_path.glob(".part-*"))

@@ -7,7 +7,8 @@ OUTLINES is the folder ``tcia-ct-scan-dataset`` (organ masks by two observers, N
 OPENKBP the folder ``provided-data`` of OpenKBP (Babier et al. 2021). ``phantom_anatomy.json`` receives means,
 spreads and correlations of positions and sizes, the pose of heads, the agreement of the two observers and CT
 numbers; ``phantom_shapes.npz`` the mean signed distance and its main modes for organs that are neither tube nor
-ellipsoid. The second call then finds how strong the observers' noise of the phantom has to be. Both files hold statistics over patients, never one patient's mask.
+ellipsoid. The second call then finds how strong the observers' noise of the phantom has to be. Both files hold
+statistics over patients, never one patient's mask.
 
 Head frame: origin at the centroid of the brainstem; axes from the rigid fit of the centroids of brainstem,
 parotids, optic nerves and lenses to their mean over patients, made symmetric. Each patient enters twice, as is and
@@ -25,14 +26,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import SimpleITK as sitk
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from hnlib.datasets import OpenKBP
+from hnlib.cases import Case
+from hnlib.datasets import TCIA, OpenKBP
+from hnlib.datasets.case_files import CaseFiles
 from hnlib.datasets.phantom_anatomy import draw_anatomy, stem
 from hnlib.datasets.phantom_canvas import Canvas, stream
-from hnlib.organs import ORGANS
+from hnlib.datasets.tcia import OBSERVERS
+from hnlib.volumes import read_volume
 
 DATA = Path(__file__).resolve().parents[1] / "src" / "hnlib" / "data"
 PAIRS = ("parotid", "optic_nerve", "submandibular", "lens")
@@ -48,45 +51,42 @@ SHAPES = {  # organ: grid edge in mm, half widths of the grid in mm, modes kept
     "submandibular": (4.0, (20, 24, 28), 4),
 }
 POSITION_MODES = 10
+CT_GRID_MM = (3.906, 3.906, 2.5)  # the commonest of OpenKBP
+CORE = {"mean": "core_mean", "sd": "core_sd", "step": "step"}
 REPEATED = ("0522c0727b",)  # a second scan of a patient who is in already
 PARTIAL_ML = {"subm": 1.0}  # less is an outline that was begun, or a gland that surgery took: unknown
 Mask = tuple[np.ndarray, np.ndarray, np.ndarray]  # voxels (RAS+), centre of the first voxel in mm, spacing in mm
 
 
-def read_scan(folder: Path) -> dict[str, Mask]:
-    """Read the masks of one observer and scan, each cropped to its box, turned from LPS to RAS+."""
+def read_scan(files: CaseFiles) -> dict[str, Mask]:
+    """Read the masks of one observer and scan, each cropped to its box."""
     found: dict[str, Mask] = {}
-    files = {path.stem.replace("_", "-"): path for path in folder.glob("*.nrrd")}
-    for name in NAMES:
-        spelling = ORGANS[name].spellings.get("tcia", (name.title().replace("_", "-"),))[0]
-        spelling = spelling.replace("-Left", "-Lt").replace("-Right", "-Rt")
-        image = sitk.ReadImage(str(files[spelling]))
-        voxels = sitk.GetArrayViewFromImage(image)
-        low, high = [], []
-        for axis in range(3):
-            line = np.flatnonzero(voxels.any(axis=tuple(a for a in range(3) if a != axis)))
-            low.append(line[0] if line.size else 0)
-            high.append(line[-1] + 1 if line.size else 0)
-        if not high[0]:
-            continue
-        crop = (voxels[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] > 0).transpose(2, 1, 0)
-        spacing = np.array(image.GetSpacing())
-        first = np.array(image.GetOrigin()) + spacing * low[::-1]
-        first[:2] = -(first[:2] + spacing[:2] * (np.array(crop.shape[:2]) - 1))
-        found[name] = crop[::-1, ::-1].copy(), first, spacing
+    for file in files.masks:
+        if file.organs in NAMES:
+            volume = read_volume(file.path, labels=True, case=files.name)
+            if volume.array.any():
+                found[str(file.organs)] = crop(volume.array > 0, volume.affine[:3, 3], np.array(volume.spacing_mm))
     return found
+
+
+def crop(inside: np.ndarray, first_mm: np.ndarray, spacing_mm: np.ndarray) -> Mask:
+    """Cut a mask to its box; ``first_mm`` is the centre of the first voxel."""
+    box = []
+    for axis in range(3):
+        line = np.flatnonzero(inside.any(axis=tuple(a for a in range(3) if a != axis)))
+        box.append(slice(int(line[0]), int(line[-1]) + 1))
+    return inside[tuple(box)].copy(), first_mm + spacing_mm * [part.start for part in box], spacing_mm
 
 
 def read_all(root: Path, cache: Path | None) -> dict[tuple[str, str], dict[str, Mask]]:
     """Return masks by (case, observer)."""
     if cache and cache.exists():
         return pickle.loads(cache.read_bytes())
-    folders = sorted(root.glob("nrrds/*/*/*/segmentations"))
-    if not folders:
-        raise SystemExit(f"no masks below {root}; give the folder tcia-ct-scan-dataset")
-    with ThreadPoolExecutor(4) as pool:
-        scans = list(pool.map(read_scan, folders))
-    found = {(f.parts[-2], f.parts[-3]): scan for f, scan in zip(folders, scans, strict=True)}
+    data = TCIA(root)
+    keys = [(case, observer) for names in data.split().values() for case in names for observer in OBSERVERS]
+    with ThreadPoolExecutor(2) as pool:
+        scans = list(pool.map(lambda key: read_scan(data.files(*key)), keys))
+    found = dict(zip(keys, scans, strict=True))
     if cache:
         cache.write_bytes(pickle.dumps(found))
     return found
@@ -121,9 +121,7 @@ def head_frames(scans: dict[str, dict[str, np.ndarray]]) -> dict[str, Rotation]:
     mean = np.mean(list(held.values()), axis=0)
     for _ in range(5):
         mean = (mean + mean[swap] * flip) / 2
-        fits = {
-            c: Rotation.align_vectors(mean - mean.mean(0), marks - marks.mean(0))[0] for c, marks in held.items()
-        }
+        fits = {c: Rotation.align_vectors(mean - mean.mean(0), marks - marks.mean(0))[0] for c, marks in held.items()}
         mean = np.mean([fits[c].apply(held[c]) for c in held], axis=0)
     return fits
 
@@ -259,7 +257,10 @@ def real_rows(table: np.ndarray, known: np.ndarray, columns: list[str]) -> dict[
             "cases": len(rows),
             "log_ml": [float(rows[:, 3].mean()), float(rows[:, 3].std(ddof=1))],
             "distance_mm": [float(distance.mean()), float(distance.std(ddof=1))],
-            "position_mm": [rows[:, :3].mean(axis=0).round(2).tolist(), rows[:, :3].std(axis=0, ddof=1).round(2).tolist()],
+            "position_mm": [
+                rows[:, :3].mean(axis=0).round(2).tolist(),
+                rows[:, :3].std(axis=0, ddof=1).round(2).tolist(),
+            ],
         }
     areas = table[:, columns.index("spinal_cord.log_mm")] * 2 + np.log(np.pi)
     level = table[:, [columns.index(f"spinal_cord.{a}{CORD_Z_MM[1]:g}") for a in "xy"]]
@@ -303,36 +304,68 @@ def agreement(scans: dict[tuple[str, str], dict[str, Mask]], cases: list[str]) -
     return {n: [round(float(np.mean(v)), 4), round(float(np.std(v, ddof=1)), 4), len(v)] for n, v in found.items()}
 
 
+def organ_numbers(case: Case) -> list[dict[str, Any]]:
+    """Return HU of every outlined organ: mean and SD of the outline; mean, SD and noise of its core.
+
+    The core is the outline without a rim of one voxel in plane. Noise is the SD of the step from a voxel to its
+    neighbour over the square root of two; it is NaN where ten pairs of voxels are not there.
+    """
+    rows = []
+    for organ in sorted(case.labelled):
+        inside = case.mask(organ)
+        core = ndimage.binary_erosion(inside, np.ones((3, 3, 1)))
+        pair = core & np.roll(core, 1, 0)
+        held = pair.sum() > 10
+        step = (case.image_hu - np.roll(case.image_hu, 1, 0))[pair]
+        numbers = case.image_hu[core] if held else np.full(2, np.nan)
+        rows.append(
+            {
+                "case": case.name,
+                "organ": organ,
+                "mean": case.image_hu[inside].mean(),
+                "sd": case.image_hu[inside].std(),
+                "core_mean": numbers.mean(),
+                "core_sd": numbers.std(),
+                "step": step.std() / np.sqrt(2) if held else np.nan,
+                "on_grid": np.allclose(case.spacing_mm, CT_GRID_MM, atol=0.01),
+            }
+        )
+    return rows
+
+
+def log_moments(values: pd.Series) -> list[float]:
+    """Return mean and SD of the logarithm of what is known, and how many are."""
+    logs = np.log(values[values > 0])
+    return [round(float(logs.mean()), 4), round(float(logs.std()), 4), len(logs)]
+
+
 def ct_numbers(root: Path) -> dict[str, Any]:
-    """Return HU by organ: mean and SD over patients; texture and noise inside eroded organs on the commonest grid."""
+    """Return HU by organ over patients, on the commonest grid where the size of a voxel matters."""
     data = OpenKBP(root)
-    rows, fine = [], []
+    rows: list[dict[str, Any]] = []
     soft = np.zeros(400)
     for case in (data.load(name) for names in data.split().values() for name in names):
-        body = case.image_hu[case.image_hu > -900]
-        soft += np.histogram(body, 400, (-200, 200))[0]
-        for organ in case.organs:
-            inside = case.mask(organ)
-            rows.append((organ, case.image_hu[inside].mean(), case.image_hu[inside].std()))
-            core = ndimage.binary_erosion(inside, np.ones((3, 3, 1)))
-            pair = core & np.roll(core, 1, 0)
-            if np.allclose(case.spacing_mm, (3.906, 3.906, 2.5), atol=0.01) and pair.sum() > 10:
-                step = (case.image_hu - np.roll(case.image_hu, 1, 0))[pair]
-                fine.append((organ, case.image_hu[core].mean(), case.image_hu[core].std(), step.std() / np.sqrt(2)))
-    table = pd.DataFrame(rows, columns=["organ", "mean", "sd"]).groupby("organ")
-    core = pd.DataFrame(fine, columns=["organ", "mean", "sd", "step"]).groupby("organ").agg(["median", "count"])
+        soft += np.histogram(case.image_hu[case.image_hu > -900], 400, (-200, 200))[0]
+        rows.extend(organ_numbers(case))
+    table = pd.DataFrame(rows)
+    organs = {}
+    for organ, part in table.groupby("organ"):
+        fine = part[part["on_grid"]]
+        organs[organ] = {
+            "cases": len(part),
+            "mean_hu": [round(float(part["mean"].mean()), 2), round(float(part["mean"].std()), 2)],
+            "within_sd_hu": round(float(part["sd"].median()), 2),
+            **{f"core_{key}_hu": round(float(fine[name].median()), 2) for key, name in CORE.items()},
+            "on_grid": {
+                "mean_hu": [round(float(fine["mean"].mean()), 2), round(float(fine["mean"].std()), 2), len(fine)],
+                "log_within_sd": log_moments(fine["sd"]),
+                "log_core_sd": log_moments(fine["core_sd"]),
+            },
+        }
     smooth = ndimage.gaussian_filter1d(soft, 4)
     return {
-        "organs": {
-            organ: {
-                "cases": len(part),
-                "mean_hu": [round(float(part["mean"].mean()), 2), round(float(part["mean"].std()), 2)],
-                "within_sd_hu": round(float(part["sd"].median()), 2),
-                **({f"core_{k}_hu": round(float(core.loc[organ, (k, "median")]), 2) for k in ("mean", "sd", "step")}
-                   if organ in core.index else {}),
-            }
-            for organ, part in table
-        },
+        "grid_mm": CT_GRID_MM,
+        "organs": organs,
         "fat_peak_hu": float(np.argmax(smooth[:180]) - 199.5),
         "soft_tissue_peak_hu": float(np.argmax(smooth[200:]) + 0.5),
     }

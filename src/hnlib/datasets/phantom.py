@@ -289,9 +289,7 @@ class PhantomDataset:
         names = [name for split in self.split().values() for name in split]
         if case not in names:
             raise unknown("phantom case", case, names)
-        image_hu, labels = _render(
-            self.spacing_mm, int(self.seed), names.index(case), self.organs, int(self.observer)
-        )
+        image_hu, labels = _render(self.spacing_mm, int(self.seed), names.index(case), self.organs, int(self.observer))
         return Case(case, image_hu, labels, self.spacing_mm, self.organs, frozenset(self.organs))
 
     def digest(self) -> str:

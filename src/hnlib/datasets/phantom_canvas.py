@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +48,7 @@ def ellipsoid_distance(points: Points, curve: Sequence[Triple], radii: Triple) -
     place = [p * i for p, i in zip(points, inverse, strict=True)]
     best = steepest = np.full(1, np.inf, np.float32)
     ends = knots if len(knots) > 1 else np.repeat(knots, 2, axis=0)
-    for start, end in zip(ends[:-1], ends[1:], strict=True):
+    for start, end in pairwise(ends):
         axis = end - start
         u = [p - s for p, s in zip(place, start, strict=True)]
         if axis.any():

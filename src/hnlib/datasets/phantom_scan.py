@@ -31,9 +31,7 @@ def add_texture_and_noise(canvas: Canvas, rng: np.random.Generator) -> Float:
     """
     hu = canvas.hu + canvas.grain * correlated(rng, canvas.hu.shape, TEXTURE_MM, canvas.spacing_mm)
     noise_hu = statistics()["ct"]["organs"]["brainstem"]["core_step_hu"] * np.exp(0.35 * rng.normal(size=1).clip(-2, 2))
-    return np.asarray(
-        hu + np.float32(noise_hu[0]) * correlated(rng, hu.shape, NOISE_MM, canvas.spacing_mm), np.float32
-    )
+    return np.asarray(hu + np.float32(noise_hu[0]) * correlated(rng, hu.shape, NOISE_MM, canvas.spacing_mm), np.float32)
 
 
 def add_streaks(canvas: Canvas, hu: Float, rng: np.random.Generator) -> Float:
@@ -46,13 +44,14 @@ def add_streaks(canvas: Canvas, hu: Float, rng: np.random.Generator) -> Float:
         z = UPPER_Z_MM if rng.uniform() < 0.5 else LOWER_Z_MM
         far = sum((p - np.float32(c)) ** 2 for p, c in zip(canvas.atlas, (x, y, z), strict=True))
         places.append(np.unravel_index(int(np.argmin(far)), hu.shape))
-    x_mm, y_mm = np.ix_(*(np.arange(n, dtype=np.float32) * s for n, s in zip(hu.shape[:2], canvas.spacing_mm, strict=False)))
+    x_mm, y_mm = np.ix_(*(np.arange(hu.shape[k], dtype=np.float32) * canvas.spacing_mm[k] for k in (0, 1)))
     hu = hu.copy()
     for number, place in enumerate(places):
         dx, dy = x_mm - place[0] * canvas.spacing_mm[0], y_mm - place[1] * canvas.spacing_mm[1]
         radius, angle = np.hypot(dx, dy), np.arctan2(dy, dx)
         rays = sum(
-            rng.normal() * np.cos(k * angle + rng.uniform(0, 2 * np.pi)) for k in rng.choice(np.arange(3, 26), 9, replace=False)
+            rng.normal() * np.cos(k * angle + rng.uniform(0, 2 * np.pi))
+            for k in rng.choice(np.arange(3, 26), 9, replace=False)
         )
         star = 45 * rays * np.exp(-radius / 45) * np.minimum(radius / 6, 1)
         for other in places[:number]:

@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 
 from hnlib.cases import SPLITS
-from hnlib.datasets import open_dataset
 from hnlib.errors import DataError
 from hnlib.experiments.config import load_experiment
 from hnlib.experiments.study import Study
@@ -38,7 +37,7 @@ CENTRES = ("uniform", "voxel_uniform", "class_uniform", "nnunet", "paper")
 
 def describe_study(study: Study, folder: Path, *, report: Callable[[str], None] = print) -> None:
     """Write ``dataset.csv`` and ``imbalance.csv`` of a study, and its ``study.json`` in short."""
-    data = open_dataset(study.dataset, study.data_root or None, study.settings.num_cases)
+    data = study.open_data()
     names = [(split, name) for split in SPLITS for name in study.split[split]]
     with ProcessPoolExecutor(2) as pool:
         described = list(pool.map(_describe_case, ((data, split, name) for split, name in names)))

@@ -295,12 +295,12 @@ def shape_modes(organ: str, count: int, cases: list[str], observers: Any, frames
 
 
 def agreement(scans: dict[tuple[str, str], dict[str, Mask]], cases: list[str]) -> dict[str, list[float]]:
-    """Return mean and SD over scans of the DSC between the two observers, sides of a pair together."""
+    """Return by organ mean and SD over scans of the DSC between the two observers, and their number."""
     found: dict[str, list[float]] = {}
     for name in NAMES:
         pairs = [(scans[c, "oncologist"], scans[c, "radiographer"]) for c in cases]
         values = [dsc(a[name], b[name]) for a, b in pairs if name in a and name in b]
-        found.setdefault(name.removesuffix("_left").removesuffix("_right"), []).extend(values)
+        found[name] = values
     return {n: [round(float(np.mean(v)), 4), round(float(np.std(v, ddof=1)), 4), len(v)] for n, v in found.items()}
 
 
@@ -393,10 +393,9 @@ def calibrate_observers(content: dict[str, Any], num_cases: int = 8) -> dict[str
                 row.append(2 * (one & two).sum() / (one.sum() + two.sum()))
             found.setdefault(stem(organ), []).append(np.array(row))
     means = {organ: np.mean(rows, axis=0) for organ, rows in found.items()}
-    chosen = {
-        organ: round(float(np.interp(-content["observer_dsc"][organ][0], -line, trials)), 3)
-        for organ, line in means.items()
-    }
+    agreed = content["observer_dsc"]
+    real = {organ: np.mean([agreed[name][0] for name in agreed if stem(name) == organ]) for organ in means}
+    chosen = {organ: round(float(np.interp(-real[organ], -line, trials)), 3) for organ, line in means.items()}
     return chosen | {"optic_chiasm": chosen["optic_nerve"]}
 
 

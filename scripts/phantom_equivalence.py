@@ -3,9 +3,9 @@
     python scripts/phantom_equivalence.py
     python scripts/phantom_equivalence.py --picture OPENKBP
 
-The first call needs no patient: it draws phantoms, measures their label maps and CT numbers as
-`phantom_statistics.py` measured those of patients, and sets both side by side. The second draws slices of one scan of
-OPENKBP, the folder ``provided-data``, beside the phantom.
+The first call needs no patient: it draws phantoms, measures their label maps as `phantom_statistics.py` measured those
+of patients and their CT numbers as the published table of OpenKBP holds them, and sets both side by side. The second
+draws slices of one scan of OPENKBP, the folder ``provided-data``, beside the phantom.
 
 The margins below were fixed before the first comparison was run. A row is equivalent where its whole 90 % interval
 lies within the margin, different where all of it lies outside, undecided otherwise.
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from phantom_statistics import CT_GRID_MM, FIXED, NAMES, Mask, crop, describe, dsc, organ_numbers, points
+from phantom_statistics import CT_GRID_MM, FIXED, NAMES, Mask, crop, describe, dsc, points
 from scipy.spatial.transform import Rotation
 
 from hnlib.cases import Case
@@ -67,25 +67,23 @@ class Row(NamedTuple):
     source: str
 
 
-def masks(case: Case) -> dict[str, Mask]:
+def outlines(number: int, observer: int) -> dict[str, Mask]:
     """Return the outlines of a phantom in the form of the real ones."""
-    spacing = np.array(case.spacing_mm)
-    return {o: crop(case.mask(o), spacing / 2, spacing) for o in case.organs if case.mask(o).any()}
+    data = PhantomDataset({"test": number + 1}, SEED, organs=ALL_ORGANS, observer=observer)
+    labels, spacing = data.load_labels(f"phantom_{number:03d}"), np.array(data.spacing_mm)
+    return {organ: crop(labels == value, spacing / 2, spacing) for value, organ in enumerate(data.organs, start=1)}
 
 
 def measure_outlines(number: int) -> dict[str, Any]:
     """Return position and size of every organ of one phantom, and how far its two observers agree."""
-    name = f"phantom_{number:03d}"
-    observers = [
-        masks(PhantomDataset({"test": number + 1}, SEED, organs=ALL_ORGANS, observer=k).load(name)) for k in (0, 1)
-    ]
+    observers = [outlines(number, k) for k in (0, 1)]
     named = dict(zip(statistics()["variables"], statistics()["mean"], strict=True))
     mean = np.array([[named[f"{organ}.{axis}"] for axis in AXES] for organ in FIXED])
     marks = np.array([np.mean([points(o[organ]).mean(0) for o in observers], axis=0) for organ in FIXED])
     frame = Rotation.align_vectors(mean - mean.mean(0), marks - marks.mean(0))[0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # no slice at a height of the cord: unknown there
-        described = describe(name, observers, frame, 1)
+        described = describe(str(number), observers, frame, 1)
     chiasm = [o["optic_chiasm"][0].sum() / o[f"optic_nerve_{s}"][0].sum() for o in observers for s in ("left", "right")]
     return {
         "described": described,
@@ -95,9 +93,10 @@ def measure_outlines(number: int) -> dict[str, Any]:
 
 
 def measure_numbers(number: int) -> list[dict[str, Any]]:
-    """Return CT numbers by organ of one phantom on the grid of the real scans."""
-    data = PhantomDataset({"test": number + 1}, SEED, CT_GRID_MM, KBP_ORGANS)
-    return organ_numbers(data.load(f"phantom_{number:03d}"))
+    """Return mean and SD of the CT numbers by organ of one phantom on the grid of the real scans."""
+    case = PhantomDataset({"test": number + 1}, SEED, CT_GRID_MM, KBP_ORGANS).load(f"phantom_{number:03d}")
+    inside = {organ: case.image_hu[case.mask(organ)] for organ in KBP_ORGANS}
+    return [{"organ": organ, "mean_hu": hu.mean(), "sd_hu": hu.std()} for organ, hu in inside.items()]
 
 
 def group(values: Any) -> Group:
@@ -156,17 +155,19 @@ def outline_rows(measured: list[dict[str, Any]]) -> list[Row]:
 
 
 def number_rows(measured: list[dict[str, Any]]) -> list[Row]:
-    """Compare CT numbers: mean, its spread over cases, and SD inside outline and core."""
-    table, rows = pd.DataFrame(measured), []
+    """Compare CT numbers inside the outline: mean, its spread over cases, and SD."""
+    real = pd.read_csv(OUT.parent / "openkbp" / "dataset.csv")
+    grid = real[["spacing_x_mm", "spacing_y_mm", "spacing_z_mm"]]
+    tables = pd.DataFrame(measured), real[np.isclose(grid, CT_GRID_MM, atol=0.01).all(axis=1)]
+    rows = []
     for organ in KBP_ORGANS:
-        part, real = table[table["organ"] == organ], statistics()["ct"]["organs"][organ]["on_grid"]
+        ours, theirs = (table[table["organ"] == organ] for table in tables)
         half = BONE_HU if organ == "mandible" else SOFT_HU
-        means = group(part["mean"]), Group(*real["mean_hu"])
+        means = group(ours["mean_hu"]), group(theirs["mean_hu"])
         rows.append(row(organ, "mean_hu", *means, (-half, half), OPENKBP, how="difference"))
         rows.append(row(organ, "mean_spread_hu", *means, SPREAD_RATIO, OPENKBP, how="spread"))
-        for quantity, column, key in (("sd_hu", "sd", "log_within_sd"), ("core_sd_hu", "core_sd", "log_core_sd")):
-            ours = group(np.log(part[column]))
-            rows.append(row(organ, quantity, ours, Group(*real[key]), TEXTURE_RATIO, OPENKBP, how="ratio"))
+        logs = group(np.log(ours["sd_hu"])), group(np.log(theirs["sd_hu"]))
+        rows.append(row(organ, "sd_hu", *logs, TEXTURE_RATIO, OPENKBP, how="ratio"))
     return rows
 
 
@@ -213,9 +214,9 @@ def main() -> None:
         draw(given.picture, given.out / "pictures")
         return
     with ProcessPoolExecutor(given.workers) as pool:
-        outlines = list(pool.map(measure_outlines, range(given.cases)))
+        outlined = list(pool.map(measure_outlines, range(given.cases)))
         numbers = [found for part in pool.map(measure_numbers, range(given.cases)) for found in part]
-    table = pd.DataFrame([*outline_rows(outlines), *number_rows(numbers)])
+    table = pd.DataFrame([*outline_rows(outlined), *number_rows(numbers)])
     write_table(given.out / "equivalence.csv", table)
     print(json.dumps(table["verdict"].value_counts().to_dict()))
 

@@ -29,7 +29,6 @@ import pandas as pd
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from hnlib.cases import Case
 from hnlib.datasets import TCIA, OpenKBP
 from hnlib.datasets.case_files import CaseFiles
 from hnlib.datasets.phantom_anatomy import draw_anatomy, stem
@@ -52,7 +51,6 @@ SHAPES = {  # organ: grid edge in mm, half widths of the grid in mm, modes kept
 }
 POSITION_MODES = 10
 CT_GRID_MM = (3.906, 3.906, 2.5)  # the commonest of OpenKBP
-CORE = {"mean": "core_mean", "sd": "core_sd", "step": "step"}
 REPEATED = ("0522c0727b",)  # a second scan of a patient who is in already
 PARTIAL_ML = {"subm": 1.0}  # less is an outline that was begun, or a gland that surgery took: unknown
 Mask = tuple[np.ndarray, np.ndarray, np.ndarray]  # voxels (RAS+), centre of the first voxel in mm, spacing in mm
@@ -304,68 +302,39 @@ def agreement(scans: dict[tuple[str, str], dict[str, Mask]], cases: list[str]) -
     return {n: [round(float(np.mean(v)), 4), round(float(np.std(v, ddof=1)), 4), len(v)] for n, v in found.items()}
 
 
-def organ_numbers(case: Case) -> list[dict[str, Any]]:
-    """Return HU of every outlined organ: mean and SD of the outline; mean, SD and noise of its core.
-
-    The core is the outline without a rim of one voxel in plane. Noise is the SD of the step from a voxel to its
-    neighbour over the square root of two; it is NaN where ten pairs of voxels are not there.
-    """
-    rows = []
-    for organ in sorted(case.labelled):
-        inside = case.mask(organ)
-        core = ndimage.binary_erosion(inside, np.ones((3, 3, 1)))
-        pair = core & np.roll(core, 1, 0)
-        held = pair.sum() > 10
-        step = (case.image_hu - np.roll(case.image_hu, 1, 0))[pair]
-        numbers = case.image_hu[core] if held else np.full(2, np.nan)
-        rows.append(
-            {
-                "case": case.name,
-                "organ": organ,
-                "mean": case.image_hu[inside].mean(),
-                "sd": case.image_hu[inside].std(),
-                "core_mean": numbers.mean(),
-                "core_sd": numbers.std(),
-                "step": step.std() / np.sqrt(2) if held else np.nan,
-                "on_grid": np.allclose(case.spacing_mm, CT_GRID_MM, atol=0.01),
-            }
-        )
-    return rows
-
-
-def log_moments(values: pd.Series) -> list[float]:
-    """Return mean and SD of the logarithm of what is known, and how many are."""
-    logs = np.log(values[values > 0])
-    return [round(float(logs.mean()), 4), round(float(logs.std()), 4), len(logs)]
-
-
 def ct_numbers(root: Path) -> dict[str, Any]:
-    """Return HU by organ over patients, on the commonest grid where the size of a voxel matters."""
+    """Return HU by organ: mean and SD over patients; texture and noise inside eroded organs on the commonest grid."""
     data = OpenKBP(root)
-    rows: list[dict[str, Any]] = []
+    rows, fine = [], []
     soft = np.zeros(400)
     for case in (data.load(name) for names in data.split().values() for name in names):
-        soft += np.histogram(case.image_hu[case.image_hu > -900], 400, (-200, 200))[0]
-        rows.extend(organ_numbers(case))
-    table = pd.DataFrame(rows)
-    organs = {}
-    for organ, part in table.groupby("organ"):
-        fine = part[part["on_grid"]]
-        organs[organ] = {
-            "cases": len(part),
-            "mean_hu": [round(float(part["mean"].mean()), 2), round(float(part["mean"].std()), 2)],
-            "within_sd_hu": round(float(part["sd"].median()), 2),
-            **{f"core_{key}_hu": round(float(fine[name].median()), 2) for key, name in CORE.items()},
-            "on_grid": {
-                "mean_hu": [round(float(fine["mean"].mean()), 2), round(float(fine["mean"].std()), 2), len(fine)],
-                "log_within_sd": log_moments(fine["sd"]),
-                "log_core_sd": log_moments(fine["core_sd"]),
-            },
-        }
+        body = case.image_hu[case.image_hu > -900]
+        soft += np.histogram(body, 400, (-200, 200))[0]
+        for organ in case.organs:
+            inside = case.mask(organ)
+            rows.append((organ, case.image_hu[inside].mean(), case.image_hu[inside].std()))
+            core = ndimage.binary_erosion(inside, np.ones((3, 3, 1)))
+            pair = core & np.roll(core, 1, 0)
+            if np.allclose(case.spacing_mm, CT_GRID_MM, atol=0.01) and pair.sum() > 10:
+                step = (case.image_hu - np.roll(case.image_hu, 1, 0))[pair]
+                fine.append((organ, case.image_hu[core].mean(), case.image_hu[core].std(), step.std() / np.sqrt(2)))
+    table = pd.DataFrame(rows, columns=["organ", "mean", "sd"]).groupby("organ")
+    core = pd.DataFrame(fine, columns=["organ", "mean", "sd", "step"]).groupby("organ").agg(["median", "count"])
     smooth = ndimage.gaussian_filter1d(soft, 4)
     return {
-        "grid_mm": CT_GRID_MM,
-        "organs": organs,
+        "organs": {
+            organ: {
+                "cases": len(part),
+                "mean_hu": [round(float(part["mean"].mean()), 2), round(float(part["mean"].std()), 2)],
+                "within_sd_hu": round(float(part["sd"].median()), 2),
+                **(
+                    {f"core_{k}_hu": round(float(core.loc[organ, (k, "median")]), 2) for k in ("mean", "sd", "step")}
+                    if organ in core.index
+                    else {}
+                ),
+            }
+            for organ, part in table
+        },
         "fat_peak_hu": float(np.argmax(smooth[:180]) - 199.5),
         "soft_tissue_peak_hu": float(np.argmax(smooth[200:]) + 0.5),
     }

@@ -178,6 +178,11 @@ def test_organs_that_are_not_asked_for_take_no_label_but_keep_their_place() -> N
         np.testing.assert_array_equal(case.mask(organ), whole.mask(organ))
 
 
+def test_labels_alone_are_those_of_the_case() -> None:
+    data = PhantomDataset(spacing_mm=COARSE, organs=ALL_ORGANS, observer=1)
+    np.testing.assert_array_equal(data.load_labels("phantom_000"), load("phantom_000", observer=1).labels)
+
+
 def test_a_profile_can_ask_for_organs_and_grid() -> None:
     data = open_dataset("phantom", None, {"test": 1}, ("lens_left",), phantom_spacing_mm=(6, 6, 6))
     assert (data.organs, data.load("phantom_000").spacing_mm) == (("lens_left",), (6.0, 6.0, 6.0))

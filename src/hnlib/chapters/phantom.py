@@ -27,7 +27,6 @@ NUMBERS: Mapping[str, str] = {
     "mean_hu": "mean (HU)",
     "mean_spread_hu": "its spread (ratio)",
     "sd_hu": "SD inside (ratio)",
-    "core_sd_hu": "SD in the core (ratio)",
 }
 OBSERVERS: Mapping[str, str] = {"observer_dsc": "DSC of two observers (difference)"}
 _WORDS = {
@@ -43,7 +42,6 @@ _WORDS = {
     "mean_hu": "mean HU",
     "mean_spread_hu": "spread of the mean HU",
     "sd_hu": "SD of the HU",
-    "core_sd_hu": "SD of the HU in the core",
     "observer_dsc": "agreement of two observers",
 }
 

@@ -167,8 +167,8 @@ def _paint_spine(canvas: Canvas, anatomy: Anatomy) -> None:
     canvas.fill(np.maximum(canal, z + 30), "csf", box)
 
 
-def _paint(canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator, key: tuple[int, ...], observer: int) -> None:
-    """Paint everything from the outside in, then the organs."""
+def _paint_surroundings(canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator) -> None:
+    """Paint everything but the organs and teeth, from the outside in."""
     _paint_body(canvas, anatomy, rng)
     canvas.paint(both_sides(SOFT))
     for tissue, wall, base in (("bone", 6.0, 3.5), ("csf", 0, 0), ("grey matter", -2.0, -1.5)):
@@ -180,27 +180,34 @@ def _paint(canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator, key: tupl
         globe = anatomy.centre_mm[lens] + [0.5 * side(lens), -8.6, 0]
         canvas.paint_ball("sclera", globe, 12.3)
         canvas.paint_ball("csf", globe, 11.0)
+
+
+def _paint_organs(canvas: Canvas, key: tuple[int, ...], observer: int) -> None:
     for organ in PAINTED:
         value = ALL_ORGANS.index(organ) + 1
         canvas.paint_organ(organ, TISSUE_OF.get(stem(organ), stem(organ)), value, key, observer)
-    canvas.paint(TEETH)
 
 
-def _render(
-    spacing_mm: Triple, seed: int, number: int, organs: tuple[str, ...], observer: int
-) -> tuple[Float, NDArray[np.uint8]]:
-    """Return HU and labels of one case; anatomy, noise and observer have a random stream each."""
-    key = (VERSION, seed, number)
-    rng, noise_rng = stream("anatomy", *key), stream("scan", *key)
+def _empty(spacing_mm: Triple, key: tuple[int, ...]) -> tuple[Canvas, np.random.Generator]:
+    """Return the canvas of a case before anything is painted, and the random stream of its anatomy."""
+    rng = stream("anatomy", *key)
     anatomy = draw_anatomy(rng)
     hu = _tissue_hu(rng)
     shift = rng.normal(0, 3, 3).clip(-6, 6)
     low = (-HALF_WIDTH_MM + shift[0], BACK_MM + shift[1], float(rng.uniform(*BOTTOM_MM)))
     high = (HALF_WIDTH_MM + shift[0], FRONT_MM + shift[1], float(rng.uniform(*TOP_MM)))
-    canvas = Canvas(anatomy, spacing_mm, low, high, hu)
-    _paint(canvas, anatomy, rng, key, observer)
+    return Canvas(anatomy, spacing_mm, low, high, hu), rng
+
+
+def _render(spacing_mm: Triple, key: tuple[int, ...], observer: int) -> tuple[Float, Canvas]:
+    """Return HU and the painted canvas of one case; anatomy, noise and observer have a random stream each."""
+    canvas, rng = _empty(spacing_mm, key)
+    _paint_surroundings(canvas, canvas.anatomy, rng)
+    _paint_organs(canvas, key, observer)
+    canvas.paint(TEETH)
+    noise_rng = stream("scan", *key)
     image = add_streaks(canvas, add_texture_and_noise(canvas, noise_rng), noise_rng)
-    return np.asarray(np.clip(np.round(image), -1024, 3071), np.float32), canvas.values(organs)
+    return np.asarray(np.clip(np.round(image), -1024, 3071), np.float32), canvas
 
 
 @dataclass(frozen=True)
@@ -286,11 +293,20 @@ class PhantomDataset:
 
     def load(self, case: str) -> Case:
         """Make one case; the same name gives the same case, bit for bit. An unknown name is a ConfigError."""
+        image_hu, canvas = _render(self.spacing_mm, self._key(case), int(self.observer))
+        return Case(case, image_hu, canvas.values(self.organs), self.spacing_mm, self.organs, frozenset(self.organs))
+
+    def load_labels(self, case: str) -> NDArray[np.uint8]:
+        """Return the label map of a case alone, in a fraction of the time."""
+        canvas, _ = _empty(self.spacing_mm, self._key(case))
+        _paint_organs(canvas, self._key(case), int(self.observer))
+        return canvas.values(self.organs)
+
+    def _key(self, case: str) -> tuple[int, ...]:
         names = [name for split in self.split().values() for name in split]
         if case not in names:
             raise unknown("phantom case", case, names)
-        image_hu, labels = _render(self.spacing_mm, int(self.seed), names.index(case), self.organs, int(self.observer))
-        return Case(case, image_hu, labels, self.spacing_mm, self.organs, frozenset(self.organs))
+        return VERSION, int(self.seed), names.index(case)
 
     def digest(self) -> str:
         """Return the SHA-256 of the parameters and of the version of the anatomy."""

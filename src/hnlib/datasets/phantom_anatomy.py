@@ -151,8 +151,8 @@ def _chiasm(left: NDArray[np.float64], right: NDArray[np.float64]) -> tuple[NDAr
     middle = (ends[0] + ends[1]) / 2 + [0, -5, 0.5]
     crossed = []
     for end, across in zip(ends, (1, -1), strict=True):
-        tract = middle + np.array([across * 8, -7, 1.5])
-        crossed.append(np.c_[np.array([end, middle, tract]), [1.7, 2.0, 1.6]])
+        tract = middle + np.array([across * 6, -5, 1.0])
+        crossed.append(np.c_[np.array([end, middle, tract]), [2.0, 2.0, 1.8]])
     return tuple(crossed)
 
 

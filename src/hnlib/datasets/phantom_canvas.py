@@ -76,20 +76,23 @@ def stream(*key: int | str) -> np.random.Generator:
 
 
 def largest(fraction: Float, distance: Float, free: NDArray[np.bool_], num_voxels: int) -> NDArray[np.bool_]:
-    """Return the free voxels with the largest fractions: ``num_voxels``, or more to be one component."""
+    """Return the free voxels with the largest fractions, as one component.
+
+    There are ``num_voxels``, or more where only more of them touch. A crumb off a large organ is dropped; so is what
+    does not touch by five times the number.
+    """
     order = np.lexsort((distance.ravel(), -fraction.ravel()))
     order = order[free.ravel()[order]]
     mask = np.zeros(fraction.shape, bool)
-    step = max(1, num_voxels // 50)
-    for n in range(max(num_voxels, 1), 2 * num_voxels + 8, step):
+    for n in range(max(num_voxels, 1), 5 * num_voxels + 8, max(1, num_voxels // 50)):
         mask.ravel()[order[:n]] = True
         parts, count = ndimage.label(mask, NEIGHBOURS_26)
         if count == 1:
-            break
+            return mask
         sizes = np.bincount(parts.ravel())[1:]
-        if sizes.max() > 0.9 * num_voxels and num_voxels > 200:  # a crumb of a large organ is dropped
-            return np.asarray(parts == sizes.argmax() + 1)
-    return mask
+        if sizes.max() > 0.9 * num_voxels > 180:
+            break
+    return np.asarray(parts == sizes.argmax() + 1)
 
 
 class Displacement:

@@ -32,7 +32,7 @@ from scipy.spatial.transform import Rotation
 from hnlib.datasets import TCIA, OpenKBP
 from hnlib.datasets.case_files import CaseFiles
 from hnlib.datasets.phantom_anatomy import draw_anatomy, stem
-from hnlib.datasets.phantom_canvas import Canvas, stream
+from hnlib.datasets.phantom_canvas import Canvas, stream, unbiased
 from hnlib.datasets.tcia import OBSERVERS
 from hnlib.volumes import read_volume
 
@@ -358,7 +358,7 @@ def calibrate_observers(content: dict[str, Any], num_cases: int = 8) -> dict[str
             a, b = (canvas.observer(organ, points_mm, ("calibration", number), k) for k in (0, 1))
             row = []
             for strength in trials:
-                one, two = distance + strength * a < 0, distance + strength * b < 0
+                one, two = (unbiased(distance, strength * wander) < 0 for wander in (a, b))
                 row.append(2 * (one & two).sum() / (one.sum() + two.sum()))
             found.setdefault(stem(organ), []).append(np.array(row))
     means = {organ: np.mean(rows, axis=0) for organ, rows in found.items()}

@@ -95,6 +95,18 @@ def largest(fraction: Float, distance: Float, free: NDArray[np.bool_], num_voxel
     return np.asarray(parts == sizes.argmax() + 1)
 
 
+def unbiased(distance: Float, wander: Float) -> Float:
+    """Return the distance to an outline that wanders, drawn in by what wandering to both sides adds to a volume.
+
+    A convex organ gains more where the outline lies outside than it loses where it lies inside: a tube of radius r
+    grows by the mean square of the wander over r squared. One step of Newton's method undoes it in the mean over
+    the wander and its mirror image, so that observers draw what is there.
+    """
+    gained = ((distance + wander < 0).mean() + (distance - wander < 0).mean()) / 2 - (distance < 0).mean()
+    slope = (np.abs(distance) < 0.5).mean()  # growth for 1 mm
+    return np.asarray(distance + wander + np.float32(gained / max(slope, 1e-9)), np.float32)
+
+
 class Displacement:
     """A smooth vector field in the head frame: from the drawn mean head to one case."""
 
@@ -242,7 +254,7 @@ class Canvas:
         self.blend(true, tissue, box, self._bone(distance, factor, shape) if organ == "mandible" else None)
         self.taken[box] += true
         strength = np.float32(statistics()["observer_mm"].get(stem(organ), 0.0))
-        seen = distance + strength * self.observer(organ, points, key, observer)
+        seen = unbiased(distance, strength * self.observer(organ, points, key, observer))
         drawn = self._share(seen, factor, shape)
         blocks = seen.reshape([n for pair in zip(shape, factor, strict=True) for n in pair]).mean(axis=(1, 3, 5))
         mask = largest(drawn, blocks, self.labels[box] == 0, round(float(drawn.sum())))

@@ -232,7 +232,7 @@ def organ_distance(anatomy: Anatomy, organ: str, points: Points) -> Float:
     if organ in anatomy.curves:
         return np.asarray(np.min([tube_distance(points, tube) for tube in anatomy.curves[organ]], axis=0), np.float32)
     centre, sign = anatomy.centre_mm[organ].astype(np.float32), side(organ)
-    local = [(p - c) * (sign if k == 0 else 1) for k, (p, c) in enumerate(zip(points, centre, strict=True))]
+    local = [(p - c) * np.float32(sign if k == 0 else 1) for k, (p, c) in enumerate(zip(points, centre, strict=True))]
     if stem(organ) == "lens":
         radii = anatomy.lens_radii_mm.astype(np.float32)
         norm = np.sqrt(sum((c / r) ** 2 for c, r in zip(local, radii, strict=True)))
@@ -240,9 +240,18 @@ def organ_distance(anatomy: Anatomy, organ: str, points: Points) -> Float:
     typical = dict(zip(statistics()["variables"], statistics()["mean"], strict=True))[f"{organ}.log_ml"]
     scale = float((anatomy.volume_mm3[organ] / 1000 / np.exp(typical)) ** (1 / 3))
     field, edge = anatomy.fields[organ], statistics()["shape_edge_mm"][stem(organ)] * scale
-    places = [c / np.float32(edge) + np.float32((n - 1) / 2) for c, n in zip(local, field.shape, strict=True)]
+    # The modes of a shape may move its centroid; what was drawn for the case is where the centroid lies.
+    places = [c / np.float32(edge) + m for c, m in zip(local, _centroid(field), strict=True)]
     smooth = ndimage.map_coordinates(field, np.broadcast_arrays(*places), order=3, mode="nearest", prefilter=True)
     return np.asarray(smooth * scale, np.float32)
+
+
+def _centroid(field: Float) -> NDArray[np.float32]:
+    """Return the centroid of what a field encloses, in its own indices."""
+    inside = np.clip(np.float32(0.5) - field / 4, 0, 1)
+    total = inside.sum()
+    lines = [inside.sum(axis=tuple(a for a in range(3) if a != axis)) for axis in range(3)]
+    return np.array([np.arange(len(line)) @ line / total for line in lines], np.float32)
 
 
 def organ_corners(anatomy: Anatomy, organ: str) -> NDArray[np.float64]:
@@ -254,7 +263,7 @@ def organ_corners(anatomy: Anatomy, organ: str) -> NDArray[np.float64]:
     if stem(organ) == "lens":
         return np.asarray(anatomy.centre_mm[organ] + _corners(1.0) * anatomy.lens_radii_mm)
     field = anatomy.fields[organ]
-    inside = np.argwhere(field < 4) - (np.array(field.shape) - 1) / 2
+    inside = np.argwhere(field < 4) - _centroid(field)
     edge = statistics()["shape_edge_mm"][stem(organ)] * 1.1
     low, high = inside.min(axis=0) * edge, inside.max(axis=0) * edge
     if side(organ) < 0:

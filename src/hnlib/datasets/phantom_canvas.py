@@ -32,6 +32,7 @@ from hnlib.datasets.phantom_atlas import SIMILARITY, TISSUES, Part
 
 Box = tuple[slice, slice, slice]
 THIN = ("optic_nerve", "optic_chiasm", "lens", "spinal_cord")
+CISTERN_MM = 3.0  # of fluid round the brainstem
 NEIGHBOURS_26 = np.ones((3, 3, 3), bool)
 LATTICE_MM = 12.0  # on which the displacement is computed before it is spread over the voxels
 REACH_MM = 35.0  # of the displacement of one organ
@@ -250,6 +251,8 @@ class Canvas:
             return
         points = self.points(box, factor)
         distance = self.surface(organ, points, math.prod(self.spacing_mm) / math.prod(factor))
+        if organ == "brainstem":  # cisterns lie between it and the bone
+            self.blend(self._share(distance, factor, shape, CISTERN_MM) * (1 - self.taken[box]), "csf", box)
         true = self._share(distance, factor, shape) * (1 - self.taken[box])
         self.blend(true, tissue, box, self._bone(distance, factor, shape) if organ == "mandible" else None)
         self.taken[box] += true
@@ -283,12 +286,16 @@ class Canvas:
         return np.asarray((blocks < level).mean(axis=(1, 3, 5), dtype=np.float32))
 
     def _bone(self, distance: Float, factor: Sequence[int], shape: Sequence[int]) -> Float:
-        """Return the CT numbers of the mandible: a cortex of 2.5 mm round marrow, scaled to the mean of the case."""
+        """Return the CT numbers of the mandible: a cortex of 2.5 mm round marrow.
+
+        They are scaled so that the mean over its voxels, which hold some muscle at the rim, is the mean of the case.
+        """
         whole, marrow = self._share(distance, factor, shape), self._share(distance, factor, shape, -2.5)
-        low, high = self.tissue_hu["marrow"], self.tissue_hu["cortical bone"]
+        low, high = self.tissue_hu["jaw marrow"], self.tissue_hu["jaw cortex"]
         hu = high + (low - high) * marrow / np.maximum(whole, np.float32(1e-3))
-        mean = float((hu * whole).sum() / max(float(whole.sum()), 1e-6))
-        return np.asarray(hu * np.float32(self.tissue_hu["mandible"] / mean), np.float32)
+        voxels = whole >= 0.5
+        bone, muscle = (hu * whole)[voxels].mean(), self.tissue_hu["muscle"] * (1 - whole[voxels]).mean()
+        return np.asarray(hu * np.float32((self.tissue_hu["mandible"] - muscle) / bone), np.float32)
 
     def values(self, organs: Sequence[str]) -> NDArray[np.uint8]:
         """Return the label map of the organs asked for, numbered in their order; the others are background."""

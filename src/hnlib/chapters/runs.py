@@ -138,11 +138,11 @@ def partial_table(tables: Path | str) -> pd.DataFrame:
         return pd.DataFrame()
     counts = found[wider].groupby("organ", sort=False)["cases"].max()
     shown = found[found["experiment"].isin(found[wider]["experiment"])]
-    text = shown.assign(value=[mean_sd(m, s) for m, s in zip(shown["mean"], shown["sd"], strict=True)])
+    text = shown.assign(value=[mean_sd(m, s, 3) for m, s in zip(shown["mean"], shown["sd"], strict=True)])
     wide = text.pivot_table(index="organ", columns=["experiment", "profile"], values="value", aggfunc="first")
     wide = wide.reindex(counts.index).fillna(DASH)
     wide.insert(0, ("test", "patients"), counts)
-    return wide.rename(index=title, columns=experiment_title).rename_axis(index=None, columns=[None, None])
+    return wide.rename(index=title, columns=experiment_title).rename_axis(index=None, columns=["", ""])
 
 
 def difference_table(metrics: pd.DataFrame, baseline: str) -> pd.DataFrame:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hnlib.chapters.page import Facts, is_phantom, listed, mean_sd, title
-from hnlib.experiments import FOUR_CONFIGURATIONS, Run, Study, prepare_study
+from hnlib.chapters.page import DASH, NBSP, Facts, is_phantom, listed, mean_sd, title
+from hnlib.experiments import FOUR_CONFIGURATIONS, Run, Study, prepare_study, read_tables
 from hnlib.files import write_json
 from hnlib.organs import ORGANS
 from hnlib.plotting import experiment_title
@@ -61,7 +61,8 @@ def runs_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 def training_answer(history: pd.DataFrame, runs: pd.DataFrame) -> str:
     """Say how many organs were learnt by the end of the runs, and which came last."""
-    last = history[history["step"] == history["step"].max()].groupby(["experiment", "organ"])["validation_dsc"].mean()
+    at_end = history.sort_values("step", kind="stable").groupby(["experiment", "seed", "organ"], sort=False).tail(1)
+    last = at_end.groupby(["experiment", "organ"])["validation_dsc"].mean()
     learnt = last[last > 0.5]
     first_seen = history[history["validation_dsc"] > 0.5].groupby("organ")["step"].min()
     minutes = runs["seconds"].max() / 60
@@ -117,8 +118,34 @@ def missed_table(metrics: pd.DataFrame) -> pd.DataFrame:
     """Count missed organs of the test cases over all seeds: misses of cases times seeds."""
     rows = metrics.query("split == 'test' and metric == 'missed'")
     counts = rows.groupby(["organ", "experiment"], sort=False)["value"].agg(["sum", "count"]).astype(int)
-    text = pd.Series([f"{row['sum']} of {row['count']}" for _, row in counts.iterrows()], index=counts.index)
+    text = pd.Series(
+        [f"{row['sum']} of {row['count']}".replace(" ", NBSP) for _, row in counts.iterrows()], index=counts.index
+    )
     return text.unstack("experiment").rename(index=title, columns=experiment_title).rename_axis(columns=None)
+
+
+def partial_table(tables: Path | str) -> pd.DataFrame:
+    """Return test DSC of the profiles whose organs not every patient has, beside the study's own organs.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row an organ, with the number of test patients who have it; one column each profile of the
+        experiments that such a profile trains. Empty where there is none.
+    """
+    read = read_tables(tables)
+    own = set(read["study"]["organs"])
+    found = organ_summary(read["metrics"]).query("split == 'test' and metric == 'dsc'")
+    wider = found.groupby("profile")["organ"].transform(lambda organs: not own.issuperset(organs)).astype(bool)
+    if not wider.any():
+        return pd.DataFrame()
+    counts = found[wider].groupby("organ", sort=False)["cases"].max()
+    shown = found[found["experiment"].isin(found[wider]["experiment"])]
+    text = shown.assign(value=[mean_sd(m, s, 3) for m, s in zip(shown["mean"], shown["sd"], strict=True)])
+    wide = text.pivot_table(index="organ", columns=["experiment", "profile"], values="value", aggfunc="first")
+    wide = wide.reindex(counts.index).fillna(DASH)
+    wide.insert(0, ("test", "patients"), counts)
+    return wide.rename(index=title, columns=experiment_title).rename_axis(index=None, columns=["", ""])
 
 
 def difference_table(metrics: pd.DataFrame, baseline: str) -> pd.DataFrame:

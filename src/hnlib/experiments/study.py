@@ -73,8 +73,8 @@ class Study:
         """Number of classes, background counted."""
         return len(self.plan.organs) + 1
 
-    def open_data(self) -> Dataset:
-        """Open the data set that was prepared."""
+    def open(self) -> Dataset:
+        """Return the data set that the study was prepared from."""
         return _open(self.dataset, self.data_root, self.settings)
 
     def case(self, name: str) -> Prepared:
@@ -140,9 +140,8 @@ def prepare_study(dataset: str, profile: str, data_root: str = "", *, progress: 
 
 
 def _open(dataset: str, data_root: str, settings: Profile) -> Dataset:
-    return open_dataset(
-        dataset, data_root or None, settings.num_cases, settings.organs, phantom_spacing_mm=settings.phantom_spacing_mm
-    )
+    grid = settings.phantom_spacing_mm
+    return open_dataset(dataset, data_root or None, settings.num_cases, settings.organs, phantom_spacing_mm=grid)
 
 
 def _override(settings: Profile) -> Callable[[Plan], Plan]:

@@ -116,7 +116,7 @@ def row(
     comparison = "difference" if how == "difference" else "ratio"
     judged = verdict(found, margin)
     numbers = [round(float(v), 4) for v in (shown(real), shown(phantom), *found, *margin)]
-    return Row(organ, quantity, unit, comparison, *numbers, judged, real.count, phantom.count, source)
+    return Row(organ, quantity, unit, comparison, *numbers, judged, real.cases, phantom.cases, source)
 
 
 def outline_rows(measured: list[dict[str, Any]]) -> list[Row]:
@@ -141,7 +141,7 @@ def outline_rows(measured: list[dict[str, Any]]) -> list[Row]:
             rows.append(row(organ, f"{axis}_mm", *pair, (-POSITION_MM, POSITION_MM), NIKOLOV, how="difference"))
             groups.append(pair)
         ours, theirs = (
-            Group(0.0, float(np.sqrt(np.mean([p[k].sd ** 2 for p in groups]))), groups[0][k].count) for k in (0, 1)
+            Group(0.0, float(np.sqrt(np.mean([p[k].sd ** 2 for p in groups]))), groups[0][k].cases) for k in (0, 1)
         )
         rows.append(row(organ, "position_spread_mm", ours, theirs, SPREAD_RATIO, NIKOLOV, how="spread"))
     for organ, known in statistics()["observer_dsc"].items():

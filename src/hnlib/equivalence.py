@@ -20,7 +20,7 @@ class Group(NamedTuple):
 
     mean: float
     sd: float
-    count: int
+    cases: int
 
 
 class Interval(NamedTuple):
@@ -48,11 +48,11 @@ def mean_difference(group: Group, reference: Group, *, confidence_level: float =
     [2.0, 1.119, 2.881]
     """
     _check(group, reference)
-    parts = [part.sd**2 / part.count for part in (group, reference)]
+    parts = [part.sd**2 / part.cases for part in (group, reference)]
     value = group.mean - reference.mean
     if not sum(parts):
         return Interval(value, value, value)
-    below = sum(part**2 / (one.count - 1) for part, one in zip(parts, (group, reference), strict=True))
+    below = sum(part**2 / (one.cases - 1) for part, one in zip(parts, (group, reference), strict=True))
     half = float(scipy_stats.t.ppf(0.5 + confidence_level / 2, sum(parts) ** 2 / below)) * math.sqrt(sum(parts))
     return Interval(value, value - half, value + half)
 
@@ -88,7 +88,7 @@ def spread_ratio(group: Group, reference: Group, *, confidence_level: float = 0.
     if not reference.sd > 0:
         raise ValueError("the reference has no spread, so there is no ratio")
     value = group.sd / reference.sd
-    degrees = group.count - 1, reference.count - 1
+    degrees = group.cases - 1, reference.cases - 1
     upper = scipy_stats.f.ppf(0.5 + confidence_level / 2, *degrees)
     lower = scipy_stats.f.ppf(0.5 - confidence_level / 2, *degrees)
     return Interval(value, value / math.sqrt(upper), value / math.sqrt(lower))
@@ -110,5 +110,5 @@ def verdict(interval: Interval, margin: tuple[float, float]) -> Verdict:
 
 def _check(*groups: Group) -> None:
     for group in groups:
-        if group.count < 2:
-            raise ValueError(f"a group of {group.count}; two values or more are needed for an interval")
+        if group.cases < 2:
+            raise ValueError(f"a group of {group.cases}; two values or more are needed for an interval")

@@ -146,7 +146,8 @@ def _paint_spine(canvas: Canvas, anatomy: Anatomy) -> None:
     x, y, z = canvas.head
     tube = anatomy.curves["spinal_cord"][0][::-1].astype(np.float32)
     near = (z < -30) & (np.abs(x - np.interp(z, tube[:, 2], tube[:, 0])) < 40)
-    box = tuple(slice(int(line[0]), int(line[-1]) + 1) for line in map(np.unique, np.nonzero(near)))
+    first, second, third = (slice(int(line[0]), int(line[-1]) + 1) for line in map(np.unique, np.nonzero(near)))
+    box = first, second, third
     x, y, z = x[box], y[box], z[box]
     x = np.asarray(x - np.interp(z, tube[:, 2], tube[:, 0]), np.float32)
     y = np.asarray(y - np.interp(z, tube[:, 2], tube[:, 1]), np.float32)

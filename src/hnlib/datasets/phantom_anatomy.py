@@ -132,7 +132,7 @@ def _cord(values: NDArray[np.float64]) -> NDArray[np.float64]:
     first, last, before = np.array(at[0]), np.array(at[-1]), np.array(at[-2])
     top = first + (named["spinal_cord.top"] - first[2]) * np.array([0, -0.06, 1])
     knots = [top, *np.array(at), last + 3 * (last - before)]
-    return np.c_[np.array(knots), np.full(len(knots), np.exp(named["spinal_cord.log_mm"]))]
+    return np.asarray(np.c_[np.array(knots), np.full(len(knots), np.exp(named["spinal_cord.log_mm"]))])
 
 
 def _nerve(rng: np.random.Generator, centre: NDArray[np.float64], sign: int) -> NDArray[np.float64]:
@@ -180,7 +180,8 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
         turn = np.eye(3)
         turn[[i, i, j, j], [i, j, i, j]] = np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)
         pose = pose @ turn
-    fields, curves = {}, {}
+    fields: dict[str, Float] = {}
+    curves: dict[str, tuple[NDArray[np.float64], ...]] = {}
     for organ in ALL_ORGANS:
         if stem(organ) in _shapes():
             shape = _shapes()[stem(organ)]

@@ -167,9 +167,10 @@ def scan_rows(
             axis = _PLANES[plane]
             index = int(_centroid_mm(case, name)[axis] / case.spacing_mm[axis])
             step = _in_plane(case.spacing_mm, plane)
-            _draw_ct(ax, case.image_hu.take(index, axis), step, window)
-            shown |= _draw_contours(ax, case.labels.take(index, axis), step, case.organs, "-")
-            (x, y), (across, up) = _in_plane(origin, plane), _in_plane(field_mm, plane)
+            cut = tuple(index if a == axis else slice(None) for a in range(3))
+            _draw_ct(ax, case.image_hu[cut], step, window)
+            shown |= _draw_contours(ax, case.labels[cut], step, case.organs, "-")
+            (x, y), (across, up) = _in_plane(list(origin), plane), _in_plane(field_mm, plane)
             ax.set(xlim=(x + across / 2, x - across / 2), ylim=(y - up / 2, y + up / 2), facecolor="black")
             _letters(ax, plane)
         row[0].set_ylabel(title)

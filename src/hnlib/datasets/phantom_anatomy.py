@@ -89,8 +89,8 @@ class Anatomy:
     centre_mm
         Centroid of every organ; of the cord, its centre at the second height of the table.
     marks_mm, mean_marks_mm
-        Centroids of the outlined organs and points of the cord, of the case and of the mean head, which the drawn
-        surroundings fit; shape (marks, 3).
+        Centroids of the outlined organs, points of the cord and the chin, of the case and of the mean head, which
+        the drawn surroundings fit; shape (marks, 3).
     volume_mm3
         Volume of every organ but the cord, which the field of view cuts.
     fields
@@ -197,6 +197,8 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
     centres["spinal_cord"] = _cord(values)[2, :3]
     log_mean, log_sd = table["lens_log_radii_mm"]
     lens = np.exp(np.asarray(log_mean) + _scores(rng, 3) * log_sd)
+    jaws = (centres, volumes, fields["mandible"]), (*_unpack(mean), _shapes()["mandible"][0])
+    marks, mean_marks = (np.r_[m, [_chin(*jaw)]] for m, jaw in zip((marks, mean_marks), jaws, strict=True))
     return Anatomy(pose, centres, marks, mean_marks, volumes, fields, curves, lens)
 
 
@@ -238,13 +240,29 @@ def organ_distance(anatomy: Anatomy, organ: str, points: Points) -> Float:
         radii = anatomy.lens_radii_mm.astype(np.float32)
         norm = np.sqrt(sum((c / r) ** 2 for c, r in zip(local, radii, strict=True)))
         return np.asarray((norm - 1) * radii.min(), np.float32)
-    typical = dict(zip(statistics()["variables"], statistics()["mean"], strict=True))[f"{organ}.log_ml"]
-    scale = float((anatomy.volume_mm3[organ] / 1000 / np.exp(typical)) ** (1 / 3))
+    scale = _scale(organ, anatomy.volume_mm3[organ])
     field, edge = anatomy.fields[organ], statistics()["shape_edge_mm"][stem(organ)] * scale
     # The modes of a shape may move its centroid; what was drawn for the case is where the centroid lies.
     places = [c / np.float32(edge) + m for c, m in zip(local, _centroid(field), strict=True)]
     smooth = ndimage.map_coordinates(field, np.broadcast_arrays(*places), order=3, mode="nearest", prefilter=True)
     return np.asarray(smooth * scale, np.float32)
+
+
+def _scale(organ: str, volume_mm3: float) -> float:
+    """Return how much larger than in the mean head an organ is, along each axis."""
+    typical = dict(zip(statistics()["variables"], statistics()["mean"], strict=True))[f"{organ}.log_ml"]
+    return float((volume_mm3 / 1000 / np.exp(typical)) ** (1 / 3))
+
+
+def _chin(
+    centres: Mapping[str, NDArray[np.float64]], volumes: Mapping[str, float], field: Float
+) -> NDArray[np.float64]:
+    """Return the point of the midline that lies deepest in the mandible."""
+    middle = field.shape[0] // 2
+    deepest = np.unravel_index(int(field[middle].argmin()), field.shape[1:])
+    front = np.array([middle, *deepest]) - _centroid(field)
+    edge = statistics()["shape_edge_mm"]["mandible"] * _scale("mandible", volumes["mandible"])
+    return np.asarray(centres["mandible"] + front * edge)
 
 
 def _centroid(field: Float) -> NDArray[np.float32]:

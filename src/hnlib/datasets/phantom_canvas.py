@@ -32,7 +32,8 @@ from hnlib.datasets.phantom_atlas import SIMILARITY, TISSUES, Part
 
 Box = tuple[slice, slice, slice]
 THIN = ("optic_nerve", "optic_chiasm", "lens", "spinal_cord")
-CISTERN_MM = 3.0  # of fluid round the brainstem
+IN_FLUID = ("brainstem", "optic_chiasm")  # cisterns lie between them and the bone
+CISTERN_MM = 3.0
 NEIGHBOURS_26 = np.ones((3, 3, 3), bool)
 LATTICE_MM = 12.0  # on which the displacement is computed before it is spread over the voxels
 REACH_MM = 35.0  # of the displacement of one organ
@@ -79,8 +80,8 @@ def stream(*key: int | str) -> np.random.Generator:
 def largest(fraction: Float, distance: Float, free: NDArray[np.bool_], num_voxels: int) -> NDArray[np.bool_]:
     """Return the free voxels with the largest fractions, as one component.
 
-    There are ``num_voxels``, or more where only more of them touch. A crumb off a large organ is dropped; so is what
-    does not touch by five times the number.
+    There are ``num_voxels``, and those that it takes to join them. A crumb off a large organ is dropped; so is what
+    does not touch when there are five times the number.
     """
     order = np.lexsort((distance.ravel(), -fraction.ravel()))
     order = order[free.ravel()[order]]
@@ -89,11 +90,20 @@ def largest(fraction: Float, distance: Float, free: NDArray[np.bool_], num_voxel
         mask.ravel()[order[:n]] = True
         parts, count = ndimage.label(mask, NEIGHBOURS_26)
         if count == 1:
-            return mask
+            return _pruned(mask, order[num_voxels:n])
         sizes = np.bincount(parts.ravel())[1:]
         if sizes.max() > 0.9 * num_voxels > 180:
             break
     return np.asarray(parts == sizes.argmax() + 1)
+
+
+def _pruned(mask: NDArray[np.bool_], extra: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Return a mask of one component without those extra voxels, the last ones first, that do not hold it together."""
+    for voxel in extra[::-1]:
+        mask.ravel()[voxel] = False
+        if ndimage.label(mask, NEIGHBOURS_26)[1] != 1:
+            mask.ravel()[voxel] = True
+    return mask
 
 
 def unbiased(distance: Float, wander: Float) -> Float:
@@ -251,7 +261,7 @@ class Canvas:
             return
         points = self.points(box, factor)
         distance = self.surface(organ, points, math.prod(self.spacing_mm) / math.prod(factor))
-        if organ == "brainstem":  # cisterns lie between it and the bone
+        if organ in IN_FLUID:
             self.blend(self._share(distance, factor, shape, CISTERN_MM) * (1 - self.taken[box]), "csf", box)
         true = self._share(distance, factor, shape) * (1 - self.taken[box])
         self.blend(true, tissue, box, self._bone(distance, factor, shape) if organ == "mandible" else None)

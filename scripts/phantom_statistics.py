@@ -148,7 +148,8 @@ def modes(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndar
     """Return mean, main modes (scaled by their SD) and what SD is left in each variable."""
     mean = rows.mean(axis=0)
     _, size, axes = np.linalg.svd(rows - mean, full_matrices=False)
-    scaled = axes[:count] * size[:count, None] / np.sqrt(len(rows) / 2 - 1)
+    # Every patient is in twice, mirrored or by both sides: n patients give 2 n rows and 2 (n - 1) degrees of freedom.
+    scaled = axes[:count] * size[:count, None] / np.sqrt(len(rows) - 2)
     left = np.sqrt(np.maximum((rows - mean).var(axis=0) * len(rows) / (len(rows) - 2) - (scaled**2).sum(axis=0), 0))
     return mean, scaled, left
 

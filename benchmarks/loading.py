@@ -9,10 +9,10 @@ from statistics import mean
 
 from torch import Tensor
 
+from benchmarks.batch import ReadyBatch
 from benchmarks.process import Found
-from benchmarks.scan import CACHED, plan
-from benchmarks.sizes import BATCH, SIZES, Size
-from benchmarks.training_step import WARM_UP, ReadyBatch, between, step_ends
+from benchmarks.sizes import BATCH, CACHED, SIZES, WARM_UP, Size
+from benchmarks.training_step import between, step_ends
 from hnlib.augmentation import augmentation
 from hnlib.cache import open_prepared
 from hnlib.patches import PatchStream
@@ -39,7 +39,7 @@ def waiting(folder: str, size: str, steps: int = 12) -> Found:
     The loop asks for the batch of a step when the step before has ended; what is made later is waited for.
     """
     big, precision = replace(SIZES[size], steps=max(steps, SIZES[size].steps)), choose_precision("auto")
-    classes = len(plan(big).organs) + 1
+    classes = len(big.plan.organs) + 1
     ready = between(step_ends(big, ReadyBatch(big), precision, "cpu", classes=classes))
     stream = _Watched(_stream(Path(folder), big, "nnunet"))
     ends = step_ends(big, stream, precision, "cpu", classes=classes)
@@ -70,4 +70,4 @@ class _Watched:
 
 def _stream(folder: Path, size: Size, changes: str) -> PatchStream:
     case, rule = open_prepared(folder / CACHED), centre_rule("nnunet")
-    return PatchStream([case], plan(size), rule, size.patch, 0, batch_size=BATCH, changes=augmentation(changes))
+    return PatchStream([case], size.plan, rule, size.patch, 0, batch_size=BATCH, changes=augmentation(changes))

@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-import time
-
 import torch
 
-from benchmarks.process import NO_GPU, Found, NotMeasuredError
+from benchmarks.process import Found, need, now
 from benchmarks.sizes import SIZES
-from hnlib.training import choose_precision
-
-
-def need(device: str = "cpu", precision: str = "32-true") -> None:
-    """Raise `NotMeasuredError` where the machine lacks the device, or multiplies in bfloat16 only by detours."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise NotMeasuredError(NO_GPU)
-    if precision == "bf16-mixed" and choose_precision("auto") != precision:
-        raise NotMeasuredError("this machine has no bfloat16 arithmetic")
 
 
 def matrix_rate(size: str, device: str = "cpu", precision: str = "32-true", repeats: int = 8) -> Found:
@@ -32,10 +21,3 @@ def matrix_rate(size: str, device: str = "cpu", precision: str = "32-true", repe
         a @ b
         best = max(best, 2 * side**3 / (now(device) - began))
     return {"rate": best}
-
-
-def now(device: str) -> float:
-    """Return the time when the device has done what it was told."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()

@@ -15,11 +15,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.machine import need, now
-from benchmarks.process import Found, NotMeasuredError
-from benchmarks.scan import IMAGE, LABELS, plan
-from benchmarks.sizes import BATCH, CLASSES, SIZES, Size
-from benchmarks.training_step import WARM_UP, random_batch
+from benchmarks.batch import random_batch
+from benchmarks.process import Found, NotMeasuredError, need, now
+from benchmarks.sizes import BATCH, CLASSES, IMAGE, LABELS, SIZES, WARM_UP, Size
 
 DATASET, CONFIGURATION = "Dataset001_Bench", "3d_fullres"
 
@@ -70,7 +68,7 @@ def preprocess(folder: str, size: str) -> Found:
     load(place)
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 
-    manager, data = _plans(SIZES[size]), _dataset(len(plan(SIZES[size]).organs) + 1)
+    manager, data = _plans(SIZES[size]), _dataset(len(SIZES[size].plan.organs) + 1)
     began = now("cpu")
     DefaultPreprocessor(verbose=False).run_case_save(
         str(place / "nnunet_case"),
@@ -90,7 +88,7 @@ def predict(folder: str, size: str, device: str = "cpu") -> Found:
     load(place)
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-    manager, data = _plans(big), _dataset(len(plan(big).organs) + 1)
+    manager, data = _plans(big), _dataset(len(big.plan.organs) + 1)
     torch.manual_seed(0)
     network = _trainer(big, device, data).network.eval()
     network = getattr(network, "_orig_mod", network)
@@ -130,7 +128,7 @@ def _plans(size: Size) -> Any:
     """Return nnU-Net's plans with our network, patch, grid and intensity scale; arrays there are (Z, Y, X)."""
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    target = plan(size)
+    target = size.plan
     scale = {"mean": target.mean_hu, "std": target.sd_hu}
     scale |= dict(zip(("percentile_00_5", "percentile_99_5"), target.clip_hu, strict=True))
     return PlansManager(
@@ -171,8 +169,8 @@ def _configuration(size: Size) -> dict[str, Any]:
                 "n_stages": size.levels,
                 "features_per_stage": list(size.filters),
                 "conv_op": "torch.nn.modules.conv.Conv3d",
-                "kernel_sizes": [list(kernel) for kernel in size.topology.kernels],
-                "strides": [list(stride) for stride in size.topology.strides],
+                "kernel_sizes": [list(kernel) for kernel in size.kernels],
+                "strides": [list(stride) for stride in size.strides],
                 "n_conv_per_stage": [2] * size.levels,
                 "n_conv_per_stage_decoder": [2] * (size.levels - 1),
                 "conv_bias": True,

@@ -11,13 +11,10 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import torch
-
-from hnlib.experiments.run import hardware
 
 NO_GPU = "this machine has no accelerator"
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,6 +25,29 @@ class NotMeasuredError(Exception):
     """Says why something is not measured on this machine."""
 
 
+def need(device: str = "cpu", precision: str = "32-true") -> None:
+    """Raise `NotMeasuredError` where the machine lacks the device, or multiplies in bfloat16 only by detours."""
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise NotMeasuredError(NO_GPU)
+    if precision == "bf16-mixed":
+        from hnlib.training import choose_precision
+
+        if choose_precision("auto") != precision:
+            raise NotMeasuredError("this machine has no bfloat16 arithmetic")
+
+
+def now(device: str = "cpu") -> float:
+    """Return the time when the device has done what it was told."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def call(function: str, given: Mapping[str, Any]) -> Found:
     """Call ``module:function`` here; return what it found, the hardware and the peak memory of this process."""
     module, _, name = function.partition(":")
@@ -35,13 +55,18 @@ def call(function: str, given: Mapping[str, Any]) -> Found:
         found: Found = getattr(importlib.import_module(module), name)(**given)
     except NotMeasuredError as reason:
         return {"not_measured": str(reason)}
-    return {**found, "peak_mib": peak_mib(), "hardware": hardware()}
+    found["peak_mib"] = peak_mib()
+    from hnlib.experiments.run import hardware  # after the peak: it brings libraries that a peer has not
+
+    return {**found, "hardware": hardware()}
 
 
 def measure(function: str, given: Mapping[str, Any], device: str = "cpu") -> Found:
     """Do `call` in a fresh process that sees no GPU unless the device is one."""
-    if device == "cuda" and not torch.cuda.is_available():
-        return {"not_measured": NO_GPU}
+    try:
+        need(device)
+    except NotMeasuredError as reason:
+        return {"not_measured": str(reason)}
     command = [sys.executable, "-m", "benchmarks.process", function, json.dumps(given)]
     hidden = {} if device == "cuda" else {"CUDA_VISIBLE_DEVICES": ""}
     paths = os.pathsep.join(part for part in (str(ROOT / "src"), os.environ.get("PYTHONPATH", "")) if part)

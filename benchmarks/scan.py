@@ -9,21 +9,14 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-import torch
 
-from benchmarks.machine import need, now
-from benchmarks.process import Found
-from benchmarks.sizes import SIZES, Size
+from benchmarks.process import Found, need, now
+from benchmarks.sizes import CACHED, IMAGE, LABELS, MODEL, SIZES, Size
 from hnlib.cache import open_prepared, save_prepared
 from hnlib.cases import Case
 from hnlib.datasets.phantom import PhantomDataset
-from hnlib.model_file import ModelFile, save_model, see
-from hnlib.networks import build_network, set_output_prior
-from hnlib.predict import Outputs, predict_files
-from hnlib.preprocess import Plan, preprocess_case
+from hnlib.preprocess import preprocess_case
 from hnlib.volumes import read_volume
-
-IMAGE, LABELS, CACHED, MODEL = "ct.nii.gz", "labels.nii.gz", "case.b2nd", "model.pt"
 
 
 def make_scan(folder: str, size: str, device: str = "cpu") -> Found:
@@ -42,15 +35,9 @@ def make_scan(folder: str, size: str, device: str = "cpu") -> Found:
     return {"shape": list(case.image_hu.shape), "plan_shape": list(open_prepared(place / CACHED).image.shape)}
 
 
-def plan(size: Size) -> Plan:
-    """Return a plan with the size's grid; its intensity scale is the paper's (Tappeiner et al. 2022, code)."""
-    organs = PhantomDataset({"train": 1}).organs
-    return Plan(size.plan_spacing_mm, size.patch, (-170.0, 1680.0), 324.7904, 505.2889, organs)
-
-
 def preprocess(folder: str, size: str) -> Found:
     """Time a case from its files to the cache: read, crop, resample, normalise, compress."""
-    place, target = Path(folder), plan(SIZES[size])
+    place, target = Path(folder), SIZES[size].plan
     began = now("cpu")
     image, labels = read_volume(place / IMAGE), read_volume(place / LABELS, labels=True)
     case = Case("case", image.array, labels.array, image.spacing_mm, target.organs, frozenset(target.organs))
@@ -62,13 +49,20 @@ def predict(folder: str, size: str, device: str = "cpu") -> Found:
     """Time a case from scan and model file to the written label map, as `hnlib predict` does it."""
     need(device)
     place = Path(folder)
+    from hnlib.predict import Outputs, predict_files
+
     began = now(device)
     predict_files(place / IMAGE, place / MODEL, Outputs(place / "predicted.nii.gz"))
     return {"seconds": now(device) - began, "note": f"{_windows(place, SIZES[size])} windows"}
 
 
 def _save_untrained(place: Path, size: Size) -> None:
-    target = plan(size)
+    import torch
+
+    from hnlib.model_file import ModelFile, save_model, see
+    from hnlib.networks import build_network, set_output_prior
+
+    target = size.plan
     torch.manual_seed(0)
     network = build_network("dynunet", size.topology, len(target.organs) + 1, width=size.width)
     set_output_prior(network, [1.0, *(1e-3 for _ in target.organs)])

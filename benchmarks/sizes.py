@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from hnlib.networks import Topology
+from hnlib.datasets.phantom import PhantomDataset
+from hnlib.preprocess import Plan
+
+if TYPE_CHECKING:  # a peer's process holds none of our libraries, as its memory is measured
+    from hnlib.networks import Topology
 
 Triple = tuple[int, int, int]
 Vector = tuple[float, float, float]
-CLASSES, BATCH = 6, 2
+CLASSES, BATCH, WARM_UP = 6, 2, 2
+IMAGE, LABELS, CACHED, MODEL = "ct.nii.gz", "labels.nii.gz", "case.b2nd", "model.pt"
 
 
 @dataclass(frozen=True)
@@ -28,13 +34,28 @@ class Size:
     matrix: int
 
     @property
-    def topology(self) -> Topology:
-        strides: tuple[Triple, ...] = ((1, 1, 1), *((2, 2, 2),) * (self.levels - 1))
-        return Topology(((3, 3, 3),) * self.levels, strides)
+    def kernels(self) -> tuple[Triple, ...]:
+        return ((3, 3, 3),) * self.levels
+
+    @property
+    def strides(self) -> tuple[Triple, ...]:
+        return ((1, 1, 1), *((2, 2, 2),) * (self.levels - 1))
 
     @property
     def filters(self) -> tuple[int, ...]:
-        return self.topology.filters(self.width, 320)
+        return tuple(min(self.width * 2**level, 320) for level in range(self.levels))
+
+    @property
+    def topology(self) -> Topology:
+        from hnlib.networks import Topology
+
+        return Topology(self.kernels, self.strides)
+
+    @property
+    def plan(self) -> Plan:
+        """A plan with this grid; its intensity scale is that of Tappeiner et al. 2022 (code)."""
+        organs = PhantomDataset({"train": 1}).organs
+        return Plan(self.plan_spacing_mm, self.patch, (-170.0, 1680.0), 324.7904, 505.2889, organs)
 
 
 #: ``full`` is DESIGN's bench network (1.4 million parameters) and a scan of 212 x 245 x 106 voxels brought to the

@@ -16,17 +16,16 @@ import torch
 from lightning.fabric import Fabric
 from monai.losses import DiceCELoss
 from monai.networks.nets import DynUNet
-from torch import Tensor, nn
+from torch import nn
 
-from benchmarks.machine import need, now
-from benchmarks.process import Found
-from benchmarks.sizes import BATCH, CLASSES, SIZES, Size
+from benchmarks.batch import ReadyBatch, random_batch
+from benchmarks.process import Found, need, now
+from benchmarks.sizes import CLASSES, SIZES, WARM_UP, Size
 from hnlib.losses import DeepSupervision, build_loss
 from hnlib.networks import build_network
 from hnlib.networks.instance_norm import use_lean_instance_norm
 from hnlib.training import Settings, choose_precision, keep_freed_memory, train
 
-WARM_UP = 2
 Precision = Literal["bf16-mixed", "32-true"]
 
 
@@ -34,11 +33,6 @@ def dynunet(size: Size) -> nn.Module:
     torch.manual_seed(0)
     strides = [1] + [2] * (size.levels - 1)
     return DynUNet(3, 1, CLASSES, [3] * size.levels, strides, strides[1:], filters=size.filters)
-
-
-def random_batch(size: Size) -> tuple[Tensor, Tensor]:
-    torch.manual_seed(0)
-    return torch.randn(BATCH, 1, *size.patch), torch.randint(0, CLASSES, (BATCH, *size.patch))
 
 
 def beside_monai(side: str, size: str, device: str = "cpu", compiled: bool = False) -> Found:
@@ -68,16 +62,6 @@ def beside_monai(side: str, size: str, device: str = "cpu", compiled: bool = Fal
         optimiser.zero_grad(set_to_none=True)
         times.append(now(device) - began)
     return {"seconds": median(times[WARM_UP:]), "note": precision}
-
-
-class ReadyBatch:
-    """A stream whose batch is always the same one, so that nothing but the step takes time."""
-
-    def __init__(self, size: Size) -> None:
-        self._batch = random_batch(size)
-
-    def batch(self, _step: int, _rank: int = 0, _world_size: int = 1) -> tuple[Tensor, ...]:
-        return self._batch
 
 
 def ours(size: str, precision: Precision = "32-true", device: str = "cpu", compiled: bool = False) -> Found:

@@ -29,16 +29,18 @@ def in_this_process(function: str, given: Mapping[str, Any], device: str = "cpu"
     return {"not_measured": process.NO_GPU} if device == "cuda" else process.call(function, given)
 
 
-@pytest.fixture
-def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """Return the rows of the whole bench at its smallest size, no peer installed."""
-    monkeypatch.setenv("HNLIB_PEERS", str(tmp_path / "none"))
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    out = tmp_path / "bench.json"
-    main(["--size", "tiny", "--out", str(out)], in_this_process)
-    return {row["name"]: row for row in json.loads(out.read_text())}
+    folder = tmp_path_factory.mktemp("bench")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HNLIB_PEERS", str(folder / "none"))
+        patch.setattr(sys, "path", [*sys.path])
+        main(["--size", "tiny", "--out", str(folder / "bench.json")], in_this_process)
+    return {row["name"]: row for row in json.loads((folder / "bench.json").read_text())}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("nnunetv2") is not None, reason="nnunetv2 is installed beside the library")
 def test_bench_runs_and_says_what_it_could_not_measure(rows: dict[str, dict[str, Any]]) -> None:
     """Ours is measured, MONAI is, nnU-Net and the GPU have rows that say why they are not."""
@@ -57,6 +59,7 @@ def test_bench_runs_and_says_what_it_could_not_measure(rows: dict[str, dict[str,
     assert all(row["ours"] is None and process.NO_GPU in row["note"] for row in on_gpu)
 
 
+@pytest.mark.slow
 def test_share_of_the_peak_is_operations_over_time_over_rate(rows: dict[str, dict[str, Any]]) -> None:
     """A row's share follows from the formula of its network, three times forward for both patches."""
     row, size = rows["training_step_vs_nnunet"], SIZES["tiny"]

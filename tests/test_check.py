@@ -292,7 +292,7 @@ TCIA = [
         OBSERVERS[1],
         "lens_left lies to the patient's right of lens_right",
     ),
-    Damage(lambda c: second(c, "mandible").write_text("NRRD0004\n\n"), "Mandible.nrrd", "cannot be read"),
+    Damage(lambda c: second(c, "mandible").write_text("NRRD0004\n\n"), "Mandible.nrrd", "its header lacks type"),
 ]
 
 

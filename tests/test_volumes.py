@@ -136,7 +136,11 @@ FAULTS: list[tuple[str, Callable[[Path], object], str]] = [
     ("a.nii.gz", lambda p: None, "the file is missing"),
     ("a.nii.gz", lambda p: p.touch(), "is cut off"),
     ("a.nii", lambda p: p.touch(), "is cut off"),
-    ("a.nii", lambda p: write_scan(p, SCAN).open("ab").write(b"more"), "holds more voxels than its header says"),
+    (
+        "a.nii",
+        lambda p: p.write_bytes(write_scan(p, SCAN).read_bytes() + b"more"),
+        "holds more voxels than its header says",
+    ),
     ("a.nii.gz", lambda p: write_scan(p, SCAN + np.float32(np.nan)), "NaN or infinite"),
     ("a.nrrd", lambda p: write_scan(p, SCAN * np.float64(1e300)), "NaN or infinite"),
     ("a.nrrd", lambda p: edit(write_scan(p, SCAN), b"\n\n", b"\nline skip: 1000000000000\n\n"), "skips a part"),

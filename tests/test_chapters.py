@@ -62,6 +62,22 @@ def test_an_organ_that_was_not_learnt_has_no_drift_to_speak_of() -> None:
     assert "Not learnt at this budget and left out here: Optic chiasm." in facts["order"]
 
 
+def test_organs_of_some_patients_stand_beside_the_organs_of_all(tmp_path: Path) -> None:
+    """A second profile with one organ more: two patients have it, and a profile without it shows a dash."""
+    shutil.copytree(PHANTOM, tmp_path / "tables")
+    assert chapters.partial_table(tmp_path / "tables").empty
+    path = tmp_path / "tables" / "metrics.csv"
+    rows = [
+        ("wide", "large_nnu_dice_ce", 0, "test", case, organ, "dsc", value)
+        for case, organ, value in (("a", "larynx", 0.5), ("b", "larynx", 0.7), ("a", "mandible", 0.9))
+    ]
+    pd.concat([pd.read_csv(path), pd.DataFrame(rows, columns=list(COLUMNS))]).to_csv(path, index=False)
+    table = chapters.partial_table(tmp_path / "tables")
+    assert table[("test", "patients")].to_dict() == {"Larynx": 2, "Mandible": 1}
+    assert table.loc["Larynx", ("large, nnU-Dice+CE", "wide")] == "0.600 ± 0.141"
+    assert table.loc["Larynx", ("large, nnU-Dice+CE", "phantom")] == chapters.mean_sd(float("nan"), 0, 3)
+
+
 def test_sigma_is_set_beside_the_printed_values() -> None:
     _, imbalance = chapters.load(PHANTOM, "imbalance")
     table = chapters.sigma_table(chapters.by_rule(imbalance, "nnunet")).set_index(["source", "patch"])["sigma"]

@@ -146,3 +146,30 @@ def test_a_failing_notebook_is_told_in_one_line_and_kept(tmp_path: Path) -> None
     with pytest.raises(ConfigError, match=r"notebook a\.ipynb: RuntimeError: no luck; see .*b\.ipynb"):
         run_notebook(source, tmp_path / "b.ipynb", {})
     assert (tmp_path / "b.ipynb").exists()
+
+
+def test_what_is_kept_is_listed_and_removed_by_name(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in ("cache", "runs"):
+        monkeypatch.setenv(f"HNLIB_{kind.upper()}", str(tmp_path / kind))
+    scan = tmp_path / "cache" / "phantom-0a" / "case.b2nd"
+    model = tmp_path / "runs" / "phantom" / "tiny" / "a" / "model.pt"
+    for path, size in ((scan, 2_000_000), (model, 500_000)):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(bytes(size))
+
+    def lists() -> list[list[str]]:
+        with pytest.raises(SystemExit) as caught:
+            main(["cache"])
+        assert caught.value.code == 0
+        return [line.split() for line in capsys.readouterr().out.splitlines()[:-1]]
+
+    assert lists() == [["2.0", "MB", "cache/phantom-0a"], ["0.5", "MB", "runs/phantom/tiny"]]
+    assert "did you mean 'cache/phantom-0a'" in fails(capsys, "cache", "--clear", "cache/phantom-0b")
+    with pytest.raises(SystemExit):
+        main(["cache", "--clear", "cache/phantom-0a"])
+    capsys.readouterr()
+    assert lists() == [["0.5", "MB", "runs/phantom/tiny"]]
+    assert not scan.exists()
+    assert model.exists()

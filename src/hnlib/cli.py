@@ -184,6 +184,21 @@ def predict(
 
 
 @app.command()
+def cache(clear: Annotated[str, typer.Option(help="name of a folder in the list, to be removed")] = "") -> None:
+    """List preprocessed scans and run folders with their sizes, or remove one of them."""
+    from hnlib.experiments import storage
+    from hnlib.experiments.study import home
+
+    if clear:
+        gone = storage.clear(clear)
+        say(f"removed {gone.path}, {gone.size_bytes / 1e6:.0f} MB")
+        return
+    for one in storage.stored_folders():
+        say(f"{one.size_bytes / 1e6:10.1f} MB  {one.name}")
+    say(f"in {home('cache')} and {home('runs')}; hnlib cache --clear NAME removes one")
+
+
+@app.command()
 def notebook(
     source: Annotated[Path, typer.Argument(help="notebook without outputs")],
     target: Annotated[Path, typer.Argument(help="where the executed copy goes")],

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hnlib.chapters.page import Facts, is_phantom, listed, mean_sd, title
-from hnlib.experiments import FOUR_CONFIGURATIONS, Run, Study, prepare_study
+from hnlib.chapters.page import DASH, Facts, is_phantom, listed, mean_sd, title
+from hnlib.experiments import FOUR_CONFIGURATIONS, Run, Study, prepare_study, read_tables
 from hnlib.files import write_json
 from hnlib.plotting import experiment_title
 from hnlib.stats import (
@@ -118,6 +118,30 @@ def missed_table(metrics: pd.DataFrame) -> pd.DataFrame:
     counts = rows.groupby(["organ", "experiment"], sort=False)["value"].agg(["sum", "count"]).astype(int)
     text = pd.Series([f"{row['sum']} of {row['count']}" for _, row in counts.iterrows()], index=counts.index)
     return text.unstack("experiment").rename(index=title, columns=experiment_title).rename_axis(columns=None)
+
+
+def partial_table(tables: Path | str) -> pd.DataFrame:
+    """Return test DSC of the profiles whose organs not every patient has, beside the study's own organs.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row an organ, with the number of test patients who have it; one column each profile of the
+        experiments that such a profile trains. Empty where there is none.
+    """
+    read = read_tables(tables)
+    own = set(read["study"]["organs"])
+    found = organ_summary(read["metrics"]).query("split == 'test' and metric == 'dsc'")
+    wider = found.groupby("profile")["organ"].transform(lambda organs: not own.issuperset(organs)).astype(bool)
+    if not wider.any():
+        return pd.DataFrame()
+    counts = found[wider].groupby("organ", sort=False)["cases"].max()
+    shown = found[found["experiment"].isin(found[wider]["experiment"])]
+    text = shown.assign(value=[mean_sd(m, s, 3) for m, s in zip(shown["mean"], shown["sd"], strict=True)])
+    wide = text.pivot_table(index="organ", columns=["experiment", "profile"], values="value", aggfunc="first")
+    wide = wide.reindex(counts.index).fillna(DASH)
+    wide.insert(0, ("test", "patients"), counts)
+    return wide.rename(index=title, columns=experiment_title).rename_axis(index=None, columns=["", ""])
 
 
 def difference_table(metrics: pd.DataFrame, baseline: str) -> pd.DataFrame:

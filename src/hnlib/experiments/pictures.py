@@ -12,7 +12,6 @@ import pandas as pd
 from matplotlib import pyplot
 
 from hnlib.cases import Case
-from hnlib.datasets import open_dataset
 from hnlib.experiments.config import FOUR_CONFIGURATIONS
 from hnlib.experiments.study import Study
 from hnlib.experiments.tables import finished_runs
@@ -23,7 +22,7 @@ from hnlib.stats import choose_by_validation
 
 def draw_case(study: Study, folder: Path) -> Path:
     """Draw the training case whose labelled volume is the median one, with its organs; write ``case.png``."""
-    data = open_dataset(study.dataset, study.data_root or None, study.settings.num_cases)
+    data = study.open()
     sizes = {name: int((study.case(name).labels > 0).sum()) for name in study.split["train"]}
     name = sorted(sizes, key=lambda n: (sizes[n], n))[len(sizes) // 2]
     case = data.load(name)
@@ -41,7 +40,7 @@ def draw_predictions(study: Study, tables: Path, folder: Path) -> Path:
     chosen = metrics.query("experiment == @experiment and seed == @seed and split == 'test' and metric == 'dsc'")
     scores = chosen.groupby("case")["value"].mean().sort_values(kind="stable")
     name = str(scores.index[len(scores) // 2])
-    data = open_dataset(study.dataset, study.data_root or None, study.settings.num_cases)
+    data = study.open()
     prediction = np.asarray(
         nibabel.Nifti1Image.from_filename(runs / "predictions" / f"{name}.nii.gz").dataobj, np.uint8
     )

@@ -25,7 +25,6 @@ from torch import nn
 
 from hnlib.augmentation import augmentation
 from hnlib.confidence import quantile_table, summarise, true_class_probabilities
-from hnlib.datasets import open_dataset
 from hnlib.experiments.config import Experiment, load_experiment
 from hnlib.experiments.export import export_model
 from hnlib.experiments.study import Study, check_run
@@ -231,7 +230,7 @@ def measure_run(study: Study, experiment: str, seed: int, *, report: Report = pr
     patch, mirror = study.patches[found.patch], study.mirror(found)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = load_weights(folder / "checkpoint.pt", untrained_network(study, found)).to(device).eval()
-    data = open_dataset(study.dataset, study.data_root or None, study.settings.num_cases, study.settings.organs)
+    data = study.open()
     parts = {**study.split, "train": study.split["train"][: study.settings.drift_cases]}
     todo = [(split, name) for split, names in parts.items() for name in names]
     began = time.perf_counter()

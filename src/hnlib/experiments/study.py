@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hnlib.cache import cache_digest, case_path, load_plan, load_prepared, open_prepared, prepare
-from hnlib.cases import SPLITS
+from hnlib.cases import SPLITS, Dataset
 from hnlib.datasets import open_dataset
 from hnlib.errors import ConfigError, DataError
 from hnlib.experiments.config import Experiment, Profile, Triple, load_experiment, load_profile, run_digest
@@ -73,6 +73,10 @@ class Study:
         """Number of classes, background counted."""
         return len(self.plan.organs) + 1
 
+    def open(self) -> Dataset:
+        """Return the data set that the study was prepared from."""
+        return _open(self.dataset, self.data_root, self.settings)
+
     def case(self, name: str) -> Prepared:
         """Read one preprocessed case."""
         return load_prepared(case_path(Path(self.cache), name))
@@ -115,7 +119,7 @@ def prepare_study(dataset: str, profile: str, data_root: str = "", *, progress: 
         For missing or broken data.
     """
     settings = load_profile(profile)
-    data = open_dataset(dataset, data_root or None, settings.num_cases, settings.organs)
+    data = _open(dataset, data_root, settings)
     workers = max(1, min(2, os.cpu_count() or 1))
     plan, cache = prepare(data, home("cache"), workers=workers, progress=progress, change=_override(settings))
     patches: dict[str, Triple] = {str(name): size for name, size in (settings.patches or {}).items()}
@@ -133,6 +137,10 @@ def prepare_study(dataset: str, profile: str, data_root: str = "", *, progress: 
         patches=patches,
         plan=plan,
     )
+
+
+def _open(dataset: str, data_root: str, settings: Profile) -> Dataset:
+    return open_dataset(dataset, data_root or None, settings.num_cases, settings.organs)
 
 
 def _override(settings: Profile) -> Callable[[Plan], Plan]:

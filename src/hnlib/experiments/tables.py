@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 
 from hnlib.cases import SPLITS
-from hnlib.datasets import open_dataset
 from hnlib.errors import DataError
 from hnlib.experiments.config import load_experiment
 from hnlib.experiments.study import Study
@@ -38,7 +37,7 @@ CENTRES = ("uniform", "voxel_uniform", "class_uniform", "nnunet", "paper")
 
 def describe_study(study: Study, folder: Path, *, report: Callable[[str], None] = print) -> None:
     """Write ``dataset.csv`` and ``imbalance.csv`` of a study, and its ``study.json`` in short."""
-    data = open_dataset(study.dataset, study.data_root or None, study.settings.num_cases)
+    data = study.open()
     names = [(split, name) for split in SPLITS for name in study.split[split]]
     with ProcessPoolExecutor(2) as pool:
         described = list(pool.map(_describe_case, ((data, split, name) for split, name in names)))
@@ -182,9 +181,12 @@ def _replace_rows(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
 def publish(study: Study, results: Path, published: Path) -> int:
     """Copy the study's finished runs and its data tables to the published folder; return the number of runs.
 
-    Runs that are published already stay; a run with the same key is replaced.
+    Runs that are published already stay; a run with the same key is replaced. The data tables are those
+    of the profile that was published first: a second profile of the data set adds its runs alone.
     """
     target, source = published / study.dataset, results / study.dataset
+    if _profile_of(target) not in (None, study.profile):
+        return write_tables(study, target, merge=True)
     for path in [*(source / f"{name}.csv" for name in DATA_TABLES), source / "study.json"]:
         if not path.exists():
             raise DataError(f"{path}: missing; run the study's describe step first")
@@ -192,6 +194,12 @@ def publish(study: Study, results: Path, published: Path) -> int:
     for picture in sorted((source / "pictures").iterdir()):
         copy_file(picture, target / "pictures" / picture.name)
     return write_tables(study, target, merge=True)
+
+
+def _profile_of(folder: Path) -> str | None:
+    """Return the profile of the study whose data tables a folder holds."""
+    path = folder / "study.json"
+    return str(json.loads(path.read_text())["profile"]) if path.exists() else None
 
 
 def read_tables(folder: Path | str) -> Mapping[str, Any]:

@@ -137,10 +137,11 @@ def _nifti(path: Path) -> Native:
     packed = path.name.lower().endswith(".gz")
     start = zlib.decompressobj(_ANY_ZLIB).decompress(content, 540) if packed else content[:540]
     kind = nib.Nifti2Image if start[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c") else nib.Nifti1Image
-    header_size = kind.header_class.template_dtype.itemsize
+    header_class: Any = kind.header_class
+    header_size = header_class.template_dtype.itemsize
     if len(start) < header_size:
         raise DataError("is cut off: not even a whole header; copy it again")
-    header = kind.header_class(start[:header_size])
+    header = header_class(start[:header_size])
     _check_shape(header.get_data_shape())
     if header.get_data_dtype().fields:
         raise DataError("holds colours; one channel of numbers is needed")

@@ -28,7 +28,7 @@ class Outline(NamedTuple):
     """The file of an organ's outline, and the flat indices of its voxels."""
 
     path: Path
-    index: NDArray[np.int64]
+    voxels: NDArray[np.int64]
 
 
 Labels = tuple[Volume, frozenset[str]]

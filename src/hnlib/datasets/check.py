@@ -130,7 +130,7 @@ def _check_masks(
         except DataError as fault:
             broken |= {mask.organs} if isinstance(mask.organs, str) else set(mask.organs.values())
             yield Finding(str(fault))
-    found = {name: outline for name, outline in found.items() if outline.index.size}
+    found = {name: outline for name, outline in found.items() if outline.voxels.size}
     outlined.update(found)
     missing = [name for name in organs if name not in broken and name not in found]
     if missing:
@@ -157,7 +157,7 @@ def _check_loaded(dataset: Dataset, name: str, seen: dict[str, str], outlined: s
     if missing:
         yield Finding(f"case {name}: not outlined: {', '.join(missing)}", False)
     nowhere = Outline(Path(dataset.name), np.empty(0, np.int64))
-    found = {o: stored.get(o, nowhere)._replace(index=np.flatnonzero(case.mask(o))) for o in case.labelled}
+    found = {o: stored.get(o, nowhere)._replace(voxels=np.flatnonzero(case.mask(o))) for o in case.labelled}
     yield from _places(name, found, case.image_hu.shape, case.spacing_mm)
 
 
@@ -191,8 +191,8 @@ def _twins(name: str, image: str, array: NDArray[np.float32], seen: dict[str, st
 def _overlaps(case: str, found: Mapping[str, Outline]) -> Iterator[Finding]:
     small = []
     for one, other in combinations(sorted(found), 2):
-        shared = np.intersect1d(found[one].index, found[other].index, assume_unique=True).size
-        smaller = min(found[one].index.size, found[other].index.size)
+        shared = np.intersect1d(found[one].voxels, found[other].voxels, assume_unique=True).size
+        smaller = min(found[one].voxels.size, found[other].voxels.size)
         if shared > OVERLAP_FRACTION * smaller:
             yield Finding(
                 f"{_where(case, found[one], found[other])}: {one} and {other} share {shared} voxels of {smaller}; "
@@ -210,11 +210,11 @@ def _places(
     """Yield organs that are too large, or lie where no patient has them, judged by their centres."""
     centres = {}
     for name, outline in found.items():
-        fraction = outline.index.size / np.prod(shape)
+        fraction = outline.voxels.size / np.prod(shape)
         if fraction > MAX_ORGAN_FRACTION:
             yield Finding(f"{_where(case, outline)}: {name} fills {fraction:.0%} of the scan; export it again")
-        elif outline.index.size:
-            centres[name] = centre_mm(outline.index, shape, spacing_mm)
+        elif outline.voxels.size:
+            centres[name] = centre_mm(outline.voxels, shape, spacing_mm)
     for one, other, text in misplaced(centres):
         yield Finding(
             f"{_where(case, found[one], found[other])}: {text}: names swapped, or the scan mirrored or turned over; "

@@ -107,7 +107,7 @@ class OpenKBP:
         labels = np.zeros(SHAPE, np.uint8)
         outlines = self.outlines(case)
         for organ, outline in outlines.items():
-            labels.flat[outline.index] = self.organs.index(organ) + 1
+            labels.flat[outline.voxels] = self.organs.index(organ) + 1
         spacing = _read_spacing(folder / "voxel_dimensions.csv", case)
         return Case(
             name=case,

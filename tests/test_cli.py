@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pandas as pd
@@ -87,7 +88,7 @@ def test_tables_on_a_full_disk_stay_as_they_were(
     def write(_study: object, out: Path) -> None:
         write_table(out / "a.csv", pd.DataFrame({"value": range(999)}))
 
-    monkeypatch.setattr("hnlib.experiments.load_study", lambda _path: None)
+    monkeypatch.setattr("hnlib.experiments.load_study", lambda _path: SimpleNamespace(dataset="folder"))
     monkeypatch.setattr("hnlib.experiments.write_tables", write)
     with full_disk():
         line = fails(capsys, "tables", "study.json", "--out", str(tmp_path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,8 @@ def _slices(folder: Path) -> list[Any]:
         if not path.is_file() or path.name.startswith(".") or not named_so:
             continue
         try:
-            found = pydicom.dcmread(path)
+            # from memory: of a file, pydicom reads whatever length a damaged element claims
+            found = pydicom.dcmread(io.BytesIO(path.read_bytes()))
             modality, uid = found.get("Modality"), str(found.get("SeriesInstanceUID"))
         except Exception as fault:  # what a damaged file makes a reader raise is no part of any reader's promise
             text = " ".join(str(fault).split())[:120]

@@ -13,7 +13,7 @@ from pathlib import Path
 import blosc2
 import numpy as np
 import pytest
-from damage import full_disk, read_only
+from damage import full_disk, little_memory, read_only
 from scanfiles import head, organ_mask, write_head
 from test_preprocess import block
 
@@ -151,6 +151,16 @@ def test_a_case_that_lacks_what_this_version_writes_is_one_line(tmp_path: Path) 
     with pytest.raises(DataError, match=r"case pt_7, cache file .*: cannot be read .*prepare again") as caught:
         open_prepared(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(60_000,), (3, 4, 4, 4), (2, 60_000, 60_000, 60_000)])
+def test_a_case_of_another_shape_is_one_line_and_takes_no_memory(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    path = tmp_path / "pt_7.b2nd"
+    save_prepared(path, prepared())
+    about = blosc2.open(str(path)).vlmeta["prepared"]
+    blosc2.zeros(shape, np.float16, urlpath=str(path), mode="w").vlmeta["prepared"] = about
+    with little_memory(), pytest.raises(DataError, match=r"case pt_7, cache file .*not an image and its labels"):
+        load_prepared(path)
 
 
 def test_a_full_disk_leaves_the_last_good_case(tmp_path: Path) -> None:

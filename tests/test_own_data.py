@@ -76,7 +76,7 @@ def test_from_scans_to_a_prediction(data: Path, tmp_path: Path, capsys: pytest.C
     assert {"thyroid", "background"} <= set(tables["imbalance"]["class"])
     assert (results / "pictures" / "prediction.png").stat().st_size > 10_000
     organ_volumes(tables["dataset"])
-    results_by_organ(metrics, "dsc")
+    results_by_organ(metrics)
 
     run = load_study(study).run_folder(EXPERIMENT, 0)
     capsys.readouterr()

@@ -29,15 +29,21 @@ def test_the_paper_stands_below_ours_where_the_organ_is_the_same() -> None:
     table = chapters.results_table(metric_rows(values), "dsc")
     column = table.iloc[:, 0]
     assert column[("Brainstem", "this study")] == "0.800"
-    assert column[("Brainstem", "paper")] == "0.88 ± 0.02"
+    assert column[("Brainstem", "paper")] == "0.88\u00a0±\u00a00.02"
     assert ("Spinal cord", "paper") not in column.index
     assert column[("mean over organs", "this study")] == "0.700"
-    assert column[("mean over organs", "paper")] == "0.77 ± 0.17"
+    assert column[("mean over organs", "paper")] == "0.77\u00a0±\u00a00.17"
 
 
 def test_misses_are_counted_by_organ() -> None:
     rows = metric_rows({("large_nnu_dice_ce", "brainstem"): 1.0, ("small_ca_dice_ce", "brainstem"): 0.0}, "missed")
-    assert chapters.missed_table(rows).loc["Brainstem"].tolist() == ["1 of 1", "0 of 1"]
+    assert chapters.missed_table(rows).loc["Brainstem"].tolist() == ["1\u00a0of\u00a01", "0\u00a0of\u00a01"]
+
+
+def test_a_run_of_fewer_steps_counts_at_its_own_end() -> None:
+    rows = [("a", 0, 100, 0.4), ("a", 0, 200, 0.9), ("b", 0, 100, 0.8)]
+    history = pd.DataFrame(rows, columns=["experiment", "seed", "step", "validation_dsc"]).assign(organ="mandible")
+    assert "2 of 2 pairs" in chapters.training_answer(history, pd.DataFrame({"seconds": [60.0]}))
 
 
 def test_the_chosen_configuration_is_one_of_the_four() -> None:
@@ -74,7 +80,7 @@ def test_organs_of_some_patients_stand_beside_the_organs_of_all(tmp_path: Path) 
     pd.concat([pd.read_csv(path), pd.DataFrame(rows, columns=list(COLUMNS))]).to_csv(path, index=False)
     table = chapters.partial_table(tmp_path / "tables")
     assert table[("test", "patients")].to_dict() == {"Larynx": 2, "Mandible": 1}
-    assert table.loc["Larynx", ("large, nnU-Dice+CE", "wide")] == "0.600 ± 0.141"
+    assert table.loc["Larynx", ("large, nnU-Dice+CE", "wide")] == "0.600\u00a0±\u00a00.141"
     assert table.loc["Larynx", ("large, nnU-Dice+CE", "phantom")] == chapters.mean_sd(float("nan"), 0, 3)
 
 

@@ -189,6 +189,11 @@ def test_from_scan_to_published_tables(tiny_study: Study, tmp_path: Path) -> Non
     assert len(read_tables(first.parent)["runs"]) == 2
 
 
+def test_an_unfinished_run_is_not_measured(tiny_study: Study) -> None:
+    with pytest.raises(DataError, match="run hnlib train first"):
+        measure_run(tiny_study, tiny_study.settings.study[0], 7)
+
+
 def test_publishing_replaces_a_run_and_keeps_the_others(tmp_path: Path) -> None:
     from hnlib.experiments.tables import _replace_rows
 

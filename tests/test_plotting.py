@@ -206,7 +206,7 @@ def test_paired_differences_draw_cases_and_the_mean_over_organs():
     assert sorted(points(ax, ORGANS["mandible"].colour)[:, 0]) == pytest.approx(sorted(gain[:, 0]))
     assert points(ax, "#222222", {"D"})[:, 0] == pytest.approx([gain.mean()])
     assert [label.get_text() for label in ax.get_yticklabels()] == ["mean over organs", "Brainstem", "Mandible"]
-    assert ax.get_title(loc="left") == "recipe (n = 6)"
+    assert ax.get_title(loc="left") == "recipe\nn = 6"
     with pytest.raises(ValueError, match="no experiment shares"):
         paired_differences(metrics({"base": base}), "base", rng=rng)
 

@@ -17,6 +17,7 @@ from hnlib.plotting import use_style
 
 Facts = dict[str, str]
 DASH = "–"
+NBSP = "\u00a0"  # keeps a number in one line of a table
 
 
 def begin() -> None:
@@ -81,16 +82,16 @@ def percent(value: float) -> str:
 
 
 def mean_sd(mean: float, sd: float, digits: int) -> str:
-    """Write a mean with its standard deviation; a dash where there is none.
+    r"""Write a mean with its standard deviation; a dash where there is none.
 
     Examples
     --------
     >>> mean_sd(0.8, 0.05, 2), mean_sd(0.8, float("nan"), 2), mean_sd(float("nan"), float("nan"), 2)
-    ('0.80 ± 0.05', '0.80', '–')
+    ('0.80\xa0±\xa00.05', '0.80', '–')
     """
     if np.isnan(mean):
         return DASH
-    return f"{mean:.{digits}f}" + ("" if np.isnan(sd) else f" ± {sd:.{digits}f}")
+    return f"{mean:.{digits}f}" + ("" if np.isnan(sd) else f"{NBSP}±{NBSP}{sd:.{digits}f}")
 
 
 # Every chapter

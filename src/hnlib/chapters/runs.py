@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hnlib.chapters.page import DASH, Facts, is_phantom, listed, mean_sd, title
+from hnlib.chapters.page import DASH, NBSP, Facts, is_phantom, listed, mean_sd, title
 from hnlib.experiments import FOUR_CONFIGURATIONS, Run, Study, prepare_study, read_tables
 from hnlib.files import write_json
 from hnlib.plotting import experiment_title
@@ -60,7 +60,8 @@ def runs_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 def training_answer(history: pd.DataFrame, runs: pd.DataFrame) -> str:
     """Say how many organs were learnt by the end of the runs, and which came last."""
-    last = history[history["step"] == history["step"].max()].groupby(["experiment", "organ"])["validation_dsc"].mean()
+    at_end = history.sort_values("step", kind="stable").groupby(["experiment", "seed", "organ"], sort=False).tail(1)
+    last = at_end.groupby(["experiment", "organ"])["validation_dsc"].mean()
     learnt = last[last > 0.5]
     first_seen = history[history["validation_dsc"] > 0.5].groupby("organ")["step"].min()
     minutes = runs["seconds"].max() / 60
@@ -116,7 +117,9 @@ def missed_table(metrics: pd.DataFrame) -> pd.DataFrame:
     """Count missed organs of the test cases over all seeds: misses of cases times seeds."""
     rows = metrics.query("split == 'test' and metric == 'missed'")
     counts = rows.groupby(["organ", "experiment"], sort=False)["value"].agg(["sum", "count"]).astype(int)
-    text = pd.Series([f"{row['sum']} of {row['count']}" for _, row in counts.iterrows()], index=counts.index)
+    text = pd.Series(
+        [f"{row['sum']} of {row['count']}".replace(" ", NBSP) for _, row in counts.iterrows()], index=counts.index
+    )
     return text.unstack("experiment").rename(index=title, columns=experiment_title).rename_axis(columns=None)
 
 

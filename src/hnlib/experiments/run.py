@@ -25,6 +25,7 @@ from torch import nn
 
 from hnlib.augmentation import augmentation
 from hnlib.confidence import quantile_table, summarise, true_class_probabilities
+from hnlib.errors import DataError
 from hnlib.experiments.config import Experiment, load_experiment
 from hnlib.experiments.export import export_model
 from hnlib.experiments.study import Study, check_run
@@ -227,6 +228,8 @@ def measure_run(study: Study, experiment: str, seed: int, *, report: Report = pr
     found, folder = load_experiment(experiment), study.run_folder(experiment, seed)
     if (folder / "measured.json").exists():
         return folder
+    if not (folder / "run.json").exists():
+        raise DataError(f"run {folder}: not trained to the end; run hnlib train first")
     patch, mirror = study.patches[found.patch], study.mirror(found)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = load_weights(folder / "checkpoint.pt", untrained_network(study, found)).to(device).eval()

@@ -149,7 +149,7 @@ def paired_differences(
         ax.plot(patients, spread(len(patients), 0.5), "o", color="#777777", alpha=0.5, ms=3, mew=0)
         found = paired_difference(metrics, experiment, baseline, metric=metric, split=split, rng=rng)
         draw_interval(ax, {"mean": found.difference, "low": found.low, "high": found.high}, 0, "D", horizontal=True)
-        ax.set_title(f"{panel_title(experiment)} (n = {found.cases})")
+        ax.set_title(f"{panel_title(experiment)}\nn = {found.cases}")
         ax.axhline(0.5, color=FAINT, lw=0.6)
         ax.tick_params(axis="y", length=0)
     axes[0, 0].set_yticks(range(len(names) + 1), ["mean over organs", *(organ(name).title for name in names)])

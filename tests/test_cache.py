@@ -157,8 +157,11 @@ def test_a_case_that_lacks_what_this_version_writes_is_one_line(tmp_path: Path) 
 def test_a_case_of_another_shape_is_one_line_and_takes_no_memory(tmp_path: Path, shape: tuple[int, ...]) -> None:
     path = tmp_path / "pt_7.b2nd"
     save_prepared(path, prepared())
-    about = blosc2.open(str(path)).vlmeta["prepared"]
-    blosc2.zeros(shape, np.float16, urlpath=str(path), mode="w").vlmeta["prepared"] = about
+    whole = blosc2.open(str(path))
+    about = whole.vlmeta["prepared"]
+    other = blosc2.zeros(shape, np.float16, urlpath=str(path), mode="w")
+    other.vlmeta["prepared"] = about
+    del whole, other
     with little_memory(), pytest.raises(DataError, match=r"case pt_7, cache file .*not an image and its labels"):
         load_prepared(path)
 

@@ -116,7 +116,7 @@ def test_a_write_that_fails_leaves_the_good_file(tmp_path: Path) -> None:
         part.write_text("half")
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(DataError, match=r"table\.csv: cannot be written \(disk full\); free space, or choose a folder"):
         write_atomically(target, fail)
     assert target.read_text() == "good"
     assert os.listdir(tmp_path) == ["table.csv"]

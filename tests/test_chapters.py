@@ -10,6 +10,7 @@ import pytest
 
 from hnlib import chapters
 from hnlib.confidence import drift
+from hnlib.datasets.phantom_anatomy import ALL_ORGANS
 from hnlib.errors import ConfigError, DataError
 from hnlib.stats import COLUMNS
 
@@ -110,3 +111,56 @@ def test_a_phantom_is_named_as_one_in_every_phrase_about_its_cases() -> None:
     assert "phantom" in facts["cases"]
     assert "phantom" in facts["caption"].lower()
     assert "patients" not in facts["cases"]
+
+
+def comparison_rows() -> pd.DataFrame:
+    """Three comparisons: one equivalent, one undecided, one different."""
+    rows = [
+        ("brainstem", "volume_ml", "ratio", 27.44, 28.1, 1.02, 0.95, 1.1, 0.8, 1.25, "equivalent"),
+        ("mandible", "volume_ml", "ratio", 61.6, 70.0, 1.14, 1.0, 1.3, 0.8, 1.25, "undecided"),
+        ("mandible", "mean_hu", "difference", 710.3, 810.0, 99.7, 80.0, 120.0, -70, 70, "different"),
+        ("optic_chiasm", "volume_over_nerve", "ratio", 0.797, 0.8, 1.0, 0.99, 1.01, 0.8, 1.25, "equivalent"),
+    ]
+    names = ["organ", "quantity", "comparison", "real", "phantom", "value", "low", "high", "margin_low", "margin_high"]
+    table = pd.DataFrame(rows, columns=[*names, "verdict"])
+    return table.assign(real_cases=30, phantom_cases=60, source="by hand")
+
+
+def test_the_comparison_is_counted_and_named() -> None:
+    facts = chapters.comparison_facts(comparison_rows())
+    assert [facts[k] for k in ("comparisons", "equivalent", "undecided", "different")] == ["4", "2", "1", "1"]
+    assert facts["different-list"] == "Different: mean HU (Mandible)."
+    assert facts["undecided-list"] == "Undecided: volume (Mandible)."
+    assert (facts["real-heads"], facts["phantom-cases"]) == ("30", "60")
+    same = comparison_rows().query("verdict == 'equivalent'")
+    assert chapters.comparison_facts(same)["different-list"] == "Different: none."
+
+
+def test_a_comparison_that_is_not_equivalent_is_starred() -> None:
+    table = chapters.comparison_table(comparison_rows(), ("volume_ml", "mean_hu"))
+    assert table.loc["Brainstem"].tolist() == ["27.4 / 28.1", "–"]
+    assert table.loc["Mandible"].tolist() == ["61.6 / 70*", "710 / 810**"]
+
+
+def test_cord_and_chiasm_stand_with_the_volumes_in_the_figure() -> None:
+    found = chapters.sizes(comparison_rows())
+    assert list(found["organ"]) == ["brainstem", "mandible", "optic_chiasm"]
+    assert set(found["quantity"]) == {"volume_ml"}
+
+
+def test_the_published_comparison_holds_every_organ_against_its_margin() -> None:
+    """Each verdict follows from its interval and margin; every organ of the phantom is in the table."""
+    table = chapters.load_comparison(PHANTOM)
+    assert set(table["organ"]) == set(ALL_ORGANS)
+    for row in table.itertuples():
+        inside = row.margin_low <= row.low and row.high <= row.margin_high
+        outside = row.high < row.margin_low or row.low > row.margin_high
+        assert row.verdict == ("equivalent" if inside else "different" if outside else "undecided")
+        assert row.low <= row.value <= row.high
+    volumes = table[table["quantity"] == "volume_ml"]
+    assert (volumes["verdict"] == "equivalent").all()
+
+
+def test_a_missing_comparison_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"equivalence\.csv: missing; run python scripts/phantom_equivalence\.py"):
+        chapters.load_comparison(tmp_path)

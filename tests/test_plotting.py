@@ -13,6 +13,7 @@ from matplotlib import pyplot as plt
 from matplotlib.collections import PolyCollection
 from matplotlib.contour import QuadContourSet
 
+from hnlib.cases import Case
 from hnlib.confidence import POOLED_QUANTILES
 from hnlib.errors import ConfigError
 from hnlib.organs import ORGANS, organ
@@ -21,10 +22,12 @@ from hnlib.plotting import (
     class_ratios,
     confidence_violins,
     contour_panel,
+    equivalence_intervals,
     experiment_title,
     organ_volumes,
     paired_differences,
     results_by_organ,
+    scan_rows,
     sigma_dots,
     training_curves,
     use_style,
@@ -360,3 +363,54 @@ def test_titles_of_the_four_configurations_are_the_papers():
     """Names as Tappeiner 2022, Table 1, prints them; others lose their underscores."""
     assert experiment_title("large_ca_dice_ce") == "large, ca-Dice+CE"
     assert experiment_title("coarse_to_fine") == "coarse to fine"
+
+
+def comparison():
+    """Two organs: a ratio inside its margin, a ratio outside, and one difference."""
+    names = ["organ", "quantity", "comparison", "value", "low", "high", "margin_low", "margin_high", "verdict"]
+    rows = [
+        ("brainstem", "volume_ml", "ratio", 1.0, 0.9, 1.1, 0.8, 1.25, "equivalent"),
+        ("mandible", "volume_ml", "ratio", 1.6, 1.5, 1.7, 0.8, 1.25, "different"),
+        ("mandible", "mean_hu", "difference", 10.0, -90.0, 110.0, -70.0, 70.0, "undecided"),
+    ]
+    return pd.DataFrame(rows, columns=names)
+
+
+def test_equivalence_shows_interval_margin_and_verdict():
+    """A line from low to high, a box from margin to margin, a mark by verdict; ratios on a log axis."""
+    fig = equivalence_intervals(comparison(), {"volume_ml": "volume", "mean_hu": "HU"})
+    ratio, difference = fig.axes
+    assert (ratio.get_xscale(), difference.get_xscale()) == ("log", "linear")
+    assert [text.get_text() for text in ratio.get_yticklabels()] == ["Brainstem", "Mandible"]
+    ends = [tuple(line.get_xdata()) for line in ratio.lines if len(line.get_xdata()) == 2]
+    assert (0.9, 1.1) in ends
+    assert (1.5, 1.7) in ends
+    boxes = [(patch.get_x(), patch.get_width(), patch.get_y()) for patch in difference.patches]
+    assert boxes == [(-70.0, 140.0, pytest.approx(0.58))]
+    marks = {line.get_ydata()[0]: line for line in ratio.lines if len(line.get_xdata()) == 1}
+    assert (marks[0].get_marker(), marks[1].get_marker()) == ("o", "X")
+    (undecided,) = [line for line in difference.lines if len(line.get_xdata()) == 1]
+    assert undecided.get_markerfacecolor() == "white"
+    with pytest.raises(ValueError, match="left to draw"):
+        equivalence_intervals(comparison(), {"weight_g": "weight"})
+
+
+def test_scan_rows_show_the_same_extent_of_every_scan():
+    """Two grids of one head: limits are as wide as the field and centred on the brainstem, in each scan's own mm."""
+    planes, centre = (("axial", "brainstem"), ("sagittal", "mandible")), (0.0, 10.0, -5.0)
+    scans = {}
+    for title, edge in (("fine", 2.0), ("coarse", 4.0)):
+        labels = np.zeros([round(n / edge) for n in (80, 120, 100)], np.uint8)
+        for value, low, high in ((1, (32, 40, 60), (48, 56, 80)), (2, (32, 80, 20), (48, 96, 40))):
+            labels[tuple(slice(round(a / edge), round(b / edge)) for a, b in zip(low, high, strict=True))] = value
+        image = np.linspace(-100, 100, labels.size, dtype=np.float32).reshape(labels.shape)
+        organs = ("brainstem", "mandible")
+        scans[title] = Case(title, image, labels, (edge, edge, edge), organs, frozenset(organs))
+    fig = scan_rows(scans, planes=planes, field_mm=(90.0, 110.0, 100.0), centre_mm=centre)
+    assert len(fig.axes) == 4
+    for axial, sagittal in (fig.axes[:2], fig.axes[2:]):
+        assert axial.get_xlim() == pytest.approx((40 + 45, 40 - 45))
+        assert axial.get_ylim() == pytest.approx((48 + 10 - 55, 48 + 10 + 55))
+        assert sagittal.get_xlim() == pytest.approx((58 + 55, 58 - 55))
+        assert sagittal.get_ylim() == pytest.approx((70 - 5 - 50, 70 - 5 + 50))
+    assert [fig.axes[k].get_ylabel() for k in (0, 2)] == ["fine", "coarse"]

@@ -17,6 +17,19 @@ from hnlib.chapters.data import (
     split_table,
 )
 from hnlib.chapters.page import begin, is_phantom, listed, load, mean_sd, percent, provenance, title
+from hnlib.chapters.phantom import (
+    NUMBERS,
+    OBSERVERS,
+    POSITIONS,
+    SIZE_COLUMNS,
+    SIZES,
+    comparison_facts,
+    comparison_sources,
+    comparison_table,
+    load_comparison,
+    one_phantom,
+    sizes,
+)
 from hnlib.chapters.runs import (
     confidence_facts,
     difference_table,
@@ -34,8 +47,16 @@ from hnlib.chapters.runs import (
 )
 
 __all__ = [
+    "NUMBERS",
+    "OBSERVERS",
+    "POSITIONS",
+    "SIZES",
+    "SIZE_COLUMNS",
     "begin",
     "by_rule",
+    "comparison_facts",
+    "comparison_sources",
+    "comparison_table",
     "confidence_facts",
     "credit",
     "dataset_facts",
@@ -46,8 +67,10 @@ __all__ = [
     "is_phantom",
     "listed",
     "load",
+    "load_comparison",
     "mean_sd",
     "missed_table",
+    "one_phantom",
     "one_run",
     "organ_table",
     "partial_table",
@@ -61,6 +84,7 @@ __all__ = [
     "runs_table",
     "seed_table",
     "sigma_table",
+    "sizes",
     "split_table",
     "tiny_study",
     "title",

@@ -11,6 +11,7 @@ from hnlib.datasets.folder import FolderDataset
 from hnlib.datasets.openkbp import OpenKBP
 from hnlib.datasets.pddca import PDDCA
 from hnlib.datasets.phantom import PhantomDataset
+from hnlib.datasets.phantom_anatomy import ALL_ORGANS
 from hnlib.datasets.tcia import TCIA
 from hnlib.errors import ConfigError, unknown
 from hnlib.organs import ORGANS
@@ -25,6 +26,7 @@ def open_dataset(
     root: Path | str | None = None,
     num_cases: Mapping[str, int] | None = None,
     organs: tuple[str, ...] | None = None,
+    phantom_spacing_mm: tuple[float, float, float] | None = None,
 ) -> Dataset:
     """Return the data set of that name.
 
@@ -39,6 +41,8 @@ def open_dataset(
     organs
         Organs in label order. None takes the data set's own; in a case that has no outline of one of
         them, it is unknown.
+    phantom_spacing_mm
+        Voxel edges of the phantom, which can be made on any grid; None takes its own. Scans have theirs.
 
     Raises
     ------
@@ -51,7 +55,9 @@ def open_dataset(
         raise unknown("dataset", name, DATASETS)
     options: dict[str, Any] = {} if organs is None else {"organs": _known(name, organs)}
     if name == "phantom":
-        return PhantomDataset(num_cases=num_cases) if num_cases else PhantomDataset()
+        options |= {"num_cases": num_cases} if num_cases else {}
+        options |= {"spacing_mm": phantom_spacing_mm} if phantom_spacing_mm else {}
+        return PhantomDataset(**options)
     if root is None or not str(root):
         raise ConfigError(f"dataset {name} needs the folder of its data: give DATA_ROOT=... (make) or --data-root")
     match name:
@@ -67,10 +73,11 @@ def open_dataset(
 
 def _known(name: str, organs: tuple[str, ...]) -> tuple[str, ...]:
     """Return the organs where the data set outlines them and can be told which to take."""
-    if name in ("phantom", "folder"):
-        where = "named in its hnlib.yaml" if name == "folder" else "fixed"
-        raise ConfigError(f"dataset {name}: its organs are {where}; leave organs out of the profile")
+    if name == "folder":
+        raise ConfigError("dataset folder: its organs are named in its hnlib.yaml; leave organs out of the profile")
     offered = [organ.name for organ in ORGANS.values() if name in organ.spellings]
+    if name == "phantom":
+        offered = list(ALL_ORGANS)
     for organ in organs:
         if organ not in offered:
             raise unknown(f"organ of dataset {name}", organ, offered)

@@ -1,7 +1,8 @@
-"""The anatomy of the phantom: its tissues, and its structures as ellipsoids and tubes in one canonical head.
+"""The drawn surroundings of the phantom's organs: tissues, and structures as ellipsoids and tubes in one mean head.
 
-Coordinates and radii are in mm; origin at the optic chiasm, x right, y anterior, z superior. What
-comes in pairs is written for the patient's right. A change here changes cases: raise the phantom's VERSION.
+Coordinates and radii are in mm; origin at the optic chiasm, x right, y anterior, z superior, the gaze level. What
+comes in pairs is written for the patient's right. ``SIMILARITY`` turns, scales and shifts this head onto the mean
+places of the real organs. A change here changes cases: raise the phantom's VERSION.
 """
 
 from __future__ import annotations
@@ -9,30 +10,43 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+import numpy as np
+from scipy.spatial.transform import Rotation
+
 Triple = tuple[float, float, float]
 
-# Mean HU, half range of the mean over cases, SD of the texture inside a case.
+SIMILARITY = (Rotation.from_euler("x", 13.3, degrees=True).as_matrix(), 1.05, np.array([0.0, 29.0, 23.4]))
+"""Rotation, scale and shift in mm from this head to the head frame of `phantom_anatomy`: a least-squares fit."""
+
+# Mean HU, SD of the texture inside a case, half range of the mean over cases. Measured means of organs replace
+# those of the five tissues marked "measured"; fat and muscle are the two peaks of the histogram of OpenKBP.
 TISSUES: Mapping[str, Triple] = {
     "air": (-1000, 0, 0),
-    "fat": (-98, 8, 6),
-    "orbital fat": (-55, 10, 4),
-    "skin": (15, 8, 3),
-    "muscle": (54, 5, 7),
-    "mixed": (15, 10, 16),
-    "csf": (6, 3, 2),
-    "grey matter": (38, 3, 3),
-    "white matter": (29, 3, 3),
-    "brainstem": (36, 3, 3),
-    "optic": (42, 5, 3),
-    "lens": (95, 12, 2),
-    "parotid": (-8, 16, 13),
-    "gland": (38, 10, 8),
-    "cartilage": (140, 40, 20),
-    "cells": (150, 90, 220),
-    "spongy bone": (380, 60, 60),
-    "bone": (950, 100, 70),
-    "cortical bone": (1300, 120, 60),
-    "enamel": (2200, 200, 100),
+    "fat": (-97, 9, 6),
+    "orbital fat": (-85, 6, 8),
+    "skin": (5, 8, 8),
+    "muscle": (46, 11, 6),
+    "mixed": (10, 22, 10),
+    "csf": (8, 4, 3),
+    "grey matter": (34, 6, 3),
+    "white matter": (26, 5, 3),
+    "brainstem": (29, 7, 0),  # measured
+    "spinal_cord": (32, 7, 0),  # measured
+    "optic": (29, 5, 0),  # nobody outlined it on the CT at hand: as the brainstem
+    "lens": (85, 5, 12),  # a textbook's value, not measured here
+    "sclera": (40, 3, 5),
+    "parotid": (0, 21, 0),  # measured
+    "gland": (48, 12, 12),
+    "cartilage": (110, 40, 30),
+    "cells": (80, 200, 90),
+    "marrow": (330, 60, 60),
+    "bone": (800, 120, 100),
+    "cortical bone": (1200, 90, 100),
+    "mandible": (710, 60, 0),  # measured; its two parts lie so far apart that the SD inside comes near the 438 measured
+    "jaw marrow": (100, 60, 60),
+    "jaw cortex": (1600, 90, 100),
+    "enamel": (1900, 150, 200),
+    "vessel": (120, 8, 50),
 }
 
 
@@ -57,104 +71,98 @@ def both_sides(parts: Iterable[Part]) -> list[Part]:
     return [p.on(side) for p in parts for side in ((1, -1) if any(x for x, _, _ in p.points) else (1,))]
 
 
-NECK = _part("skin", (60, 62, 62), (0, -24, -95), (0, -28, -400))
+NECK = _part("skin", (62, 60, 62), (0, -30, -75), (0, -45, -130), (0, -62, -260))
+SHOULDERS = _part("skin", (110, 62, 62), (0, -62, -215))
 BODY = (
-    _part("skin", (77, 96, 84), (0, -20, 18)),
-    _part("skin", (75, 69, 72), (0, 0, -50)),
-    _part("skin", (28, 23, 22), (0, 40, -100)),
-    _part("skin", 9, (0, 66, -8), (0, 78, -38)),  # nose
-    _part("skin", (16, 13, 13), (31, 50, -12)),
-    _part("skin", (6, 12, 26), (74, -30, -16)),  # ear
+    _part("skin", (76, 98, 84), (0, -22, 18)),
+    _part("skin", (74, 70, 72), (0, -2, -50)),
+    _part("skin", (40, 34, 22), (0, 36, -96)),
+    _part("skin", (26, 20, 18), (0, 52, -92)),  # chin
+    _part("skin", (30, 20, 18), (0, 50, -66)),  # lips
+    _part("skin", (9, 8, 9), (0, 66, -6), (0, 80, -38)),  # nose
+    _part("skin", (18, 16, 15), (31, 52, -10)),
+    _part("skin", (5, 13, 27), (75, -34, -16)),  # ear
 )
 SOFT = (  # below the skin, in this order
-    _part("fat", (14, 14, 16), (38, 34, -58)),
-    _part("fat", (9, 9, 22), (27, -6, -62)),  # parapharyngeal space
-    _part("fat", (15, 20, 45), (38, -24, -122)),
-    _part("mixed", (30, 14, 60), (0, -66, -110)),
-    _part("muscle", (17, 13, 62), (20, -58, -110)),
-    _part("muscle", (8, 11, 60), (25, -34, -120)),
-    _part("muscle", 10, (53, -42, -48), (44, -12, -105), (34, 10, -160)),  # sternocleidomastoid
-    _part("gland", 5, (31, -20, -45), (33, -14, -95), (35, -8, -160)),
-    _part("muscle", (7, 17, 26), (57, 8, -68)),  # masseter
-    _part("muscle", (7, 14, 20), (34, 4, -58)),
-    _part("muscle", (8, 20, 24), (62, 18, -8)),
-    _part("fat", (30, 34, 22), (0, 20, -78)),
-    _part("muscle", (23, 31, 18), (0, 20, -76)),  # tongue
-    _part("muscle", (19, 26, 8), (0, 22, -98)),
-    _part("gland", (8, 14, 11), (30, 8, -104)),
-    _part("muscle", (20, 14, 34), (0, 4, -124)),
+    _part("fat", (17, 18, 20), (40, 36, -56)),
+    _part("fat", (9, 10, 26), (26, -2, -62)),  # parapharyngeal space
+    _part("fat", (16, 22, 48), (40, -30, -118)),
+    _part("fat", (13, 17, 22), (33, 12, -100)),  # submandibular space
+    _part("mixed", (32, 12, 62), (0, -84, -106)),
+    _part("muscle", (15, 14, 58), (18, -68, -96)),  # semispinalis
+    _part("muscle", (9, 22, 60), (40, -62, -100)),  # splenius and levator
+    _part("muscle", (9, 12, 60), (24, -38, -110)),
+    _part("muscle", (16, 9, 60), (9, -16, -100)),  # longus colli
+    _part("muscle", (9, 12, 11), (56, -46, -46), (48, -18, -100), (26, 2, -170)),  # sternocleidomastoid
+    _part("muscle", (30, 12, 14), (34, -70, -140), (70, -66, -190)),  # trapezius
+    _part("vessel", 4.5, (33, -22, -40), (33, -16, -95), (34, -18, -190)),  # jugular vein
+    _part("vessel", 3.2, (24, -16, -40), (25, -8, -95), (22, -12, -190)),  # carotid artery
+    _part("muscle", (7, 17, 26), (57, 12, -66)),  # masseter
+    _part("muscle", (8, 14, 20), (37, 8, -54)),  # pterygoid muscles
+    _part("muscle", (7, 20, 24), (61, 18, -8)),  # temporal
+    _part("fat", (30, 34, 22), (0, 22, -80)),
+    _part("muscle", (24, 31, 17), (0, 20, -74)),  # tongue
+    _part("muscle", (20, 28, 7), (0, 26, -98)),  # floor of the mouth
+    _part("muscle", (20, 15, 34), (0, 4, -124)),
 )
 BRAIN = (  # over grey matter
-    _part("white matter", (22, 58, 36), (28, -20, 32)),
-    _part("csf", (1.2, 70, 50), (0, -20, 40)),
-    _part("csf", (5, 26, 10), (9, -18, 34)),  # lateral ventricle
-    _part("csf", (17, 13, 8), (0, 1, -1)),  # suprasellar cistern
-    _part("csf", (24, 18, 24), (0, -19, -20)),
-    _part("grey matter", (25, 24, 18), (20, -58, -26)),  # cerebellum
-    _part("csf", (6, 4, 8), (0, -40, -26)),
+    _part("white matter", (22, 58, 34), (28, -22, 34)),
+    _part("csf", (1.6, 70, 50), (0, -22, 42)),
+    _part("csf", (6, 22, 8), (9, -14, 36)),  # lateral ventricle
+    _part("csf", (5, 12, 10), (17, -46, 30)),
+    _part("csf", (2.5, 14, 9), (0, -14, 20)),  # third ventricle
+    _part("csf", (18, 13, 8), (0, 0, -2)),  # suprasellar cistern
+    _part("csf", (24, 17, 17), (0, -31, -6)),
+    _part("csf", (17, 14, 24), (0, -38, -34)),
+    _part("grey matter", (26, 24, 18), (21, -68, -20)),  # cerebellum
+    _part("csf", (6, 4, 8), (0, -47, -20)),  # fourth ventricle
+    _part("bone", (2.2, 3, 7), (9, -9, -8)),  # clinoid processes
 )
-ARCH = ((-30, 14), (-28, 22), (-21, 39), (-11, 48), (11, 48), (21, 39), (28, 22), (30, 14))  # of teeth: x, y
+ARCH = ((-28, 20), (-27, 28), (-22, 41), (-15, 50), (-5, 54), (5, 54), (15, 50), (22, 41), (27, 28), (28, 20))
+"""Places of teeth: x, y."""
+UPPER_Z_MM, LOWER_Z_MM = -64.0, -77.0
 FACE = (
-    _part("bone", (10, 11, 12), (0, -5, -22)),
-    _part("cortical bone", 7, (52, -32, -24), (20, -14, -22)),  # petrous bone
-    _part("cells", (10, 13, 17), (54, -38, -34)),  # mastoid
-    _part("air", 2.5, (80, -22, -20), (56, -22, -22)),
-    _part("spongy bone", (35, 29, 16), (0, 26, -36)),  # maxilla
-    _part("bone", (6, 5, 9), *((x, y, -54) for x, y in ARCH)),
-    _part("air", (12, 16, 14), (25, 28, -32)),  # maxillary sinus
-    _part("bone", (9, 9, 7), (50, 40, -28)),
-    _part("bone", 2.8, (52, 38, -28), (66, 12, -27), (62, -12, -24)),  # zygomatic arch
-    _part("mixed", (13, 32, 19), (0, 36, -26)),
-    _part("air", (3.6, 29, 16), (5.5, 36, -30)),  # nasal cavity
-    _part("air", (5, 17, 9), (7, 28, -8)),
-    _part("air", (9, 9, 7), (0, 8, -17)),  # sphenoid sinus
-    _part("air", (8, 3, 6), (9, 65, 8)),
-    _part("air", (12, 8, 12), (0, -1, -38)),
-    _part("air", (11, 5, 5), (0, -2, -44), (0, -3, -75), (0, 2, -106)),  # pharynx
-    _part("air", (18, 22, 2.5), (0, 22, -57)),
-    _part("bone", 2.5, (-19, 12, -106), (-10, 29, -110), (10, 29, -110), (19, 12, -106)),  # hyoid
-    _part("cartilage", (17, 17, 15), (0, 12, -126)),
-    _part("muscle", (14, 14, 18), (0, 10, -126)),
-    _part("air", 6, (0, 2, -104), (0, 10, -122), (0, 8, -190)),  # larynx and trachea
+    _part("bone", (9, 9, 16), (0, -10, -24)),  # clivus
+    _part("marrow", (6, 6, 11), (0, -9, -25)),
+    _part("cortical bone", 7, (54, -40, -24), (19, -20, -20)),  # petrous bone
+    _part("cells", (9, 13, 17), (54, -42, -34)),  # mastoid
+    _part("air", 2.5, (82, -30, -24), (56, -32, -23)),  # ear canal
+    _part("bone", (30, 26, 13), (0, 26, -40)),  # maxilla
+    _part("bone", (5, 5, 8), *((x, y, -54) for x, y in ARCH)),
+    _part("air", (12, 15, 14), (24, 28, -33)),  # maxillary sinus
+    _part("bone", (8, 7, 6), (49, 42, -28)),
+    _part("bone", (2.6, 2.6, 3.5), (54, 38, -28), (66, 12, -26), (62, -12, -24)),  # zygomatic arch
+    _part("mixed", (13, 33, 19), (0, 34, -27)),
+    _part("air", (3.2, 29, 15), (5, 36, -30)),  # nasal cavity
+    _part("mixed", (2.2, 20, 4), (6, 32, -36)),  # turbinates
+    _part("bone", (0.9, 28, 14), (0, 34, -30)),  # septum
+    _part("bone", (15, 24, 2.2), (0, 32, -48)),  # palate
+    _part("air", (5, 17, 8), (6, 30, -10)),  # ethmoid cells
+    _part("bone", (0.8, 16, 8), (6, 30, -10)),
+    _part("air", (9, 9, 7), (0, 8, -18)),  # sphenoid sinus
+    _part("air", (9, 3, 7), (10, 67, 10)),  # frontal sinus
+    _part("air", (11, 7, 11), (0, 0, -40)),  # nasopharynx
+    _part("air", (10, 5, 5), (0, -2, -46), (0, -3, -75), (0, 0, -106)),  # pharynx
+    _part("muscle", (6, 6, 16), (0, 7, -52)),  # soft palate
+    _part("air", (16, 20, 1.6), (0, 24, -55)),
+    _part("bone", 2.5, (-19, 8, -102), (-10, 25, -108), (10, 25, -108), (19, 8, -102)),  # hyoid
+    _part("cartilage", (17, 17, 15), (0, 8, -128)),  # thyroid cartilage
+    _part("muscle", (14.5, 14.5, 18), (0, 6, -128)),
+    _part("gland", (9, 9, 20), (19, -4, -150)),  # thyroid gland
+    _part("air", 6, (0, -2, -104), (0, 4, -124), (0, -4, -150), (0, -26, -220)),  # larynx and trachea
 )
 ORBIT = (
-    _part("bone", (20, 18, 19), (31, 47, -12)),
-    _part("bone", (12.5, 17, 11.5), (22, 28, -7)),
-    _part("orbital fat", (18, 18, 17), (31, 49, -12)),
-    _part("orbital fat", (10.5, 15, 9.5), (22, 28, -7)),
-    _part("csf", 4.5, (16, 19, -4), (9, 9, -1)),  # optic canal
-    _part("muscle", 2.2, (17, 20, -6), (19, 44, -12)),
-    _part("muscle", 2.2, (20, 20, -6), (41, 42, -12)),
-    _part("optic", 12.3, (31, 50, -12)),
-    _part("csf", 10.8, (31, 50, -12)),
-    _part("lens", (4.5, 2.2, 4.5), (31, 59.5, -12)),
+    _part("bone", (20, 19, 19), (31, 46, -11)),
+    _part("bone", (13, 18, 12), (22, 27, -6)),
+    _part("orbital fat", (17.5, 20, 16.5), (31, 50, -11)),
+    _part("orbital fat", (10.5, 16, 9.5), (22, 27, -6)),
+    _part("csf", 4.0, (15, 16, -3), (9, 8, -1)),  # optic canal
+    _part("muscle", (1.8, 1.8, 3.5), (18, 20, -6), (18, 44, -11)),
+    _part("muscle", (1.8, 1.8, 3.5), (21, 20, -6), (43, 42, -11)),
+    _part("muscle", (3.5, 1.8, 1.8), (19, 20, -1), (31, 46, 1)),
+    _part("muscle", (3.5, 1.8, 1.8), (19, 20, -11), (31, 46, -23)),
 )
 TEETH = (
-    _part("enamel", (4, 4, 6.5), *((x, y, -68) for x, y in ARCH)),
-    _part("enamel", (4, 4, 6.5), *((x, y, -80) for x, y in ARCH)),
+    _part("enamel", (3.6, 4, 6), *((x, y, UPPER_Z_MM) for x, y in ARCH)),
+    _part("enamel", (3.4, 3.8, 5.5), *((x, y, LOWER_Z_MM) for x, y in ARCH)),
 )
-NERVE = _part("optic", 2.5, (7, 7, 0), (13, 17, -3), (20, 28, -7), (28.5, 39, -11.5))
-PAROTID = (
-    _part("parotid", (9, 18, 26), (60, -20, -56)),
-    _part("parotid", (9, 9, 18), (50, -30, -52)),
-    _part("parotid", (5, 11, 13), (63, -4, -48)),
-)
-CHIASM = _part("optic", 2.2, (7, 6, 0), (0, -1, 0), (-9, -10, 2))
-STEM = (
-    _part("brainstem", (17, 11, 10), (0, -18, -6)),
-    _part("brainstem", (18, 13.5, 14), (0, -21, -23)),
-    _part("brainstem", 8, (0, -29, -34), (0, -37, -54)),
-)
-JAW_PLAN: tuple[Triple, ...] = ((0, 52, 0), (12, 50, 0), (24, 41, 0), (34, 24, 0), (42, 4, 0), (48, -16, 0))
-JAW_LOW_MM = ((-26, -14, 0, 25, 45, 60), (-64, -78, -91, -105, -112, -112))  # lower edge: y, z
-JAW_HIGH_MM = ((-16, -10, -4, 2, 9, 15, 21, 50), (-24, -26, -40, -40, -33, -62, -80, -85))
-ORGANS: Mapping[str, tuple[Part, ...]] = {
-    "brainstem": STEM,
-    "optic_chiasm": (CHIASM, CHIASM.on(-1)),
-    "optic_nerve_left": (NERVE.on(-1),),
-    "optic_nerve_right": (NERVE,),
-    "mandible": (_part("bone", (58, 46, 46), (0, 16, -68)),),  # its box only: see the JAW tables
-    "parotid_left": tuple(part.on(-1) for part in PAROTID),
-    "parotid_right": PAROTID,
-}
-"""Organs in painting order: an organ never takes voxels of an earlier one."""

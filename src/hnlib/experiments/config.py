@@ -107,6 +107,8 @@ class Profile(_Strict):
         ``auto`` (bfloat16 where the hardware has it), ``float32`` or ``bf16``.
     num_cases
         Cases of each split; None takes all.
+    phantom_spacing_mm
+        Voxel edges of the phantom; None takes 2 x 2 x 2.5 mm. Scans have their own.
     validation_cases
         Validation cases scored during training.
     drift_cases
@@ -130,6 +132,7 @@ class Profile(_Strict):
     compile: bool = False
     precision: Literal["auto", "float32", "bf16"] = "auto"
     num_cases: dict[str, int] | None = None
+    phantom_spacing_mm: tuple[float, float, float] | None = None
     validation_cases: int = 4
     drift_cases: int = 16
     plan: PlanOverride | None = None

@@ -140,7 +140,8 @@ def prepare_study(dataset: str, profile: str, data_root: str = "", *, progress: 
 
 
 def _open(dataset: str, data_root: str, settings: Profile) -> Dataset:
-    return open_dataset(dataset, data_root or None, settings.num_cases, settings.organs)
+    grid = settings.phantom_spacing_mm
+    return open_dataset(dataset, data_root or None, settings.num_cases, settings.organs, phantom_spacing_mm=grid)
 
 
 def _override(settings: Profile) -> Callable[[Plan], Plan]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,8 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import NullLocator
 
 from hnlib.organs import organ
 from hnlib.plotting.style import (
@@ -233,3 +236,59 @@ def _draw_violin(ax: Axes, rows: pd.DataFrame, name: str, names: Sequence[str]) 
         legend=False,
         ax=ax,
     )
+
+
+def equivalence_intervals(table: pd.DataFrame, quantities: Mapping[str, str]) -> Figure:
+    """Draw intervals of a comparison beside the margins that were stated beforehand.
+
+    Parameters
+    ----------
+    table
+        Columns ``organ``, ``quantity``, ``comparison`` (``ratio`` or ``difference``), ``value``, ``low``, ``high``,
+        ``margin_low``, ``margin_high``, ``verdict``.
+    quantities
+        Quantity to the label of its axis, one panel each.
+
+    Returns
+    -------
+    Figure
+        One row an organ; grey: the margin. Filled: equivalent, open: undecided, crossed: different. Ratios have a
+        log axis.
+
+    Raises
+    ------
+    ValueError
+        When no row is left to draw.
+    """
+    used = table[table["quantity"].isin(quantities)]
+    if used.empty:
+        raise ValueError(f"no row of {list(quantities)} is left to draw")
+    names = in_order(used["organ"].unique())
+    size = (FULL_WIDTH_IN, 0.9 + 0.24 * len(names))
+    fig, axes = plt.subplots(1, len(quantities), figsize=size, sharey=True, squeeze=False)
+    for ax, (quantity, label) in zip(axes[0], quantities.items(), strict=True):
+        rows = used[used["quantity"] == quantity]
+        for found in rows.itertuples():
+            _draw_comparison(ax, found, names.index(str(found.organ)))
+        ratio = bool((rows["comparison"] == "ratio").all())
+        if ratio:
+            ax.set_xscale("log")
+            ticks = [t for t in (0.5, 0.67, 0.8, 1, 1.25, 1.5, 2) if rows["margin_low"].min() <= t + 0.01]
+            ticks = [t for t in ticks if t <= rows["margin_high"].max() + 0.01]
+            ax.xaxis.set_minor_locator(NullLocator())
+            ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
+        ax.axvline(1.0 if ratio else 0.0, color=FAINT, lw=1, zorder=1)
+        ax.set_xlabel(label)
+        ax.tick_params(axis="y", length=0)
+    axes[0, 0].set_yticks(range(len(names)), [organ(name).title for name in names])
+    axes[0, 0].set_ylim(len(names) - 0.5, -0.5)
+    return fig
+
+
+def _draw_comparison(ax: Axes, row: Any, place: int) -> None:
+    colour = organ(str(row.organ)).colour
+    width = row.margin_high - row.margin_low
+    ax.add_patch(Rectangle((row.margin_low, place - 0.42), width, 0.84, color="#EEEEEE", lw=0, zorder=0))
+    ax.plot([row.low, row.high], [place, place], color=colour, lw=1.6, zorder=3)
+    look = {"equivalent": ("o", colour), "undecided": ("o", "white"), "different": ("X", colour)}[row.verdict]
+    ax.plot([row.value], [place], look[0], color=colour, mfc=look[1], ms=5, zorder=4)

@@ -13,10 +13,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from hnlib.cases import Case
 from hnlib.organs import organ
 from hnlib.plotting.style import FULL_WIDTH_IN, HALF_WIDTH_IN, INK, organ_legend
 
 SOFT_TISSUE_WINDOW_HU = (-160.0, 240.0)
+COMPARED_PLANES = (
+    ("axial", "parotid_left"),
+    ("axial", "mandible"),
+    ("coronal", "parotid_left"),
+    ("sagittal", "brainstem"),
+)
 _PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
 _LETTERS = {"sagittal": ("A", "P", "S", "I"), "coronal": ("R", "L", "S", "I"), "axial": ("R", "L", "A", "P")}
 
@@ -120,6 +127,63 @@ def contour_panel(
     title = f"CT window {window[0]:g} to {window[1]:g} HU"
     organ_legend(fig, shown, marker=False, first=handles, title=title)
     return fig
+
+
+def scan_rows(
+    scans: Mapping[str, Case],
+    *,
+    planes: Sequence[tuple[str, str]] = COMPARED_PLANES,
+    window: tuple[float, float] = SOFT_TISSUE_WINDOW_HU,
+    field_mm: tuple[float, float, float] = (180.0, 230.0, 230.0),
+    centre_mm: tuple[float, float, float] = (0.0, 25.0, -45.0),
+) -> Figure:
+    """Draw several scans at the same places of the head, one row each, all at one scale.
+
+    Parameters
+    ----------
+    scans
+        Title to case; each has every organ that ``planes`` names, and a brainstem.
+    planes
+        Plane and the organ whose centroid it goes through.
+    window
+        Lowest and highest HU of the grey scale.
+    field_mm, centre_mm
+        Size of what is shown along X, Y, Z, and its centre as seen from the centroid of the brainstem. What a scan
+        does not hold is black.
+
+    Returns
+    -------
+    Figure
+        In radiological view, with the outlines of the organs.
+    """
+    widths = [_in_plane(field_mm, plane)[0] for plane, _ in planes]
+    height = max(_in_plane(field_mm, plane)[1] for plane, _ in planes) * FULL_WIDTH_IN / sum(widths)
+    size = (FULL_WIDTH_IN, (height + 0.12) * len(scans) + 0.8)
+    fig, axes = plt.subplots(len(scans), len(planes), figsize=size, width_ratios=widths, squeeze=False)
+    shown: set[str] = set()
+    for row, (title, case) in zip(axes, scans.items(), strict=True):
+        origin = _centroid_mm(case, "brainstem") + centre_mm
+        for ax, (plane, name) in zip(row, planes, strict=True):
+            axis = _PLANES[plane]
+            index = int(_centroid_mm(case, name)[axis] / case.spacing_mm[axis])
+            step = _in_plane(case.spacing_mm, plane)
+            cut = tuple(index if a == axis else slice(None) for a in range(3))
+            _draw_ct(ax, case.image_hu[cut], step, window)
+            shown |= _draw_contours(ax, case.labels[cut], step, case.organs, "-")
+            (x, y), (across, up) = _in_plane(list(origin), plane), _in_plane(field_mm, plane)
+            ax.set(xlim=(x + across / 2, x - across / 2), ylim=(y - up / 2, y + up / 2), facecolor="black")
+            _letters(ax, plane)
+        row[0].set_ylabel(title)
+        _scale_bar(row[0])
+    for ax, (plane, name) in zip(axes[-1], planes, strict=True):
+        ax.set_xlabel(f"{plane}, through\n{organ(name).title}", labelpad=3)
+    organ_legend(fig, shown, marker=False, title=f"CT window {window[0]:g} to {window[1]:g} HU")
+    return fig
+
+
+def _centroid_mm(case: Case, name: str) -> NDArray[np.float64]:
+    voxels = np.argwhere(case.mask(name))
+    return np.asarray((voxels.mean(axis=0) + 0.5) * case.spacing_mm)
 
 
 def _panels(extents_mm: Sequence[tuple[float, float]]) -> tuple[Figure, list[Axes]]:

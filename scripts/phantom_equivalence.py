@@ -206,7 +206,7 @@ def main() -> None:
     """Measure and write, or draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--picture", type=Path, metavar="OPENKBP", help="draw slices beside a scan of OpenKBP instead")
-    parser.add_argument("--cases", type=int, default=100)
+    parser.add_argument("--cases", type=int, default=60)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()

@@ -359,7 +359,7 @@ def calibrate_observers(content: dict[str, Any], num_cases: int = 8) -> dict[str
             row = []
             for strength in trials:
                 one, two = (unbiased(distance, strength * wander) < 0 for wander in (a, b))
-                row.append(2 * (one & two).sum() / (one.sum() + two.sum()))
+                row.append(2 * (one & two).sum() / max(one.sum() + two.sum(), 1))
             found.setdefault(stem(organ), []).append(np.array(row))
     means = {organ: np.mean(rows, axis=0) for organ, rows in found.items()}
     agreed = content["observer_dsc"]

@@ -207,7 +207,7 @@ def drift_table(table: pd.DataFrame) -> pd.DataFrame:
     wide = long.pivot_table(index=["organ", "drift of"], columns="experiment", values="drift", sort=False).round(3)
     known = [name for name in FOUR_CONFIGURATIONS if name in wide.columns]
     wide = wide[[*known, *(name for name in wide.columns if name not in known)]]
-    return wide.rename(index=title, columns=experiment_title).rename_axis(columns=None)
+    return wide.rename(index=title, level="organ").rename(columns=experiment_title).rename_axis(columns=None)
 
 
 def confidence_facts(table: pd.DataFrame, study: Mapping[str, Any]) -> Facts:

@@ -17,6 +17,8 @@ export HNLIB_RUNS
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Peers of the benchmarks, in a folder of their own: they are no part of the environment.
+PEERS := $(VENV)/peers
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 # Snakemake's own lock outlives a kill and then refuses to start; flock's ends with the process that held it.
@@ -71,8 +73,11 @@ format: $(READY) ## put code and notebooks into their committed form
 	$(BIN)/ruff check --fix
 	$(BIN)/$(NBSTRIPOUT) notebooks/*.ipynb
 
-bench: $(READY) ## time the costly steps beside their peers
-	$(BIN)/python -m benchmarks
+bench: $(READY) ## time the costly steps beside their peers (ARGS="scan loading" takes two of the groups)
+	@[ $(PEERS)/.ready -nt benchmarks/peers.txt ] || { $(BIN)/python -m pip install --quiet --no-deps --upgrade \
+		--target $(PEERS) --requirement benchmarks/peers.txt && touch $(PEERS)/.ready; } || \
+		echo "nnU-Net cannot be installed here; the rows that compare with it will say so" >&2
+	HNLIB_PEERS=$(PEERS) $(BIN)/python -m benchmarks $(ARGS)
 
 lab: $(READY) ## open the notebooks in JupyterLab with the kernel "hnlib"
 	$(BIN)/python -m ipykernel install --sys-prefix --name hnlib --display-name hnlib

@@ -1,69 +1,211 @@
-"""Run the benchmarks, print a table, write results/published/bench.json."""
+"""Run the benchmarks, print a table, write results/published/bench.json.
+
+``python -m benchmarks`` runs all groups, ``python -m benchmarks scan loading`` two of them; rows of the others
+stay in the file. What a machine cannot measure has a row that says so.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
-import subprocess
-import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 
-from benchmarks.training_step import machine_rate, operations
-from hnlib.experiments.run import hardware
+from benchmarks.process import ROOT, Found, measure
+from benchmarks.sizes import BATCH, CLASSES, SIZES
 from hnlib.files import write_json
+from hnlib.networks import forward_operations
 
-ROUNDS, STEPS = 3, 5
-TARGET = Path(__file__).resolve().parents[1] / "results" / "published" / "bench.json"
+Row = dict[str, Any]
+Measure = Callable[..., Found]
+Sides = Mapping[str, tuple[str, Mapping[str, Any]]]
+TARGET = ROOT / "results" / "published" / "bench.json"
+MONAI, NNUNET = "MONAI DynUNet + DiceCELoss, float32", "nnU-Net v2"
+STEP = "benchmarks.training_step"
 
 
-def seconds(side: str) -> tuple[float, str]:
-    command = [sys.executable, "-m", "benchmarks.training_step", side, str(STEPS)]
-    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
-    return found["seconds"], found["precision"]
+def alternate(sides: Sides, rounds: int, measure: Measure) -> dict[str, list[Found]]:
+    """Measure the sides in turn, so that a change of the machine's speed meets all of them."""
+    found: dict[str, list[Found]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, (function, given) in sides.items():
+            if not any("not_measured" in one for one in found[name]):
+                found[name].append(measure(function, given))
+    return found
 
 
-def training_rows() -> list[dict[str, Any]]:
-    """Time both sides in turn, so that a change of the machine's speed meets both; a ratio is the median of rounds."""
-    rounds = [{side: seconds(side) for side in ("monai", "ours_fp32", "ours")} for _ in range(ROUNDS)]
+def compare(
+    name: str,
+    ours: Sequence[Found],
+    peer: Sequence[Found],
+    peer_name: str,
+    *,
+    goal: float | None,
+    unit: str,
+    **keys: str,
+) -> Row:
+    """Return a row: medians of the rounds, and the median of the ratios within a round.
+
+    ``key`` and ``peer_key`` say which number of each side is meant, by default its seconds.
+    """
+    key = keys.get("key", "seconds")
+    sides = {"ours": (ours, key), "peer": (peer, keys.get("peer_key", key))}
+    row: Row = {"name": name, "ours": None, "peer": None, "ratio": None, "unit": unit, "goal": goal}
+    row |= {"peer_name": peer_name, "hardware": ours[0].get("hardware", ""), "date": date.today().isoformat()}
+    notes = []
+    for side, (found, which) in sides.items():
+        if "not_measured" in found[0]:
+            notes.append(f"{side} not measured: {found[0]['not_measured']}")
+        else:
+            row[side] = round(median(one[which] for one in found), 4)
+            notes += [f"{side} {found[0]['note']}"] if "note" in found[0] else []
+    if row["ours"] is not None and row["peer"] is not None:
+        ratios = [a[key] / b[sides["peer"][1]] for a, b in zip(ours, peer, strict=True)]
+        row |= {"ratio": round(median(ratios), 3), "ratio_range": [round(min(ratios), 3), round(max(ratios), 3)]}
+    return {**row, "note": "; ".join(notes)}
+
+
+def add_share(row: Row, size: str, heads: int | None, rate: Found) -> Row:
+    """Add the share of the machine's own matrix product that a training step reaches (backward = twice forward)."""
+    big = SIZES[size]
+    forward = forward_operations(big.topology, big.filters, big.patch, CLASSES, num_heads=heads)
+    row["operations"] = 3 * BATCH * forward
+    if row["ours"] is not None and "rate" in rate:
+        row["peak_operations_per_second"] = round(rate["rate"])
+        row["share_of_peak"] = round(row["operations"] / row["ours"] / rate["rate"], 3)
+    return row
+
+
+def training(size: str, measure: Measure, device: str = "cpu") -> list[Row]:
+    """Compare the training step with MONAI's and nnU-Net's; on a GPU also compiled."""
+    tail, given = ("_gpu" if device == "cuda" else ""), {"size": size, "device": device}
+    bf16: Mapping[str, Any] = {**given, "precision": "bf16-mixed"}
+    sides: dict[str, tuple[str, Mapping[str, Any]]] = {
+        side: (f"{STEP}:beside_monai", {**given, "side": side}) for side in ("monai", "ours_fp32", "ours")
+    }
+    sides |= {"nnunet": ("benchmarks.nnunet:time_steps", given), "loop_fp32": (f"{STEP}:ours", given)}
+    sides["loop_bf16"] = (f"{STEP}:ours", bf16)
+    if device == "cuda":
+        sides["compiled"] = (f"{STEP}:beside_monai", {**given, "side": "ours", "compiled": True})
+        sides["loop_compiled"] = (f"{STEP}:ours", {**bf16, "compiled": True})
+    found = alternate(sides, SIZES[size].rounds, measure)
+    rates = {p: measure("benchmarks.machine:matrix_rate", {**given, "precision": p}) for p in ("32-true", "bf16-mixed")}
     rows = []
-    for name, side, goal in (("training_step", "ours", 0.5), ("training_step_fp32", "ours_fp32", 0.85)):
-        ratios = [r[side][0] / r["monai"][0] for r in rounds]
-        rows.append(
-            {
-                "name": name,
-                "ours": round(median(r[side][0] for r in rounds), 4),
-                "peer": round(median(r["monai"][0] for r in rounds), 4),
-                "ratio": round(median(ratios), 3),
-                "ratio_range": [round(min(ratios), 3), round(max(ratios), 3)],
-                "unit": "s a step",
-                "goal": goal,
-                "peer_name": "MONAI DynUNet + DiceCELoss, float32",
-                "note": rounds[0][side][1],
-                "hardware": hardware(),
-                "date": date.today().isoformat(),
-            }
-        )
+    for name, side, peer, goal in (
+        ("training_step", "ours", "monai", 0.4),
+        ("training_step_fp32", "ours_fp32", "monai", 0.85),
+        ("training_step_compiled", "compiled", "monai", 0.4),
+        ("training_step_vs_nnunet", "loop_fp32", "nnunet", 1.0),
+        ("training_step_vs_nnunet_bf16", "loop_bf16", "nnunet", 1.0),
+        ("training_step_vs_nnunet_compiled", "loop_compiled", "nnunet", 1.0),
+    ):
+        if side in found:
+            peer_name = MONAI if peer == "monai" else f"{NNUNET} nnUNetTrainer.train_step"
+            row = compare(name + tail, found[side], found[peer], peer_name, goal=goal, unit="s a step")
+            precision = str(found[side][0].get("note", "32-true"))
+            rows.append(add_share(row, size, 1 if peer == "monai" else None, rates[precision]))
     return rows
 
 
-def main() -> None:
-    rows = training_rows()
-    rate, work = machine_rate(), operations()
-    for row in rows:
-        met = "met" if row["ratio"] <= row["goal"] else "missed"
-        share = work / row["ours"] / rate
-        row["share_of_float32_peak"] = round(share, 3)
-        print(
-            f"{row['name']:20s} ours {row['ours']:.3f} s, peer {row['peer']:.3f} s ({row['peer_name']}), "
-            f"ratio {row['ratio']:.2f} (rounds {row['ratio_range'][0]:.2f} to {row['ratio_range'][1]:.2f}), "
-            f"goal {row['goal']}: {met}; {row['note']}, {share:.0%} of {rate / 1e9:.0f} GFLOP/s"
+def scan(size: str, measure: Measure, device: str = "cpu") -> list[Row]:
+    """Compare preprocessing and prediction of a full-size scan with nnU-Net's: seconds and peak memory."""
+    tail, rows = ("_gpu" if device == "cuda" else ""), []
+    with tempfile.TemporaryDirectory() as folder:
+        given = {"folder": folder, "size": size}
+        where = {**given, "device": device}
+        made = measure("benchmarks.scan:make_scan", where)
+        shape = "" if "not_measured" in made else f"{made['shape']} voxels to {made['plan_shape']}"
+        tasks = {"preprocess": (given, "DefaultPreprocessor", 0.5), "predict": (where, "nnUNetPredictor", 1.0)}
+        for task, (arguments, peer, goal) in tasks.items():
+            if task == "preprocess" and device == "cuda":
+                continue  # it uses no GPU
+            sides = {side: (f"benchmarks.{side}:{task}", arguments) for side in ("scan", "nnunet")}
+            found = alternate(sides, SIZES[size].rounds, measure)
+            pair = (found["scan"], found["nnunet"], f"{NNUNET} {peer}")
+            rows.append(compare(f"{task}_case{tail}", *pair, goal=goal, unit="s a case"))
+            memory = compare(f"{task}_case_memory{tail}", *pair, goal=1.0, unit="MiB at the peak", key="peak_mib")
+            rows.append(memory)
+    return [{**row, "note": "; ".join(part for part in (row["note"], shape) if part)} for row in rows]
+
+
+def loading(size: str, measure: Measure) -> list[Row]:
+    """Return what reading, changing and waiting for patches costs, each as a share of a training step."""
+    with tempfile.TemporaryDirectory() as folder:
+        given = {"folder": folder, "size": size}
+        measure("benchmarks.scan:make_scan", given)
+        sides = {name: (f"benchmarks.loading:{name}", given) for name in ("patches", "waiting")}
+        found = alternate(sides, SIZES[size].rounds, measure)
+    step = found["waiting"]
+    costs = (
+        ("augmentation", found["patches"], "seconds", 0.15, "s a batch"),
+        ("patch_read", found["patches"], "read_seconds", 0.15, "s a batch"),
+        ("batch_wait", step, "wait_seconds", 0.01, "s a step"),
+        ("training_step_augmented", step, "seconds", 1.15, "s a step"),
+    )
+    return [
+        compare(
+            name,
+            ours,
+            step,
+            "our training step on a ready batch",
+            goal=goal,
+            unit=unit,
+            key=key,
+            peer_key="ready_seconds",
         )
-    print(f"{hardware()}; torch {torch.__version__}; {work / 1e9:.0f} GFLOP a step")
-    write_json(TARGET, rows)
+        for name, ours, key, goal, unit in costs
+    ]
+
+
+def gpu(size: str, measure: Measure) -> list[Row]:
+    """Run the rows of training and scan on an accelerator, with a network that keeps it busy."""
+    size = "gpu" if size == "full" else size
+    on_device = partial(measure, device="cuda")
+    return [*training(size, on_device, "cuda"), *scan(size, on_device, "cuda")]
+
+
+GROUPS = {"training": training, "scan": scan, "loading": loading, "gpu": gpu}
+
+
+def line(row: Row) -> str:
+    """Return a row in words."""
+    if row["ours"] is None:
+        return f"{row['name']:32s} {row['note'].removeprefix('ours ')}"
+    text = f"{row['name']:32s} {row['ours']:.4g} {row['unit']}"
+    if row["ratio"] is not None:
+        low, high = row["ratio_range"]
+        met = "" if row["goal"] is None else f"goal {row['goal']}: {'met' if row['ratio'] <= row['goal'] else 'missed'}"
+        text += f", {row['peer_name']} {row['peer']:.4g}, ratio {row['ratio']:.2f} ({low:.2f} to {high:.2f}), {met}"
+    if "share_of_peak" in row:
+        text += f"; {row['share_of_peak']:.0%} of {row['peak_operations_per_second'] / 1e9:.0f} GFLOP/s"
+    return f"{text}; {row['note']}" if row["note"] else text
+
+
+def main(arguments: Sequence[str] | None = None, measure: Measure = measure) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Time the costly steps beside their peers"
+    )
+    parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"of {', '.join(GROUPS)}; all by default")
+    parser.add_argument("--size", choices=[name for name in SIZES if name != "gpu"], default="full")
+    parser.add_argument("--out", type=Path, default=TARGET)
+    given = parser.parse_args(arguments)
+    if unknown := set(given.groups) - set(GROUPS):
+        parser.error(f"no group {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
+    print(f"torch {torch.__version__}; each side in a process of its own, {SIZES[given.size].rounds} rounds")
+    for group in given.groups or GROUPS:
+        rows = GROUPS[group](given.size, measure)
+        for row in rows:
+            print(line(row), flush=True)
+        old = json.loads(given.out.read_text()) if given.out.exists() else []
+        new = {row["name"] for row in rows}
+        write_json(given.out, [*(row for row in old if row["name"] not in new), *rows])
 
 
 if __name__ == "__main__":

@@ -1,42 +1,45 @@
-"""One training step of the bench network, ours or MONAI's: ``python -m benchmarks.training_step ours 8``.
+"""One training step of the bench network: ours, or MONAI's as its documentation shows it.
 
-The network is MONAI's DynUNet from 16 channels (four levels, 1.4 million parameters) on two patches
-of 64 x 48 x 64. Each side runs in a process of its own, because the allocator's settings are part of
-what is compared; peers run as their documentation shows them. Prints one JSON line.
+Beside MONAI the network is its DynUNet with one head. Beside nnU-Net it is the library's own with deep
+supervision, trained by `hnlib.training.train` itself: its optimiser, clipping and loop are in the time.
 """
 
 from __future__ import annotations
 
-import json
-import sys
-import time
+import tempfile
+from itertools import pairwise
+from pathlib import Path
 from statistics import median
+from typing import Any, Literal
 
 import torch
+from lightning.fabric import Fabric
 from monai.losses import DiceCELoss
 from monai.networks.nets import DynUNet
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from hnlib.losses import build_loss
+from benchmarks.batch import ReadyBatch, random_batch
+from benchmarks.process import Found, need, now
+from benchmarks.sizes import CLASSES, SIZES, WARM_UP, Size
+from hnlib.losses import DeepSupervision, build_loss
+from hnlib.networks import build_network
 from hnlib.networks.instance_norm import use_lean_instance_norm
-from hnlib.training import choose_precision, keep_freed_memory
+from hnlib.training import Settings, choose_precision, keep_freed_memory, train
 
-PATCH, BATCH, CLASSES, WARM_UP = (64, 48, 64), 2, 6, 2
-FILTERS = (16, 32, 64, 128)
+Precision = Literal["bf16-mixed", "32-true"]
 
 
-def bench_network() -> nn.Module:
+def dynunet(size: Size) -> nn.Module:
     torch.manual_seed(0)
-    strides = [1, 2, 2, 2]
-    return DynUNet(3, 1, CLASSES, [3] * 4, strides, strides[1:], filters=FILTERS)
+    strides = [1] + [2] * (size.levels - 1)
+    return DynUNet(3, 1, CLASSES, [3] * size.levels, strides, strides[1:], filters=size.filters)
 
 
-def time_steps(side: str, count: int) -> dict[str, float | str]:
-    """Return the median seconds of a step. Sides: ours, ours_fp32, ours_loss (MONAI's set-up, our loss), monai."""
-    network, precision = bench_network(), "32-true"
-    image = torch.randn(BATCH, 1, *PATCH)
-    target = torch.randint(0, CLASSES, (BATCH, *PATCH))
+def beside_monai(side: str, size: str, device: str = "cpu", compiled: bool = False) -> Found:
+    """Return the median seconds of a step. Sides: ours (bfloat16 where there is some), ours_fp32, monai."""
+    need(device)
+    big, precision = SIZES[size], "32-true"
+    network, (image, target) = dynunet(big).to(device), (part.to(device) for part in random_batch(big))
     loss: nn.Module = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
     if side.startswith("ours"):
         keep_freed_memory()
@@ -46,37 +49,55 @@ def time_steps(side: str, count: int) -> dict[str, float | str]:
         precision = choose_precision("auto") if side == "ours" else precision
     else:
         target = target[:, None]
+    if compiled:
+        network.compile()
     optimiser = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.99, nesterov=True)
     times = []
-    for _ in range(WARM_UP + count):
-        began = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
+    for _ in range(WARM_UP + big.steps):
+        began = now(device)
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16-mixed"):
             logits = network(image)
         loss(logits.float(), target).backward()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        times.append(time.perf_counter() - began)
-    return {"seconds": median(times[WARM_UP:]), "precision": precision}
+        times.append(now(device) - began)
+    return {"seconds": median(times[WARM_UP:]), "note": precision}
 
 
-def operations() -> float:
-    """Return the floating-point operations of one step, counted on the network itself."""
-    network, image = bench_network(), torch.randn(BATCH, 1, *PATCH)
-    with FlopCounterMode(display=False) as counter:
-        network(image).sum().backward()
-    return float(counter.get_total_flops())
+def ours(size: str, precision: Precision = "32-true", device: str = "cpu", compiled: bool = False) -> Found:
+    """Return the median seconds of a step of the library's loop on a batch that is ready."""
+    need(device, precision)
+    ends = step_ends(SIZES[size], ReadyBatch(SIZES[size]), precision, device, compiled=compiled)
+    return {"seconds": median(between(ends)), "note": precision}
 
 
-def machine_rate(size: int = 1536, repeats: int = 8) -> float:
-    """Return the operations a second of a float32 matrix product, the best of some: the floor to hold against."""
-    a, b = torch.randn(size, size), torch.randn(size, size)
-    best = 0.0
-    for _ in range(repeats):
-        began = time.perf_counter()
-        a @ b
-        best = max(best, 2 * size**3 / (time.perf_counter() - began))
-    return best
+def step_ends(
+    size: Size, stream: Any, precision: Precision, device: str, *, classes: int = CLASSES, compiled: bool = False
+) -> list[float]:
+    """Return the times at which the steps of a training ended; the last one, which writes the checkpoint, left out."""
+    torch.manual_seed(0)
+    network = build_network("dynunet", size.topology, classes, width=size.width)
+    if compiled:
+        network.compile()
+    ends: list[float] = []
+    count = WARM_UP + size.steps + 1
+    settings = Settings(
+        steps=count, optimiser="sgd", learning_rate=0.01, schedule="poly", validate_every=count, checkpoint_every=count
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        train(
+            network,
+            DeepSupervision(build_loss("nnu_dice+ce")),
+            stream,
+            settings,
+            fabric=Fabric(accelerator=device, devices=1, precision=precision),
+            checkpoint=Path(folder) / "checkpoint.pt",
+            identity={},
+            report=lambda _done, _loss, _seconds: ends.append(now(device)),
+        )
+    return ends[:-1]
 
 
-if __name__ == "__main__":
-    print(json.dumps(time_steps(sys.argv[1], int(sys.argv[2]))))
+def between(ends: list[float]) -> list[float]:
+    """Return the seconds of each step after the warm-up."""
+    return [after - before for before, after in pairwise(ends[WARM_UP - 1 :])]

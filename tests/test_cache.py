@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import json
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
+import blosc2
 import numpy as np
 import pytest
+from damage import full_disk, little_memory, read_only
+from scanfiles import head, organ_mask, write_head
 from test_preprocess import block
 
-from hnlib.cache import cache_digest, load_plan, load_prepared, open_prepared, prepare, save_prepared
-from hnlib.datasets import PhantomDataset
+from hnlib.cache import VERSION, cache_digest, load_plan, load_prepared, open_prepared, prepare, save_prepared
+from hnlib.cli import main
+from hnlib.datasets import FolderDataset, PhantomDataset
 from hnlib.errors import DataError
 from hnlib.preprocess import Prepared, make_plan, preprocess_case
 from hnlib.sampling import extract
@@ -97,3 +105,103 @@ def test_digest_changes_with_data_and_plan() -> None:
     digests = {cache_digest("a", plan), cache_digest("b", plan), cache_digest("a", replace(plan, mean_hu=1.0))}
     assert len(digests) == 3
     assert cache_digest("a", plan) == cache_digest("a", replace(plan))
+
+
+def small_data(folder: Path) -> FolderDataset:
+    """Write four small cases of the layout `folder`, quick to prepare."""
+    for k in range(4):
+        write_head(folder / f"c{k}" / "image.nii.gz", head(k))
+        write_head(folder / f"c{k}" / "jaw.nrrd", organ_mask("mandible"))
+    (folder / "hnlib.yaml").write_text("organs: {mandible: jaw}\n")
+    return FolderDataset(folder)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_two_processes_at_once_leave_one_whole_cache(tmp_path: Path) -> None:
+    """Both succeed with the same plan, every case is whole, and nothing else is left."""
+    data = small_data(tmp_path / "data")
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        tasks = [pool.submit(prepare, data, tmp_path / "cache") for _ in range(2)]
+        (plan, one), (other, two) = (task.result() for task in tasks)
+    assert (plan, one) == (other, two)
+    assert sorted(content(one)) == [*(f"c{k}.b2nd" for k in range(4)), "plan.json"]
+    _, alone = prepare(data, tmp_path / "alone")
+    assert content(one) == content(alone)
+
+
+def test_an_older_version_is_left_alone_and_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = small_data(tmp_path / "data")
+    _, old = prepare(data, tmp_path / "cache")
+    before = content(old)
+    monkeypatch.setattr("hnlib.cache.VERSION", VERSION + 1)
+    _, new = prepare(data, tmp_path / "cache")
+    assert new != old
+    assert content(old) == before
+    assert sorted(content(new)) == sorted(before)
+
+
+def test_a_case_that_lacks_what_this_version_writes_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "pt_7.b2nd"
+    stored = blosc2.asarray(np.zeros((2, 4, 4, 4), np.float16), urlpath=str(path), mode="w")
+    stored.vlmeta["prepared"] = json.dumps({"low": 0.0})
+    del stored
+    with pytest.raises(DataError, match=r"case pt_7, cache file .*: cannot be read .*prepare again") as caught:
+        open_prepared(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(60_000,), (3, 4, 4, 4), (2, 60_000, 60_000, 60_000)])
+def test_a_case_of_another_shape_is_one_line_and_takes_no_memory(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    path = tmp_path / "pt_7.b2nd"
+    save_prepared(path, prepared())
+    whole = blosc2.open(str(path))
+    about = whole.vlmeta["prepared"]
+    other = blosc2.zeros(shape, np.float16, urlpath=str(path), mode="w")
+    other.vlmeta["prepared"] = about
+    del whole, other
+    with little_memory(), pytest.raises(DataError, match=r"case pt_7, cache file .*not an image and its labels"):
+        load_prepared(path)
+
+
+def test_a_full_disk_leaves_the_last_good_case(tmp_path: Path) -> None:
+    """The limit is the kernel's, so that the compressor's own writing fails, too."""
+    path, case = tmp_path / "a.b2nd", prepared()
+    save_prepared(path, case)
+    before = content(tmp_path)
+    noise = np.random.default_rng(0).normal(size=case.image.shape).astype(np.float32)
+    with full_disk(), pytest.raises(DataError, match=r"file .*a\.b2nd: cannot be written \(.*free space"):
+        save_prepared(path, replace(case, image=noise))
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("fault", [full_disk, read_only])
+def test_no_space_and_a_read_only_folder_are_one_line_of_the_command(
+    fault: Callable[..., AbstractContextManager[None]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What was prepared before stays, nothing half-written is left, and no study is written."""
+    small_data(tmp_path / "data")
+    monkeypatch.setenv("HNLIB_CACHE", str(tmp_path / "cache"))
+    out = str(tmp_path / "study.json")
+    command = ["prepare", "folder", "tiny", "--data-root", str(tmp_path / "data"), "--out", out]
+    with pytest.raises(SystemExit):
+        main(command)
+    (cache,) = (tmp_path / "cache").iterdir()
+    (tmp_path / "study.json").unlink()
+    (cache / "c1.b2nd").unlink()
+    before = content(cache)
+    capsys.readouterr()
+    with fault() if fault is full_disk else fault(tmp_path / "cache"), pytest.raises(SystemExit) as stop:
+        main(command)
+    said = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2
+    assert len(said) == 1
+    assert said[0].startswith(f"hnlib: file {cache / 'c1.b2nd'}: cannot be written (")
+    assert said[0].endswith("free space, or choose a folder that you may write to")
+    assert content(cache) == before
+    assert not (tmp_path / "study.json").exists()

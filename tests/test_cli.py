@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
+import pandas as pd
 import pytest
+from damage import full_disk
 from nbformat.v4 import new_code_cell, new_notebook
 
 from hnlib.cli import main
 from hnlib.errors import ConfigError
+from hnlib.experiments import Study
 from hnlib.experiments.notebooks import parse_parameters, run_notebook
+from hnlib.files import write_table
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -56,6 +61,49 @@ def test_prepare_writes_a_study(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     assert caught.value.code == 0
     assert json.loads((tmp_path / "study.json").read_text())["dataset"] == "phantom"
     assert "3 train, 1 validation, 2 test" in capsys.readouterr().out
+
+
+def test_a_fault_of_the_file_system_is_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a place that writes files, and from one that says nothing more about it."""
+    (tmp_path / "file").write_text("in the way of a folder")
+    line = fails(capsys, "prepare", "phantom", "tiny", "--out", str(tmp_path / "file" / "study.json"))
+    assert line.startswith(f"hnlib: file {tmp_path}/file/study.json: cannot be written (")
+
+    def broken(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "/data/secret")
+
+    monkeypatch.setattr("hnlib.experiments.load_study", broken)
+    line = fails(capsys, "train", str(tmp_path / "study.json"), "large_nnu_dice_ce", "0")
+    assert line.startswith("hnlib: /data/secret: Permission denied; check that it is there")
+
+
+def test_tables_on_a_full_disk_stay_as_they_were(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_table(tmp_path / "a.csv", pd.DataFrame({"value": [1]}))
+    before = (tmp_path / "a.csv").read_bytes()
+
+    def write(_study: object, out: Path) -> None:
+        write_table(out / "a.csv", pd.DataFrame({"value": range(999)}))
+
+    monkeypatch.setattr("hnlib.experiments.load_study", lambda _path: SimpleNamespace(dataset="folder"))
+    monkeypatch.setattr("hnlib.experiments.write_tables", write)
+    with full_disk():
+        line = fails(capsys, "tables", "study.json", "--out", str(tmp_path))
+    assert line.startswith(f"hnlib: file {tmp_path / 'a.csv'}: cannot be written (")
+    assert (tmp_path / "a.csv").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_a_study_of_another_version_is_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_study: Study
+) -> None:
+    tiny_study.save(tmp_path / "study.json")
+    monkeypatch.setattr("hnlib.cache.VERSION", 99)
+    line = fails(capsys, "train", str(tmp_path / "study.json"), "large_nnu_dice_ce", "0")
+    assert "is of another version of hnlib; run hnlib prepare again" in line
 
 
 def small_notebook(path: Path, code: str) -> Path:

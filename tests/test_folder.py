@@ -83,7 +83,7 @@ def test_a_given_split_is_taken(tmp_path: Path) -> None:
         ("organs: {}", "organs: .*; correct it"),
         ("organs: [a", "cannot be read"),
         ("organs: {mandible: 1}\nimages: x", "images: .*; correct it"),
-        ("organs: {mandibel: 1}", "unknown organ 'mandibel': did you mean 'mandible'"),
+        ("organs: {Mandible: 1}", "unknown organ 'Mandible': did you mean 'mandible'"),
         ("organs: {mandible: 1, brainstem: 1}", r"label values \[1, 1\]; each organ needs its own"),
         ("organs: {mandible: 0}", "1 or above"),
         ("organs: {mandible: 1.5}", "organs.mandible.*; correct it"),

@@ -6,9 +6,18 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from hnlib.errors import ConfigError
-from hnlib.networks import build_network, halve_in_plane, plan_patch, plan_topology, set_output_prior
+from hnlib.networks import (
+    Topology,
+    build_network,
+    forward_operations,
+    halve_in_plane,
+    plan_patch,
+    plan_topology,
+    set_output_prior,
+)
 from hnlib.networks.instance_norm import InstanceNorm3d, use_lean_instance_norm
 
 PAPER_SPACING = (0.98000002, 0.98000002, 2.49962478)
@@ -129,3 +138,23 @@ def test_lean_instance_norm_passes_gradcheck_through_the_general_path() -> None:
     """Float64 takes PyTorch's own kernel, so gradcheck and other devices keep working."""
     module = use_lean_instance_norm(nn.Sequential(nn.InstanceNorm3d(2, affine=True))).double()
     assert torch.autograd.gradcheck(module, torch.randn(2, 2, 3, 2, 2, dtype=torch.float64, requires_grad=True))
+
+
+def test_operations_by_hand() -> None:
+    """Two levels of 2 and 3 channels on 4 x 4 x 4 voxels, counted term by term."""
+    topology = Topology(((3, 3, 3), (3, 3, 3)), ((1, 1, 1), (2, 2, 2)))
+    encoder = 2 * 27 * 64 * (1 * 2 + 2 * 2) + 2 * 27 * 8 * (2 * 3 + 3 * 3)
+    decoder = 2 * 64 * 3 * 2 + 2 * 27 * 64 * (4 * 2 + 2 * 2)
+    head = 2 * 64 * 2 * 5
+    assert encoder + decoder + head == 70_736 == forward_operations(topology, (2, 3), (4, 4, 4), 5)
+
+
+@pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.0), (1.0, 1.0, 3.0)])
+def test_operations_are_those_that_torch_counts(spacing_mm: tuple[float, float, float]) -> None:
+    """The formula agrees with what passes through torch in one forward pass, anisotropic kernels and heads included."""
+    topology = plan_topology((16, 16, 16), spacing_mm)
+    network = build_network("dynunet", topology, 5, width=2, cap=6)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, 1, 16, 16, 16))
+    expected = forward_operations(topology, topology.filters(2, 6), (16, 16, 16), 5)
+    assert counter.get_total_flops() == expected

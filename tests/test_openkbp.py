@@ -6,6 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from damage import Damage, bounded, damages
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hnlib.datasets import open_dataset
 from hnlib.datasets.openkbp import OpenKBP
@@ -61,7 +64,12 @@ def test_digest_follows_the_content(small_openkbp: Path) -> None:
     [
         ("ct.csv", None, "the file is missing"),
         ("ct.csv", ",data\n", "the image is empty"),
-        ("ct.csv", ",data\n5,100\n6", "NaN or cut lines"),
+        ("ct.csv", ",data\n5,100\n6", "is cut off within its last line"),
+        ("ct.csv", ",data\n5,100\n6\n", "NaN or cut lines"),
+        ("ct.csv", "5,100\n6,100\n", "its first line is not ',data'"),
+        ("ct.csv", ",data\n5,100\n6,1,0\n", "cannot be read"),
+        ("Brainstem.csv", ",data\n5.5,\n", "cannot be read"),
+        ("Brainstem.csv", ",data\n99999999999999999999,\n", "cannot be read"),
         ("ct.csv", ",data\n5,nan\n", "NaN or cut lines"),
         ("ct.csv", "\x00\x01\x02", "copy it again"),
         ("Brainstem.csv", ",data\n2097152,\n", "voxel index 2097152 lies outside 128 x 128 x 128"),
@@ -87,6 +95,44 @@ def test_a_broken_file_is_one_line_with_case_file_and_remedy(
     assert file in message
     assert "again" in message
     assert "\n" not in message
+
+
+@settings(bounded, max_examples=50)
+@given(file=st.sampled_from(["ct.csv", "Brainstem.csv", "voxel_dimensions.csv"]), damage=damages())
+def test_a_damaged_file_is_read_or_told_and_nothing_else(
+    tmp_path_factory: pytest.TempPathFactory, file: str, damage: Damage
+) -> None:
+    """A case, whose own checks hold, or one line that names case and file."""
+    root = tmp_path_factory.getbasetemp() / "openkbp"
+    folder = root / "train-pats" / "pt_1"
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = {
+        "ct.csv": ",data\n" + "".join(f"{k},{1000 + k}\n" for k in range(50)),
+        "Brainstem.csv": ",data\n" + "".join(f"{k},\n" for k in range(20)),
+        "voxel_dimensions.csv": "3.9\n4.1\n2.5\n",
+    }
+    for name, text in whole.items():
+        (folder / name).write_bytes(damage(text.encode()) if name == file else text.encode())
+    try:
+        case = OpenKBP(root).load("pt_1")
+    except DataError as caught:
+        fault, case = str(caught), None
+    if case is None:
+        assert fault.startswith(f"case pt_1, file {folder / file}: ")
+        assert "\n" not in fault
+        return
+    assert case.image_hu.shape == (128, 128, 128)
+    assert np.isfinite(case.image_hu).all()
+
+
+def test_a_folder_without_a_patients_number_is_passed_over_and_told(small_openkbp: Path) -> None:
+    (small_openkbp / "train-pats" / "pt_1 (copy)").mkdir()
+    (small_openkbp / "test-pats" / "pt_1").mkdir()
+    data = OpenKBP(small_openkbp)
+    assert data.split()["train"] == ()
+    told = {path.relative_to(small_openkbp).as_posix(): text for path, text in data.strays()}
+    assert "is no patient of the challenge" in told["train-pats/pt_1 (copy)"]
+    assert f"also in {small_openkbp / 'test-pats' / 'pt_1'}" in told["train-pats/pt_1"]
 
 
 def test_a_missing_folder_and_a_wrong_layout_are_told(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.colors import is_color_like
 
 from hnlib.errors import ConfigError
-from hnlib.organs import ORGANS, organ
+from hnlib.organs import DEFAULT, DEFAULT_TOLERANCE_MM, ORGANS, mirror_values, organ
 
 PAPER = (
     "brainstem",
@@ -69,6 +69,25 @@ def test_verified_tolerances_are_those_of_the_published_code() -> None:
     assert verified == expected
 
 
-def test_an_unknown_organ_is_told_with_the_nearest_name() -> None:
-    with pytest.raises(ConfigError, match="unknown organ 'brainstm': did you mean 'brainstem'"):
-        organ("brainstm")
+@pytest.mark.parametrize("name", ["Brainstem", "brain stem", "brainstem_", "", "background", "甲状腺", "a" * 49])
+def test_what_cannot_be_an_organ_is_told_with_the_nearest_name(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"unknown organ '{name}'.*or an own name of a-z, 0-9 and _") as caught:
+        organ(name)
+    assert "\n" not in str(caught.value)
+    assert ("did you mean 'brainstem'" in str(caught.value)) == (name in ("Brainstem", "brain stem", "brainstem_"))
+
+
+def test_an_organ_outside_the_vocabulary_follows_from_its_name() -> None:
+    """The same at every call; a default tolerance, said so; the two of a pair look alike and mirror each other."""
+    thyroid, left, right = (organ(name) for name in ("thyroid", "lacrimal_gland_left", "lacrimal_gland_right"))
+    assert organ("thyroid") == thyroid
+    assert (thyroid.title, thyroid.side, thyroid.mirror) == ("Thyroid", None, None)
+    assert (thyroid.tolerance_mm, thyroid.tolerance_source) == (DEFAULT_TOLERANCE_MM, DEFAULT)
+    assert not thyroid.tolerance_verified
+    assert (left.title, left.side, left.mirror) == ("Lacrimal gland L", "left", "lacrimal_gland_right")
+    assert (right.mirror, right.colour, right.tolerance_mm) == ("lacrimal_gland_left", left.colour, left.tolerance_mm)
+    assert left.marker != right.marker
+    for row in (thyroid, left, right):
+        assert is_color_like(row.colour)
+        assert row.colour not in {known.colour for known in ORGANS.values()}
+    assert mirror_values(["thyroid", "eye_left", "eye_right"]) == (0, 1, 3, 2)

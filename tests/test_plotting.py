@@ -16,7 +16,7 @@ from matplotlib.contour import QuadContourSet
 from hnlib.cases import Case
 from hnlib.confidence import POOLED_QUANTILES
 from hnlib.errors import ConfigError
-from hnlib.organs import ORGANS
+from hnlib.organs import ORGANS, organ
 from hnlib.plotting import (
     best_slices,
     class_ratios,
@@ -350,11 +350,13 @@ def test_long_organ_names_wrap_before_the_side_and_turn_when_many():
     assert {label.get_rotation() for label in ax.get_xticklabels()} == {90}
 
 
-def test_unknown_organ_is_told():
-    """A misspelt organ in a table is named with its nearest neighbour."""
-    table = metrics({"a": [[0.5, 0.5]]}).replace("mandible", "mandibel")
+def test_an_organ_of_ones_own_is_drawn_last_and_what_is_none_is_told():
+    table = metrics({"a": [[0.5, 0.5], [0.6, 0.6]]})
+    ax = results_by_organ(table.replace("brainstem", "eye_left"))
+    assert [text.get_text().replace("\u00a0", " ") for text in ax.get_xticklabels()] == ["Mandible", "Eye L"]
+    assert len(points(ax, organ("eye_left").colour)) == 2
     with pytest.raises(ConfigError, match="did you mean 'mandible'"):
-        results_by_organ(table)
+        results_by_organ(table.replace("mandible", "Mandible"))
 
 
 def test_titles_of_the_four_configurations_are_the_papers():

@@ -25,7 +25,7 @@ from hnlib.experiments import Study, train_run
 from hnlib.experiments.export import export_model
 from hnlib.model_file import ModelFile, how_far, load_model, look_at, save_model, see
 from hnlib.networks import build_network, plan_topology
-from hnlib.predict import Outputs, predict_files, predict_image, write_labels
+from hnlib.predict import Outputs, doubts, predict_files, predict_image, write_labels
 from hnlib.preprocess import Plan, preprocess_case
 from hnlib.volumes import Volume, read_volume
 
@@ -361,6 +361,22 @@ def test_slices_without_a_frame_of_reference_are_named(tmp_path: Path) -> None:
     folder = write_dicom(tmp_path / "ct", scan().astype(np.int16))
     with pytest.raises(DataError, match=r"000\.dcm: lacks StudyInstanceUID, FrameOfReferenceUID"):
         read_headers(folder)
+
+
+def test_outlines_that_lie_as_in_no_patient_are_warned_of_in_one_line(
+    model: ModelFile, model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pair with its sides exchanged is told; the mirror image of that is as it should be."""
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[5:8, 5:8, 5:8], labels[25:28, 5:8, 5:8] = 3, 2  # right is larger X
+    monkeypatch.setattr(predict, "_predict", lambda *_: labels)
+    source, said = write_scan(tmp_path / "ct.nrrd", scan()), list[str]()
+    predict_files(source, model_path, Outputs(tmp_path / "out.nii.gz"), report=said.append)
+    warnings = [line for line in said if line.startswith("warning: ")]
+    assert len(warnings) == 1
+    assert warnings[0].startswith(f"warning: image {source}: parotid_left lies to the patient's right of parotid_right")
+    assert "compare with its source" in warnings[0]
+    assert list(doubts(labels[::-1], (1.0, 1.5, 2.5), ORGANS)) == []
 
 
 # Command

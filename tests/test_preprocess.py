@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.ndimage import zoom
 
 from hnlib.cases import Case
 from hnlib.datasets import PhantomDataset
@@ -115,7 +116,21 @@ def test_a_write_that_fails_leaves_the_good_file(tmp_path: Path) -> None:
         part.write_text("half")
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(DataError, match=r"table\.csv: cannot be written \(disk full\); free space, or choose a folder"):
         write_atomically(target, fail)
     assert target.read_text() == "good"
     assert os.listdir(tmp_path) == ["table.csv"]
+
+
+def test_labels_take_the_largest_of_the_linear_shares() -> None:
+    """Beside scipy's linear zoom of each class over the whole volume, finer and coarser."""
+    grid = np.stack(np.meshgrid(*[np.arange(24.0)] * 3, indexing="ij"))
+    labels = np.zeros((24, 24, 24), np.uint8)
+    for value, centre in ((1, (6.3, 8.1, 9.7)), (2, (12.2, 8.4, 9.1)), (4, (20.6, 21.3, 2.2))):
+        labels[((grid.T - centre) ** 2).sum(axis=-1).T < 20.0] = value
+    for shape in ((31, 17, 40), (11, 13, 9)):
+        factors = [new / 24 for new in shape]
+        shares = [
+            zoom((labels == v).astype(np.float64), factors, order=1, mode="nearest", grid_mode=True) for v in range(5)
+        ]
+        assert np.array_equal(resample_labels(labels, shape, 5), np.argmax(shares, axis=0))

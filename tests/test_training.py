@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from damage import full_disk, read_only
 from lightning.fabric import Fabric
 from torch import nn
 
@@ -236,6 +237,25 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.pt").write_bytes(b"half")
     with pytest.raises(DataError, match=r"cannot be read .* delete it to train afresh"):
         run(tmp_path, SETTINGS)
+
+
+@pytest.mark.parametrize("fault", ["full", "read-only"])
+def test_no_space_leaves_the_last_good_checkpoint(tmp_path: Path, fault: str) -> None:
+    """The run stops with one line, and goes on from there when there is space, to the weights of an untouched run."""
+    whole, _ = run(tmp_path / "whole", SETTINGS)
+    folder = tmp_path / "cut"
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, SETTINGS, stop_after=3)
+    before = (folder / "checkpoint.pt").read_bytes()
+    context = full_disk(len(before) // 2) if fault == "full" else read_only(folder)
+    with context, pytest.raises(DataError, match=r"file .*checkpoint\.pt: cannot be written \(.*free space") as caught:
+        run(folder, SETTINGS)
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in folder.iterdir()] == ["checkpoint.pt"]
+    assert (folder / "checkpoint.pt").read_bytes() == before
+    resumed, _ = run(folder, SETTINGS)
+    for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_no_training_case_is_told() -> None:

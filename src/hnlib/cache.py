@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
@@ -29,6 +30,8 @@ VERSION = 1
 SUFFIX = ".b2nd"
 #: Edge of a compressed chunk in voxels: a patch touches few of them, and none is large.
 CHUNK = 64
+#: More than a case can have: a damaged file may claim any number, and memory would be sought for it.
+MAX_NUMBERS = 2**31
 
 
 def cache_digest(dataset_digest: str, plan: Plan) -> str:
@@ -96,6 +99,8 @@ def open_prepared(path: Path) -> Prepared:
         stored = blosc2.open(str(path), mode="r", mmap_mode="r")
         about = json.loads(stored.vlmeta["prepared"])
         shape, spacing = about["native_shape"], about["native_spacing_mm"]
+        if stored.ndim != 4 or stored.shape[0] != 2 or math.prod(stored.shape) > MAX_NUMBERS:
+            raise ValueError(f"holds {stored.shape} numbers, not an image and its labels")
         return Prepared(
             name=path.name.removesuffix(SUFFIX),
             image=cast("NDArray[np.float32]", _Channel(stored, 0, np.float32)),
@@ -106,7 +111,7 @@ def open_prepared(path: Path) -> Prepared:
             native_spacing_mm=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
             labelled=frozenset(str(name) for name in about["labelled"]),
         )
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as fault:
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as fault:
         raise _broken(path, fault) from None
 
 

@@ -1,6 +1,6 @@
 """Commands: each does one step of the study; `make` and Snakemake call them.
 
-A fault in data or configuration is told in one line and ends with status 2.
+A fault in data or configuration, a full disk too, is told in one line and ends with status 2.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import typer
 
 from hnlib import __version__
 from hnlib.errors import HnlibError
+from hnlib.files import reason
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -221,7 +222,11 @@ def main(arguments: list[str] | None = None) -> Any:
         return app(args=arguments, standalone_mode=True)
     except HnlibError as fault:
         typer.echo(f"hnlib: {fault}", err=True)
-        raise SystemExit(2) from None
+    except OSError as fault:  # from a place that does not say more about it
+        where = f"{fault.filename}: " if fault.filename else ""
+        remedy = "check that it is there, that you may read and write it, and that the disk has space"
+        typer.echo(f"hnlib: {where}{reason(fault)}; {remedy}", err=True)
+    raise SystemExit(2)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom.errors import InvalidDicomError
 
 from hnlib.errors import DataError
 
@@ -17,6 +17,8 @@ from hnlib.errors import DataError
 NO_SCAN = frozenset({"RTSTRUCT", "RTPLAN", "RTDOSE", "RTIMAGE", "RTRECORD", "SEG", "REG", "SR", "PR", "KO"})
 #: A step between slices may differ from the median step by this fraction.
 STEP_TOLERANCE = 0.05
+#: No CT has more pixels along an edge; a damaged header may claim any number.
+MAX_EDGE = 8192
 SLICE_SUFFIXES = frozenset({"", ".dcm", ".ima", ".dicom"})
 
 
@@ -60,12 +62,15 @@ def _slices(folder: Path) -> list[Any]:
         if not path.is_file() or path.name.startswith(".") or not named_so:
             continue
         try:
-            found = pydicom.dcmread(path)
-        except (InvalidDicomError, EOFError) as fault:
-            raise DataError(f"slice {path.name} is damaged or no DICOM file ({fault}); copy it again") from None
-        if found.get("Modality") not in NO_SCAN:
+            # from memory: of a file, pydicom reads whatever length a damaged element claims
+            found = pydicom.dcmread(io.BytesIO(path.read_bytes()))
+            modality, uid = found.get("Modality"), str(found.get("SeriesInstanceUID"))
+        except Exception as fault:  # what a damaged file makes a reader raise is no part of any reader's promise
+            text = " ".join(str(fault).split())[:120]
+            raise DataError(f"slice {path.name} is damaged or no DICOM file ({text}); copy it again") from None
+        if modality not in NO_SCAN:
             found.filename = path.name
-            series[str(found.get("SeriesInstanceUID"))].append(found)
+            series[uid].append(found)
     if not series:
         raise DataError("the folder holds no DICOM slice; give the folder with the slices of the scan")
     if len(series) > 1:
@@ -84,6 +89,8 @@ def _check_slice(found: Any) -> None:
         raise DataError(f"slice {found.filename} lacks {', '.join(missing)}; copy or export it again")
     if int(found.get("NumberOfFrames", 1)) != 1 or int(found.get("SamplesPerPixel", 1)) != 1:
         raise DataError(f"slice {found.filename} holds several frames or colours; convert the scan to NIfTI first")
+    if max(int(found.Rows), int(found.Columns)) > MAX_EDGE:
+        raise DataError(f"slice {found.filename} claims {found.Columns} x {found.Rows} pixels; copy it again")
 
 
 def _step(places: NDArray[np.float64], normal: NDArray[np.float64]) -> NDArray[np.float64]:

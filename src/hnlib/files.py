@@ -11,19 +11,40 @@ from typing import Any
 
 import pandas as pd
 
+from hnlib.errors import DataError
+
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call ``write`` with a temporary path beside ``path`` and move the result there when it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".part-", suffix=path.name)
-    os.close(handle)
-    temporary = Path(name)
+    """Call ``write`` with a temporary path beside ``path`` and move the result there when it is whole.
+
+    Raises
+    ------
+    DataError
+        When the disk is full or the folder read-only; what was at ``path`` before is still there.
+    """
+    temporary = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".part-", suffix=path.name)
+        os.close(handle)
+        temporary = Path(name)
         write(temporary)
         temporary.chmod(0o644)
         temporary.replace(path)
+    except (OSError, RuntimeError) as fault:  # torch and blosc2 tell a full disk by a RuntimeError
+        raise DataError(
+            f"file {path}: cannot be written ({reason(fault)}); free space, or choose a folder that you may write to"
+        ) from fault
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def reason(fault: BaseException) -> str:
+    """Return what an exception says, in one short line without the paths that the caller names anyway."""
+    text = fault.strerror if isinstance(fault, OSError) and fault.strerror else str(fault)
+    text = " ".join(text.split()) or type(fault).__name__
+    return text[:120] + "..." if len(text) > 120 else text
 
 
 def write_json(path: Path, content: Any) -> None:

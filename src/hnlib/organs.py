@@ -7,6 +7,9 @@ Tolerances are those of surface Dice, with the source beside each number.
 
 from __future__ import annotations
 
+import colorsys
+import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -18,6 +21,11 @@ NIKOLOV = "Nikolov et al. 2018, as in the code of Tappeiner et al. 2022"
 UNVERIFIED = "Nikolov et al. 2018, recalled, not verified"
 TAPPEINER = "Tappeiner et al. 2022, own choice: no observer value exists"
 PROVISIONAL = "no published value found; provisional choice of this library"
+DEFAULT = "not in the vocabulary; default of this library"
+#: Tolerance of organs outside the vocabulary: what most of its soft organs have.
+DEFAULT_TOLERANCE_MM = 2.5
+#: Classes and rows of tables that are no organs.
+RESERVED = frozenset({"background", "average"})
 
 
 @dataclass(frozen=True)
@@ -71,8 +79,7 @@ def _row(
     pddca: str = "",
     tcia: str = "",
 ) -> Organ:
-    stem, _, side = name.rpartition("_")
-    other = {"left": "right", "right": "left"}.get(side)
+    side, mirror = _side(name)
     found = {
         "openkbp": (openkbp,) if openkbp else (),
         "pddca": (pddca,) if pddca else (),
@@ -86,9 +93,18 @@ def _row(
         tolerance_mm,
         source,
         MappingProxyType({key: value for key, value in found.items() if value}),
-        side if side in ("left", "right") else None,  # type: ignore[arg-type]
-        f"{stem}_{other}" if other else None,
+        side,
+        mirror,
     )
+
+
+def _side(name: str) -> tuple[Literal["left", "right"] | None, str | None]:
+    """Return side and partner of a name that ends in one."""
+    if name.endswith("_left"):
+        return "left", f"{name.removesuffix('_left')}_right"
+    if name.endswith("_right"):
+        return "right", f"{name.removesuffix('_right')}_left"
+    return None, None
 
 
 ORGANS: MappingProxyType[str, Organ] = MappingProxyType(
@@ -145,20 +161,49 @@ ORGANS: MappingProxyType[str, Organ] = MappingProxyType(
 def organ(name: str) -> Organ:
     """Return the organ of that name.
 
+    Own data may hold organs outside the vocabulary. Their title, colour and marker follow from the name, the two of a
+    pair (``..._left``, ``..._right``) are partners, and their tolerance is ``DEFAULT_TOLERANCE_MM``, marked as such.
+
     Raises
     ------
     ConfigError
-        When the name is not in the vocabulary; it names the nearest known one.
+        When the name is none that an organ can have; it names the nearest known one.
 
     Examples
     --------
     >>> organ("parotid_left").mirror
     'parotid_right'
+    >>> own = organ("eye_left")
+    >>> own.title, own.mirror, own.tolerance_mm, own.tolerance_source
+    ('Eye L', 'eye_right', 2.5, 'not in the vocabulary; default of this library')
     """
-    try:
+    if name in ORGANS:
         return ORGANS[name]
-    except KeyError:
-        raise unknown("organ", name, ORGANS) from None
+    if name in RESERVED or len(name) > 48 or not re.fullmatch("[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
+        raise ConfigError(f"{unknown('organ', name, ORGANS)}; or an own name of a-z, 0-9 and _ such as thyroid")
+    return _own(name)
+
+
+def _own(name: str) -> Organ:
+    side, mirror = _side(name)
+    stem = name.removesuffix("_left").removesuffix("_right")
+    digest = hashlib.blake2b(stem.encode(), digest_size=2).digest()
+    # Pale beside the vocabulary's colours; the hue is the organ's own in every figure, whatever else is drawn.
+    channels = colorsys.hls_to_rgb(digest[0] / 256, 0.5, 0.3)
+    colour = "#" + "".join(f"{round(255 * channel):02X}" for channel in channels)
+    marker = {"left": "<", "right": ">"}.get(side or "", "pv^*d"[digest[1] % 5])
+    letter = f" {side[0].upper()}" if side else ""
+    return Organ(
+        name,
+        stem.replace("_", " ").capitalize() + letter,
+        colour,
+        marker,
+        DEFAULT_TOLERANCE_MM,
+        DEFAULT,
+        MappingProxyType({}),
+        side,
+        mirror,
+    )
 
 
 def mirror_values(organs: Sequence[str]) -> tuple[int, ...]:

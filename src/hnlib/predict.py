@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import torch
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
 from numpy.typing import NDArray
 
+from hnlib.anatomy import centre_mm, misplaced
 from hnlib.cases import Case
 from hnlib.dicom_export import rgb, write_segmentation, write_structures
 from hnlib.errors import ConfigError, DataError
@@ -117,16 +118,13 @@ def predict_files(
     loaded, volume = load_model(model), read_volume(scan)
     labels = _predict(volume, str(scan), loaded, force, None)
     organs = loaded.plan.organs
-    try:
-        write_labels(outputs.labels, labels, volume, organs)
-        for path, write in ((outputs.segmentation, write_segmentation), (outputs.structures, write_structures)):
-            if path is not None:
-                write(path, labels, volume.affine, organs, scan)
-    except OSError as fault:
-        raise DataError(
-            f"output of image {scan}: cannot be written ({fault}); free space or name another folder"
-        ) from None
+    write_labels(outputs.labels, labels, volume, organs)
+    for path, write in ((outputs.segmentation, write_segmentation), (outputs.structures, write_structures)):
+        if path is not None:
+            write(path, labels, volume.affine, organs, scan)
     if report is not None:
+        for line in doubts(labels, volume.spacing_mm, organs):
+            report(f"warning: image {scan}: {line}")
         for value, name in enumerate(organs, start=1):
             voxels = int(np.count_nonzero(labels == value))
             report(
@@ -135,6 +133,17 @@ def predict_files(
                 else f"{name}: not found"
             )
     return labels
+
+
+def doubts(labels: NDArray[np.uint8], spacing_mm: tuple[float, float, float], organs: Sequence[str]) -> Iterator[str]:
+    """Yield one line for each two organs of a label map that lie to each other as in no patient.
+
+    A scan that is mirrored throughout cannot always be told so: a network may outline its left parotid on the left.
+    """
+    found = {name: np.flatnonzero(labels == value) for value, name in enumerate(organs, start=1)}
+    centres = {name: centre_mm(index, labels.shape, spacing_mm) for name, index in found.items() if index.size}
+    for _, _, text in misplaced(centres):
+        yield f"{text}; the outlines are wrong, or the scan is mirrored or turned over: compare with its source"
 
 
 def write_labels(path: Path, labels: NDArray[np.uint8], volume: Volume, organs: Sequence[str]) -> None:

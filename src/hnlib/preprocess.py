@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import cc3d
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import zoom
+from scipy.ndimage import find_objects, zoom
 
 from hnlib.cases import Case
 from hnlib.errors import DataError
@@ -22,6 +22,7 @@ from hnlib.errors import DataError
 BODY_HU = -300.0
 Vector = tuple[float, float, float]
 Index = tuple[int, int, int]
+_Weights = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -143,18 +144,54 @@ def resample_image(image: NDArray[np.float32], shape: Sequence[int], order: int 
 
 
 def resample_labels(labels: NDArray[np.uint8], shape: Sequence[int], num_classes: int) -> NDArray[np.uint8]:
-    """Resample a label map: linear share of each class, background too, then the largest share."""
+    """Resample a label map: linear share of each class, background too, then the largest share.
+
+    The shares of a voxel sum to 1, so that the background has what the organs leave, and an organ is
+    computed around its own box alone. In a tie the lower value wins.
+    """
     if tuple(shape) == labels.shape:
         return labels.copy()
-    best = np.full(tuple(shape), -1.0, np.float32)
+    axes = [_linear_weights(old, new) for old, new in zip(labels.shape, shape, strict=True)]
+    best, total = np.zeros(tuple(shape), np.float32), np.zeros(tuple(shape), np.float32)
     result = np.zeros(tuple(shape), np.uint8)
-    for value in range(num_classes):
-        if value and not (labels == value).any():
+    for value, box in enumerate(find_objects(labels, num_classes - 1), start=1):
+        reach = [_reach(weights, span) for weights, span in zip(axes, box, strict=True)] if box else []
+        if not reach or not all(part.size for part in reach):
             continue
-        share = resample_image((labels == value).astype(np.float32), shape, order=1)
-        winner = share > best
-        best[winner], result[winner] = share[winner], value
+        share = _share(labels, value, axes, reach)
+        place = tuple(slice(part[0], part[-1] + 1) for part in reach)
+        wins = share > best[place]
+        best[place][wins], result[place][wins] = share[wins], value
+        total[place] += share
+    result[1 - total >= best] = 0
     return result
+
+
+def _linear_weights(old: int, new: int) -> _Weights:
+    """Return, for each voxel of the new axis, its two neighbours on the old one and the weight of the second."""
+    where = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+    first = np.floor(where).astype(np.intp)
+    return first, np.minimum(first + 1, old - 1), (where - first).astype(np.float32)
+
+
+def _reach(weights: _Weights, span: slice) -> NDArray[np.intp]:
+    """Return the voxels of the new axis that have a neighbour in a span of the old one."""
+    first, second, _ = weights
+    touched = np.flatnonzero((second >= span.start) & (first < span.stop))
+    return np.arange(touched[0], touched[-1] + 1) if touched.size else touched
+
+
+def _share(
+    labels: NDArray[np.uint8], value: int, axes: Sequence[_Weights], reach: Sequence[NDArray[np.intp]]
+) -> NDArray[np.float32]:
+    """Return the share of one class in the voxels of the new grid within reach."""
+    crop = tuple(slice(first[at[0]], second[at[-1]] + 1) for (first, second, _), at in zip(axes, reach, strict=True))
+    share: NDArray[np.float32] = (labels[crop] == value).astype(np.float32)
+    for axis, ((first, second, weight), at) in enumerate(zip(axes, reach, strict=True)):
+        start = first[at[0]]
+        along = weight[at].reshape([-1 if k == axis else 1 for k in range(3)])
+        share = share.take(first[at] - start, axis) * (1 - along) + share.take(second[at] - start, axis) * along
+    return share
 
 
 def preprocess_case(case: Case, plan: Plan) -> Prepared:

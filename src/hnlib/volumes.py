@@ -7,7 +7,6 @@ MetaImage headers and to hang in DICOM folders, and neither a crash nor a wrong 
 
 from __future__ import annotations
 
-import gzip
 import io
 import re
 import warnings
@@ -34,6 +33,12 @@ MAX_VOXELS = 2**30
 GRID_TOLERANCE = 0.1
 
 Native = tuple[NDArray[Any], NDArray[np.float64]]
+#: Tells zlib to take data with a header of gzip or of zlib.
+_ANY_ZLIB = zlib.MAX_WBITS | 32
+#: Bytes of the largest number that a voxel may be.
+_LARGEST_TYPE = 8
+_CUT_OFF = "is cut off: fewer voxels than its header says; copy it again"
+_TOO_LONG = "holds more voxels than its header says; copy or export it again"
 _LPS_TO_RAS = np.diag((-1.0, -1.0, 1.0, 1.0))
 
 
@@ -78,13 +83,13 @@ def read_volume(path: Path, *, labels: bool = False, case: str = "") -> Volume:
     ------
     DataError
         One line: the file is missing, truncated or no image, holds several channels, is not 3D, says no orientation,
-        lies askew by more than ``MAX_OBLIQUE_DEGREES``, or (labels) holds fractions.
+        lies askew by more than ``MAX_OBLIQUE_DEGREES``, holds NaN or infinite values, or (labels) fractions.
 
     Notes
     -----
-    NaN in an image is not refused here; `hnlib.cases.Case` refuses it. A NIfTI file without qform and sform says no
-    orientation, and one whose qform and sform contradict each other is read differently by different programs: both
-    are refused rather than guessed.
+    Memory follows what the file holds, not what its header claims: voxels that are not there are refused before any
+    are allocated. A NIfTI file without qform and sform says no orientation, and one whose qform and sform contradict
+    each other is read differently by different programs: both are refused rather than guessed.
     """
     where = f"case {case}, file {path}" if case else f"file {path}"
     if not path.exists():
@@ -129,17 +134,21 @@ def _reader(path: Path) -> Callable[[Path], Native]:
 
 def _nifti(path: Path) -> Native:
     content = path.read_bytes()
-    if path.name.lower().endswith(".gz"):
-        content = gzip.decompress(content)  # reads to the end, so that the checksum is verified too
-    kind = nib.Nifti2Image if content[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c") else nib.Nifti1Image
-    image = kind.from_file_map({"header": _holder(content), "image": _holder(content)})
-    _check_shape(image.shape)
-    header = image.header
-    if image.get_data_dtype().fields:
+    packed = path.name.lower().endswith(".gz")
+    start = zlib.decompressobj(_ANY_ZLIB).decompress(content, 540) if packed else content[:540]
+    kind = nib.Nifti2Image if start[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c") else nib.Nifti1Image
+    header_class: Any = kind.header_class
+    header_size = header_class.template_dtype.itemsize
+    if len(start) < header_size:
+        raise DataError("is cut off: not even a whole header; copy it again")
+    header = header_class(start[:header_size])
+    _check_shape(header.get_data_shape())
+    if header.get_data_dtype().fields:
         raise DataError("holds colours; one channel of numbers is needed")
-    size = int(np.prod(image.shape)) * image.get_data_dtype().itemsize
-    if len(content) < image.dataobj.offset + size:
-        raise DataError("is cut off: fewer voxels than its header says; copy it again")
+    size = header.get_data_offset() + int(np.prod(header.get_data_shape())) * header.get_data_dtype().itemsize
+    content = _inflate(content, size) if packed else content
+    _check_size(len(content), size)
+    image = kind.from_file_map({"header": _holder(content), "image": _holder(content)})
     sform, qform = (transform(coded=True)[0] for transform in (header.get_sform, header.get_qform))
     if sform is None and qform is None:
         raise DataError("says no orientation (no sform, no qform); export it again with one")
@@ -157,13 +166,44 @@ def _holder(content: bytes) -> nib.FileHolder:
     return nib.FileHolder(fileobj=io.BytesIO(content))
 
 
+def _inflate(packed: bytes, size: int) -> bytes:
+    """Unpack gzip or zlib data, checksums verified; more than ``size`` bytes are refused before they are unpacked."""
+    parts: list[bytes] = []
+    while packed:
+        stream = zlib.decompressobj(_ANY_ZLIB)
+        parts.append(stream.decompress(packed, size + 1))
+        size -= len(parts[-1])
+        if size < 0:
+            raise DataError(_TOO_LONG)
+        if not stream.eof:
+            raise DataError(_CUT_OFF)
+        packed = stream.unused_data.lstrip(b"\0")  # gzip files may follow each other, padded with zeros
+    return b"".join(parts)
+
+
+def _check_size(found: int, wanted: int) -> None:
+    if found != wanted:
+        raise DataError(_CUT_OFF if found < wanted else _TOO_LONG)
+
+
 def _nrrd(path: Path) -> Native:
     with path.open("rb") as file:
         header = nrrd.read_header(file)
         if "data file" in header or "datafile" in header:
             raise DataError("keeps its voxels in another file; export it as one .nrrd file")
-        _check_shape(tuple(int(n) for n in header["sizes"]))
-        array = nrrd.read_data(header, file)
+        content = file.read()
+    lacking = [key for key in ("type", "dimension", "sizes", "encoding") if key not in header]
+    if lacking:
+        raise DataError(f"is cut off or damaged: its header lacks {', '.join(lacking)}; copy it again")
+    shape = tuple(int(n) for n in header["sizes"])
+    _check_shape(shape)
+    if any(int(header.get(key, 0)) for key in ("line skip", "lineskip", "byte skip", "byteskip")):
+        raise DataError("skips a part of itself; export it again")
+    if header.get("encoding") in ("gzip", "gz"):
+        header["encoding"], content = "raw", _inflate(content, int(np.prod(shape)) * _LARGEST_TYPE)
+    array = nrrd.read_data(header, io.BytesIO(content))
+    if header["encoding"] == "raw":  # of compressed and of plain voxels
+        _check_size(len(content), array.nbytes)
     space = str(header.get("space", "")).lower()
     signs = {
         **dict.fromkeys(("left-posterior-superior", "lps"), (-1, -1, 1)),
@@ -206,12 +246,13 @@ def _metaimage(path: Path) -> Native:
     if source != "LOCAL" and Path(source).name != source:
         raise DataError(f"keeps its voxels in {source}; they must lie in a file beside it")
     data = content[end.end() :] if source == "LOCAL" else (path.parent / source).read_bytes()
-    if fields.get("CompressedData", "False").lower() == "true":
-        data = zlib.decompress(data)
     msb = fields.get("BinaryDataByteOrderMSB", fields.get("ElementByteOrderMSB", "False")).lower() == "true"
-    array = np.frombuffer(data, np.dtype(_META_TYPES[fields["ElementType"]]).newbyteorder(">" if msb else "<"))
-    if array.size != np.prod(shape):
-        raise DataError("is cut off: more or fewer voxels than its header says; copy it again")
+    dtype = np.dtype(_META_TYPES[fields["ElementType"]]).newbyteorder(">" if msb else "<")
+    size = int(np.prod(shape)) * dtype.itemsize
+    if fields.get("CompressedData", "False").lower() == "true":
+        data = _inflate(data, size)
+    _check_size(len(data), size)
+    array = np.frombuffer(data, dtype)
     axes = fields.get("TransformMatrix", fields.get("Orientation", fields.get("Rotation")))
     if axes is None:
         raise DataError("says no orientation (no TransformMatrix); export it again with one")
@@ -240,7 +281,10 @@ def _to_ras(native: NDArray[Any], affine: NDArray[np.float64], labels: bool) -> 
     array = np.ascontiguousarray(apply_orientation(_labels(native) if labels else native, orientation))
     turned = affine @ inv_ornt_aff(orientation, native.shape)
     x, y, z = (float(edge) for edge in np.linalg.norm(turned[:3, :3], axis=0))
-    return Volume(array if labels else array.astype(np.float32, copy=False), (x, y, z), turned, _axes(affine))
+    array = array if labels else array.astype(np.float32, copy=False)
+    if not np.isfinite(array).all():
+        raise DataError("holds NaN or infinite values; export it again")
+    return Volume(array, (x, y, z), turned, _axes(affine))
 
 
 def _check_affine(affine: NDArray[np.float64]) -> None:

@@ -12,7 +12,7 @@ import pandas as pd
 from hnlib.errors import ConfigError
 from hnlib.experiments import read_tables
 from hnlib.experiments.study import home
-from hnlib.organs import ORGANS
+from hnlib.organs import RESERVED, organ
 from hnlib.plotting import use_style
 
 Facts = dict[str, str]
@@ -55,7 +55,7 @@ def is_phantom(study: Mapping[str, Any]) -> bool:
 
 def title(name: str) -> str:
     """Return the name of an organ or class for prose and tables."""
-    return ORGANS[name].title if name in ORGANS else name.capitalize()
+    return name.capitalize() if name in RESERVED else organ(name).title
 
 
 def listed(values: list[str]) -> str:

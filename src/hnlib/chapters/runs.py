@@ -12,7 +12,6 @@ import pandas as pd
 from hnlib.chapters.page import DASH, NBSP, Facts, is_phantom, listed, mean_sd, title
 from hnlib.experiments import FOUR_CONFIGURATIONS, Run, Study, prepare_study, read_tables
 from hnlib.files import write_json
-from hnlib.organs import ORGANS
 from hnlib.plotting import experiment_title
 from hnlib.stats import (
     PAPER_NEAREST,
@@ -110,7 +109,7 @@ def results_table(metrics: pd.DataFrame, metric: str) -> pd.DataFrame:
     rows = [
         (organ, source) for organ in table.index for source in ("this study", "paper") if (organ, source) in both.index
     ]
-    names = {**{name: title(name) for name in ORGANS}, "average": "mean over organs"}
+    names = {**{name: title(name) for name in table.index}, "average": "mean over organs"}
     return both.loc[rows].fillna("").rename(index=names, columns=experiment_title).rename_axis(columns=None)
 
 
@@ -208,7 +207,7 @@ def drift_table(table: pd.DataFrame) -> pd.DataFrame:
     wide = long.pivot_table(index=["organ", "drift of"], columns="experiment", values="drift", sort=False).round(3)
     known = [name for name in FOUR_CONFIGURATIONS if name in wide.columns]
     wide = wide[[*known, *(name for name in wide.columns if name not in known)]]
-    return wide.rename(index=title, columns=experiment_title).rename_axis(columns=None)
+    return wide.rename(index=title, level="organ").rename(columns=experiment_title).rename_axis(columns=None)
 
 
 def confidence_facts(table: pd.DataFrame, study: Mapping[str, Any]) -> Facts:

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,14 @@ from hnlib.volumes import SUFFIXES, Volume, read_volume, same_grid
 
 #: An organ of which others take a larger fraction is a wrong file rather than a rough border.
 MAX_LOST_FRACTION = 0.5
+
+
+class Outline(NamedTuple):
+    """The file of an organ's outline, and the flat indices of its voxels."""
+
+    path: Path
+    voxels: NDArray[np.int64]
+
 
 Labels = tuple[Volume, frozenset[str]]
 """A label map on its grid, and the organs that were outlined there."""

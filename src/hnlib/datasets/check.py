@@ -8,19 +8,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hnlib.anatomy import centre_mm, misplaced
 from hnlib.cases import Dataset
-from hnlib.datasets.case_files import CaseFiles, outlines
+from hnlib.datasets.case_files import CaseFiles, Outline, outlines
 from hnlib.datasets.folder import FolderDataset
 from hnlib.datasets.openkbp import OpenKBP
 from hnlib.datasets.pddca import PDDCA
 from hnlib.datasets.tcia import OBSERVERS, TCIA
 from hnlib.errors import DataError, HnlibError
-from hnlib.organs import ORGANS
+from hnlib.organs import DEFAULT, ORGANS, organ
 from hnlib.volumes import Volume, read_volume, same_grid
 
 SPACING_RANGE_MM = (0.2, 10.0)
@@ -30,11 +33,6 @@ AIR_HU, BONE_HU, LIMITS_HU = -500.0, 200.0, (-10_000.0, 40_000.0)
 OVERLAP_FRACTION = 0.1
 #: An organ at risk fills at most this fraction of a scan.
 MAX_ORGAN_FRACTION = 0.2
-#: Who lies above, and in front of, whom in every patient.
-ABOVE = (("brainstem", "mandible"), ("brainstem", "spinal_cord"), ("optic_chiasm", "mandible"))
-IN_FRONT = (("mandible", "brainstem"), ("mandible", "spinal_cord"), ("optic_chiasm", "brainstem"))
-
-Voxels = Mapping[str, NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -53,9 +51,10 @@ def check_dataset(dataset: Dataset) -> Iterator[Finding]:
     seen: dict[str, str] = {}
     outlined: set[str] = set()
     names = [name for part in dataset.split().values() for name in part]
-    if isinstance(dataset, PDDCA | FolderDataset):
+    if isinstance(dataset, PDDCA | FolderDataset | OpenKBP):
         for path, what in dataset.strays():
             yield Finding(f"case {path.name}, folder {path}: {what}")
+    yield from _own_organs(dataset)
     for name in names:
         try:
             if isinstance(dataset, PDDCA | FolderDataset | TCIA):
@@ -68,8 +67,21 @@ def check_dataset(dataset: Dataset) -> Iterator[Finding]:
             text = " ".join(str(fault).split())[:200]
             yield Finding(f"case {name}: cannot be checked ({type(fault).__name__} {text}); look at its files")
     if names:
-        for organ in sorted(set(dataset.organs) - outlined):
-            yield Finding(f"data set {dataset.name}: {organ} is outlined in no case; check the names of its files")
+        for missing in sorted(set(dataset.organs) - outlined):
+            yield Finding(f"data set {dataset.name}: {missing} is outlined in no case; check the names of its files")
+
+
+def _own_organs(dataset: Dataset) -> Iterator[Finding]:
+    """Note organs outside the vocabulary: wanted, or a slip."""
+    for look in (organ(name) for name in dataset.organs):
+        if look.tolerance_source == DEFAULT:
+            near = get_close_matches(look.name, ORGANS, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            yield Finding(
+                f"data set {dataset.name}: {look.name} is an organ of its own, with a tolerance of "
+                f"{look.tolerance_mm:g} mm by default{hint}",
+                False,
+            )
 
 
 def _readings(dataset: PDDCA | FolderDataset | TCIA, name: str) -> list[CaseFiles]:
@@ -90,7 +102,7 @@ def _check_files(
         try:
             grid = read_volume(image, case=name)
             yield from _check_image(f"case {name}, file {image}", grid.array, grid.spacing_mm)
-            yield from _twins(name, grid.array, seen)
+            yield from _twins(name, f"file {image}", grid.array, seen)
         except DataError as fault:
             yield Finding(str(fault))
     for files in readings:
@@ -102,7 +114,7 @@ def _check_masks(
 ) -> Iterator[Finding]:
     for path in files.unknown:
         yield Finding(f"case {files.name}, file {path}: stands for no organ of the data set; name it, or remove it")
-    voxels: dict[str, NDArray[np.int64]] = {}
+    found: dict[str, Outline] = {}
     broken: set[str] = set()
     for mask in files.masks:
         try:
@@ -114,34 +126,39 @@ def _check_masks(
                     f"case {files.name}, file {mask.path}: lies on another grid than the rest of the case "
                     f"({difference}); export it on the grid of the scan"
                 )
-            voxels.update(outlines(mask, volume, files.name))
+            found.update((name, Outline(mask.path, index)) for name, index in outlines(mask, volume, files.name))
         except DataError as fault:
             broken |= {mask.organs} if isinstance(mask.organs, str) else set(mask.organs.values())
             yield Finding(str(fault))
-    outlined |= {organ for organ, index in voxels.items() if index.size}
-    where = f"case {files.name}" + (f", folder {files.masks[0].path.parent}" if files.masks else "")
-    missing = [o for o in organs if o not in broken and not voxels.get(o, np.empty(0)).size]
+    found = {name: outline for name, outline in found.items() if outline.voxels.size}
+    outlined.update(found)
+    missing = [name for name in organs if name not in broken and name not in found]
     if missing:
-        yield Finding(f"{where}: not outlined: {', '.join(missing)}", False)
+        yield Finding(f"case {files.name}: not outlined: {', '.join(missing)}", False)
     if grid is not None:
-        yield from _overlaps(where, voxels)
-        yield from _places(where, voxels, grid.array.shape, grid.spacing_mm)
+        yield from _overlaps(files.name, found)
+        yield from _places(files.name, found, grid.array.shape, grid.spacing_mm)
 
 
 def _check_loaded(dataset: Dataset, name: str, seen: dict[str, str], outlined: set[str]) -> Iterator[Finding]:
-    faults = list(dataset.faults(name)) if isinstance(dataset, OpenKBP) else []
-    yield from (Finding(fault) for fault in faults)
-    if faults:
-        return
+    image, stored = "the image", dict[str, Outline]()
+    if isinstance(dataset, OpenKBP):
+        faults = list(dataset.faults(name))
+        yield from (Finding(fault) for fault in faults)
+        if faults:
+            return
+        image, stored = f"file {dataset.folder(name) / 'ct.csv'}", dataset.outlines(name)
+        yield from _overlaps(name, stored)
     case = dataset.load(name)
-    outlined |= case.labelled
-    yield from _check_image(f"case {name}", case.image_hu, case.spacing_mm)
-    yield from _twins(name, case.image_hu, seen)
-    voxels = {organ: np.flatnonzero(case.mask(organ)) for organ in case.labelled}
-    missing = [organ for organ in case.organs if organ not in case.labelled]
+    outlined.update(case.labelled)
+    yield from _check_image(f"case {name}, {image}", case.image_hu, case.spacing_mm)
+    yield from _twins(name, image, case.image_hu, seen)
+    missing = [o for o in case.organs if o not in case.labelled]
     if missing:
         yield Finding(f"case {name}: not outlined: {', '.join(missing)}", False)
-    yield from _places(f"case {name}", voxels, case.image_hu.shape, case.spacing_mm)
+    nowhere = Outline(Path(dataset.name), np.empty(0, np.int64))
+    found = {o: stored.get(o, nowhere)._replace(voxels=np.flatnonzero(case.mask(o))) for o in case.labelled}
+    yield from _places(name, found, case.image_hu.shape, case.spacing_mm)
 
 
 def _check_image(where: str, image: NDArray[np.float32], spacing_mm: tuple[float, ...]) -> Iterator[Finding]:
@@ -162,50 +179,48 @@ def _check_image(where: str, image: NDArray[np.float32], spacing_mm: tuple[float
         )
 
 
-def _twins(name: str, image: NDArray[np.float32], seen: dict[str, str]) -> Iterator[Finding]:
-    digest = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).hexdigest()
+def _twins(name: str, image: str, array: NDArray[np.float32], seen: dict[str, str]) -> Iterator[Finding]:
+    digest = hashlib.blake2b(np.ascontiguousarray(array).data, digest_size=16).hexdigest()
     other = seen.setdefault(digest, name)
     if other != name:
-        yield Finding(f"case {name}: is the same scan as case {other}; remove one, or training and testing share it")
+        yield Finding(
+            f"case {name}, {image}: is the same scan as case {other}; remove one, or training and testing share it"
+        )
 
 
-def _overlaps(where: str, voxels: Voxels) -> Iterator[Finding]:
+def _overlaps(case: str, found: Mapping[str, Outline]) -> Iterator[Finding]:
     small = []
-    for one, other in combinations(sorted(voxels), 2):
-        shared = np.intersect1d(voxels[one], voxels[other], assume_unique=True).size
-        smaller = min(voxels[one].size, voxels[other].size)
+    for one, other in combinations(sorted(found), 2):
+        shared = np.intersect1d(found[one].voxels, found[other].voxels, assume_unique=True).size
+        smaller = min(found[one].voxels.size, found[other].voxels.size)
         if shared > OVERLAP_FRACTION * smaller:
             yield Finding(
-                f"{where}: {one} and {other} share {shared} voxels of {smaller}; export the outlines again, or the "
-                "later organ takes them"
+                f"{_where(case, found[one], found[other])}: {one} and {other} share {shared} voxels of {smaller}; "
+                "export the outlines again, or the later organ takes them"
             )
         elif shared:
             small.append(f"{one} and {other} {shared}")
     if small:
-        yield Finding(f"{where}: few voxels are shared and go to the later organ: {', '.join(small)}", False)
+        yield Finding(f"case {case}: few voxels are shared and go to the later organ: {', '.join(small)}", False)
 
 
-def _places(where: str, voxels: Voxels, shape: tuple[int, ...], spacing_mm: tuple[float, ...]) -> Iterator[Finding]:
-    """Yield organs that lie where no patient has them, judged by their centres in mm."""
-    centre = {}
-    for organ, index in voxels.items():
-        if index.size > MAX_ORGAN_FRACTION * np.prod(shape):
-            yield Finding(f"{where}: {organ} fills {index.size / np.prod(shape):.0%} of the scan; export it again")
-        elif index.size:
-            centre[organ] = [
-                float(a.mean()) * mm for a, mm in zip(np.unravel_index(index, shape), spacing_mm, strict=True)
-            ]
-    for left in sorted(centre):
-        right = ORGANS[left].mirror if ORGANS[left].side == "left" else None
-        if right in centre and centre[left][0] > centre[right][0]:
-            yield Finding(
-                f"{where}: {left} lies to the patient's right of {right}: names swapped, or the scan mirrored; compare "
-                "with the source and export again"
-            )
-    for axis, pairs, word in ((2, ABOVE, "below"), (1, IN_FRONT, "behind")):
-        for one, other in pairs:
-            if one in centre and other in centre and centre[one][axis] < centre[other][axis]:
-                yield Finding(
-                    f"{where}: {one} lies {word} {other}: names swapped, or the scan turned over; compare with the "
-                    "source and export again"
-                )
+def _places(
+    case: str, found: Mapping[str, Outline], shape: tuple[int, ...], spacing_mm: tuple[float, ...]
+) -> Iterator[Finding]:
+    """Yield organs that are too large, or lie where no patient has them, judged by their centres."""
+    centres = {}
+    for name, outline in found.items():
+        fraction = outline.voxels.size / np.prod(shape)
+        if fraction > MAX_ORGAN_FRACTION:
+            yield Finding(f"{_where(case, outline)}: {name} fills {fraction:.0%} of the scan; export it again")
+        elif outline.voxels.size:
+            centres[name] = centre_mm(outline.voxels, shape, spacing_mm)
+    for one, other, text in misplaced(centres):
+        yield Finding(
+            f"{_where(case, found[one], found[other])}: {text}: names swapped, or the scan mirrored or turned over; "
+            "compare with the source and export again"
+        )
+
+
+def _where(case: str, *outlines: Outline) -> str:
+    return f"case {case}, file {' and '.join(dict.fromkeys(str(outline.path) for outline in outlines))}"

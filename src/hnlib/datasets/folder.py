@@ -19,6 +19,9 @@
       validation: [d]
       test: [e]
 
+An organ may be one of `hnlib.organs.ORGANS`, or any other under a name of a-z, 0-9 and _ (``thyroid``, ``eye_left``
+and ``eye_right``); see `hnlib.organs.organ` for how it is drawn and measured. ``hnlib check`` notes each of them.
+
 Without ``split``, cases are ordered by the BLAKE2b digests of their names: the first fifth is for testing, the next
 tenth for validation (at least one each), the rest for training. The same names give the same split everywhere.
 """
@@ -58,7 +61,7 @@ class FolderSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    organs: Annotated[dict[str, int | str], Field(min_length=1)]
+    organs: Annotated[dict[str, int | str], Field(min_length=1, max_length=255)]
     image: str = "image"
     labels: str = "labels"
     split: dict[str, list[str]] | None = None

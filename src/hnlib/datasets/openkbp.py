@@ -9,6 +9,9 @@ organs' positions. A missing organ file means not outlined, not absent.
 from __future__ import annotations
 
 import hashlib
+import io
+import re
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +24,9 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, ornt_transform
 from numpy.typing import NDArray
 
 from hnlib.cases import Case
+from hnlib.datasets.case_files import Outline
 from hnlib.errors import DataError
+from hnlib.files import reason
 from hnlib.organs import ORGANS
 
 SHAPE = (128, 128, 128)
@@ -29,6 +34,10 @@ AXES = ("P", "L", "I")
 #: Stored CT values are HU + 1000; ten patients hold 16-bit values beyond the 12-bit range.
 HU_OFFSET = 1000
 MAX_STORED = 4095
+#: First line of every file but that of the spacing.
+HEADER = b",data"
+#: What the challenge's folders also hold.
+OTHERS = frozenset({"ct", "voxel_dimensions", "dose", "possible_dose_mask", "PTV56", "PTV63", "PTV70"})
 FOLDERS: Mapping[str, str] = {"train": "train-pats", "validation": "validation-pats", "test": "test-pats"}
 _TO_RAS = ornt_transform(axcodes2ornt(AXES), axcodes2ornt(("R", "A", "S")))
 
@@ -75,7 +84,8 @@ class OpenKBP:
     def _by_case(self) -> dict[str, tuple[str, Path]]:
         found: dict[str, tuple[str, Path]] = {}
         for split, folder in FOLDERS.items():
-            patients = sorted((self._folder / folder).glob("pt_*"), key=lambda p: int(p.name.partition("_")[2]))
+            patients = [p for p in (self._folder / folder).glob("pt_*") if re.fullmatch(r"pt_\d+", p.name)]
+            patients.sort(key=lambda p: int(p.name[3:]))
             limit = len(patients) if self.num_cases is None else self.num_cases.get(split, len(patients))
             found.update({path.name: (split, path) for path in patients[:limit]})
         return found
@@ -86,21 +96,18 @@ class OpenKBP:
 
     def load(self, case: str) -> Case:
         """Read one patient; where masks overlap, the organ later in ``organs`` wins."""
-        if case not in self._by_case:
-            raise DataError(f"case {case}: not in {self._folder}; choose one of its pt_* folders")
-        folder = self._by_case[case][1]
+        folder = self.folder(case)
         index, stored = _read_sparse(folder / "ct.csv", case)
         if index.size == 0:
             raise DataError(f"case {case}, file {folder / 'ct.csv'}: the image is empty; export it again")
         volume = np.zeros(SHAPE, np.float32)
         volume.flat[index] = np.minimum(stored, MAX_STORED)
+        if volume.min() == volume.max():
+            raise DataError(f"case {case}, file {folder / 'ct.csv'}: the image is constant; export it again")
         labels = np.zeros(SHAPE, np.uint8)
-        labelled = []
-        for value, organ in enumerate(self.organs, start=1):
-            path = folder / f"{ORGANS[organ].spellings['openkbp'][0]}.csv"
-            if path.exists():
-                labels.flat[_read_sparse(path, case)[0]] = value
-                labelled.append(organ)
+        outlines = self.outlines(case)
+        for organ, outline in outlines.items():
+            labels.flat[outline.voxels] = self.organs.index(organ) + 1
         spacing = _read_spacing(folder / "voxel_dimensions.csv", case)
         return Case(
             name=case,
@@ -108,16 +115,40 @@ class OpenKBP:
             labels=_to_ras(labels),
             spacing_mm=(spacing[1], spacing[0], spacing[2]),
             organs=self.organs,
-            labelled=frozenset(labelled),
+            labelled=frozenset(outlines),
         )
+
+    def folder(self, case: str) -> Path:
+        """Return the folder of a patient."""
+        if case not in self._by_case:
+            raise DataError(f"case {case}: not in {self._folder}; choose one of its pt_* folders")
+        return self._by_case[case][1]
+
+    def outlines(self, case: str) -> dict[str, Outline]:
+        """Read the outlines of a patient, voxels by their indices into the stored volume."""
+        paths = {organ: self.folder(case) / _file_name(organ) for organ in self.organs}
+        return {o: Outline(path, _read_sparse(path, case)[0]) for o, path in paths.items() if path.exists()}
+
+    def strays(self) -> Iterator[tuple[Path, str]]:
+        """Yield folders that are no patient's, or a patient's second, with what to do."""
+        for folder in FOLDERS.values():
+            for path in sorted(p for p in (self._folder / folder).glob("*") if p.is_dir()):
+                if not re.fullmatch(r"pt_\d+", path.name):
+                    yield path, "is no patient of the challenge; name it pt_<number>, or remove it"
+                elif path.name in self._by_case and path != self.folder(path.name):
+                    yield path, f"the patient is also in {self.folder(path.name)}; remove one"
 
     def faults(self, case: str) -> Iterator[str]:
         """Yield one line for each broken file of a patient, where `load` stops at the first."""
-        folder = self._by_case[case][1]
-        for path in [folder / "ct.csv", *(folder / f"{ORGANS[o].spellings['openkbp'][0]}.csv" for o in self.organs)]:
+        folder = self.folder(case)
+        known = OTHERS | {name for row in ORGANS.values() for name in row.spellings.get("openkbp", ())}
+        for path in sorted(folder.glob("*.csv")):
+            if path.stem not in known:
+                yield f"case {case}, file {path}: stands for no organ of the data set; name it rightly, or remove it"
+        for path in [folder / "ct.csv", *(folder / _file_name(organ) for organ in self.organs)]:
             try:
-                if path.name == "ct.csv" or path.exists():
-                    _read_sparse(path, case)
+                if (path.name == "ct.csv" or path.exists()) and not _read_sparse(path, case)[0].size:
+                    yield f"case {case}, file {path}: holds no voxel; copy it again from the data set"
             except DataError as fault:
                 yield str(fault)
         try:
@@ -128,13 +159,17 @@ class OpenKBP:
     def digest(self) -> str:
         """Return a digest over the content of every file that a study reads."""
         state = hashlib.blake2b(repr((self.name, self.organs, HU_OFFSET, MAX_STORED)).encode(), digest_size=16)
-        names = ["ct.csv", "voxel_dimensions.csv", *(f"{ORGANS[o].spellings['openkbp'][0]}.csv" for o in self.organs)]
+        names = ["ct.csv", "voxel_dimensions.csv", *(_file_name(organ) for organ in self.organs)]
         for case, (split, folder) in self._by_case.items():
             state.update(f"{split}/{case}".encode())
             for name in names:
                 path = folder / name
                 state.update(name.encode() + (path.read_bytes() if path.exists() else b"-"))
         return state.hexdigest()
+
+
+def _file_name(organ: str) -> str:
+    return f"{ORGANS[organ].spellings['openkbp'][0]}.csv"
 
 
 def _to_ras(native: NDArray[Any]) -> NDArray[Any]:
@@ -145,14 +180,20 @@ def _read_sparse(path: Path, case: str) -> tuple[NDArray[np.int64], NDArray[np.f
     """Return flat indices and values (ones for a mask) of one CSV, checked against the volume."""
     where = f"case {case}, file {path}"
     try:
-        table = pd.read_csv(path, index_col=0)
-        index = table.index.to_numpy(dtype=np.int64)
-        values = table.iloc[:, 0].to_numpy(dtype=np.float32)
+        content = path.read_bytes()
+        if content.split(b"\n", 1)[0].rstrip() != HEADER:
+            raise DataError(f"{where}: cannot be read (its first line is not '{HEADER.decode()}'); copy it again")
+        if not content.endswith(b"\n"):
+            raise DataError(f"{where}: is cut off within its last line; copy it again from the data set")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # a line with too many fields
+            types = {"index": np.int64, "value": np.float32}
+            table = pd.read_csv(io.BytesIO(content), header=0, names=list(types), dtype=types, index_col=False)
+        index, values = table["index"].to_numpy(), table["value"].to_numpy()
     except FileNotFoundError:
         raise DataError(f"{where}: the file is missing; copy it again from the data set") from None
-    except (OSError, ValueError, TypeError, IndexError, pd.errors.ParserError) as fault:
-        reason = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
-        raise DataError(f"{where}: cannot be read ({reason}); copy it again from the data set") from None
+    except (OSError, ValueError, TypeError, OverflowError, pd.errors.ParserWarning) as fault:
+        raise DataError(f"{where}: cannot be read ({reason(fault)}); copy it again from the data set") from None
     if index.size and (index.min() < 0 or index.max() >= np.prod(SHAPE)):
         raise DataError(
             f"{where}: voxel index {index.max() if index.min() >= 0 else index.min()} lies outside "
@@ -165,9 +206,11 @@ def _read_sparse(path: Path, case: str) -> tuple[NDArray[np.int64], NDArray[np.f
 
 def _read_spacing(path: Path, case: str) -> tuple[float, float, float]:
     try:
-        values = np.loadtxt(path, dtype=float, ndmin=1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an empty file; what is in it is checked here
+            values = np.loadtxt(path, dtype=float, ndmin=1)
     except (OSError, ValueError) as fault:
-        raise DataError(f"case {case}, file {path}: cannot be read ({fault}); copy it again") from None
+        raise DataError(f"case {case}, file {path}: cannot be read ({reason(fault)}); copy it again") from None
     if values.shape != (3,) or not (np.isfinite(values) & (values > 0)).all():
         raise DataError(
             f"case {case}, file {path}: three positive numbers in mm are needed, found {values.tolist()}; copy it again"

@@ -95,7 +95,7 @@ class PDDCA:
         if not places:
             raise DataError(f"case {case}: not in {self.root}; choose one of its 0522c* folders")
         if len(places) > 1:
-            raise DataError(f"case {case}: found twice, in {places[0]} and {places[1]}; remove one")
+            raise DataError(f"case {case}, folder {places[0]}: found twice, also in {places[1]}; remove one")
         image = places[0] / "img.nrrd"
         return CaseFiles(case, image, *spelled_masks(places[0] / "structures", self.name))
 

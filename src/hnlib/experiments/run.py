@@ -34,7 +34,7 @@ from hnlib.inference import keep_largest_components, predict_probabilities
 from hnlib.losses import DeepSupervision, build_loss
 from hnlib.metrics import evaluate_case
 from hnlib.networks import build_network, plan_topology, set_output_prior
-from hnlib.organs import ORGANS
+from hnlib.organs import organ
 from hnlib.patches import PatchStream
 from hnlib.preprocess import Prepared, restore_probabilities
 from hnlib.training import choose_precision, load_weights, open_fabric, train
@@ -209,10 +209,10 @@ def validation_dsc(
     scores: dict[str, list[float]] = {organ: [] for organ in organs}
     for case in cases:
         prediction = predict_probabilities(network, case.image, patch, device=device, mirror=mirror).argmax(axis=0)
-        for value, organ in enumerate(organs, start=1):
+        for value, name in enumerate(organs, start=1):
             truth, found = case.labels == value, prediction == value
-            if organ in case.labelled:
-                scores[organ].append(2 * float((truth & found).sum()) / max(1, int(truth.sum() + found.sum())))
+            if name in case.labelled:
+                scores[name].append(2 * float((truth & found).sum()) / max(1, int(truth.sum() + found.sum())))
     return {organ: float(np.mean(values)) if values else float("nan") for organ, values in scores.items()}
 
 
@@ -270,7 +270,7 @@ def _measure_case(
         spacing_mm=prepared.native_spacing_mm,
         organs=organs,
         labelled=prepared.labelled,
-        tolerances_mm={organ: ORGANS[organ].tolerance_mm for organ in organs},
+        tolerances_mm={name: organ(name).tolerance_mm for name in organs},
     )
     summary = summarise(probabilities, prepared.labels, organs, prepared.labelled)
     voxels = true_class_probabilities(probabilities, prepared.labels, organs, prepared.labelled)

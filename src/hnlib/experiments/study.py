@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hnlib.cache import case_path, load_plan, load_prepared, open_prepared, prepare
+from hnlib.cache import cache_digest, case_path, load_plan, load_prepared, open_prepared, prepare
 from hnlib.cases import SPLITS, Dataset
 from hnlib.datasets import open_dataset
 from hnlib.errors import ConfigError, DataError
@@ -162,11 +162,16 @@ def load_study(path: Path) -> Study:
         stored["split"] = {key: tuple(stored["split"][key]) for key in SPLITS}
         stored["patches"] = {key: tuple(value) for key, value in stored["patches"].items()}
         stored["plan"] = load_plan(Path(stored["cache"]))
-        return Study(**stored)
+        study = Study(**stored)
     except FileNotFoundError:
         raise DataError(f"study {path}: no such file; run hnlib prepare first") from None
     except (OSError, ValueError, KeyError, TypeError) as fault:
         raise DataError(f"study {path}: cannot be read ({fault}); delete it and run hnlib prepare again") from None
+    if not Path(study.cache).name.endswith(cache_digest(study.data_digest, study.plan)):
+        raise DataError(
+            f"study {path}: its cache {study.cache} is of another version of hnlib; run hnlib prepare again"
+        )
+    return study
 
 
 def check_run(study: Study, experiment: str, seed: int) -> Experiment:

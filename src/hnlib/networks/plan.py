@@ -81,6 +81,53 @@ def plan_topology(patch_size: Sequence[int], spacing_mm: Sequence[float]) -> Top
     return topology
 
 
+def forward_operations(
+    topology: Topology,
+    filters: Sequence[int],
+    patch_size: Sequence[int],
+    num_classes: int,
+    *,
+    num_heads: int | None = None,
+    in_channels: int = 1,
+) -> int:
+    r"""Return the floating-point operations of the convolutions of a U-Net on one patch, one way.
+
+    A multiplication and an addition are two. The way back takes twice as many: a gradient of the input
+    and one of the weights for each convolution (the first needs none of its input, which is left uncounted).
+
+    Parameters
+    ----------
+    topology, filters
+        Kernels and strides; channels of each level, as from ``topology.filters``.
+    patch_size
+        Voxels along X, Y, Z.
+    num_classes
+        Channels of an output head.
+    num_heads
+        Output heads, from the finest level down; None takes the topology's.
+
+    Notes
+    -----
+    A level of V voxels and c channels whose kernel has k voxels has two convolutions, of
+    :math:`2 k V c_{above} c` and :math:`2 k V c^2` operations. Each decoder level has a transposed
+    convolution whose kernel is its stride (:math:`2 V c_{below} c`) and two convolutions of
+    :math:`2 k V \cdot 2c \cdot c` and :math:`2 k V c^2`, k being the kernel of the level below
+    (`monai.networks.nets.DynUNet`). A head has :math:`2 V c C`.
+    """
+    heads = topology.num_heads if num_heads is None else num_heads
+    size, total, above = np.asarray(patch_size, np.int64), 0, in_channels
+    for level, (kernel, stride, c) in enumerate(zip(topology.kernels, topology.strides, filters, strict=True)):
+        size = size // stride
+        voxels, k = int(size.prod()), int(np.prod(kernel))
+        total += 2 * k * voxels * c * (above + c)
+        if level + 1 < topology.num_levels:
+            k = int(np.prod(topology.kernels[level + 1]))
+            total += 2 * voxels * c * filters[level + 1] + 2 * k * voxels * c * 3 * c
+        total += 2 * voxels * c * num_classes if level < heads else 0
+        above = c
+    return total
+
+
 def plan_patch(median_shape: Sequence[int], spacing_mm: Sequence[float], max_voxels: int) -> Index:
     """Return the large patch by nnU-Net's rule for a budget of voxels.
 

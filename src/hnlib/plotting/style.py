@@ -113,9 +113,9 @@ def only_one(table: pd.DataFrame, column: str) -> None:
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Sort organs as the vocabulary does; an unknown one is told with its nearest name."""
+    """Sort organs as the vocabulary does; those outside it follow by name."""
     position = {name: index for index, name in enumerate(ORGANS)}
-    return sorted(names, key=lambda name: position[organ(name).name])
+    return sorted(names, key=lambda name: (position.get(name, len(position)), name))
 
 
 def spread(count: int, width: float) -> NDArray[np.float64]:

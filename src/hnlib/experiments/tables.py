@@ -160,9 +160,7 @@ def write_tables(study: Study, folder: Path, *, merge: bool = False) -> int:
     DataError
         When no run is finished.
     """
-    runs = finished_runs(study)
-    if not runs:
-        raise DataError(f"{study.dataset}/{study.profile}: no finished run; train and measure one first")
+    runs = _some_runs(study)
     gathered = [_run_rows(path, experiment, seed, study.profile) for experiment, seed, path in runs]
     for name in RUN_TABLES:
         table = pd.concat([tables[name] for tables in gathered], ignore_index=True)
@@ -171,6 +169,13 @@ def write_tables(study: Study, folder: Path, *, merge: bool = False) -> int:
             table = _replace_rows(pd.read_csv(path), table)
         write_table(path, table)
     return len(runs)
+
+
+def _some_runs(study: Study) -> list[tuple[str, int, Path]]:
+    runs = finished_runs(study)
+    if not runs:
+        raise DataError(f"{study.dataset}/{study.profile}: no finished run; train and measure one first")
+    return runs
 
 
 def _replace_rows(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
@@ -184,6 +189,7 @@ def publish(study: Study, results: Path, published: Path) -> int:
     Runs that are published already stay; a run with the same key is replaced. The data tables are those
     of the profile that was published first: a second profile of the data set adds its runs alone.
     """
+    _some_runs(study)
     target, source = published / study.dataset, results / study.dataset
     if _profile_of(target) not in (None, study.profile):
         return write_tables(study, target, merge=True)

@@ -59,7 +59,10 @@ def open_dataset(
         options |= {"spacing_mm": phantom_spacing_mm} if phantom_spacing_mm else {}
         return PhantomDataset(**options)
     if root is None or not str(root):
-        raise ConfigError(f"dataset {name} needs the folder of its data: give DATA_ROOT=... (make), --data-root (prepare) or its place (check)")
+        raise ConfigError(
+            f"dataset {name} needs the folder of its data: give DATA_ROOT=... (make), --data-root (hnlib prepare), or "
+            "its place (hnlib check)"
+        )
     match name:
         case "openkbp":
             return OpenKBP(Path(root), num_cases, **options)

@@ -243,8 +243,8 @@ class PhantomDataset:
     >>> data.split()
     {'train': ('phantom_000', 'phantom_001'), 'validation': (), 'test': ('phantom_002',)}
     >>> case = data.load("phantom_002")
-    >>> case.image_hu.shape, int(case.labels.max())
-    ((35, 40, 44), 7)
+    >>> case.spacing_mm, int(case.labels.max())
+    ((6.0, 6.0, 6.0), 7)
     """
 
     num_cases: Mapping[str, int] = field(default_factory=lambda: {"train": 12, "validation": 4, "test": 6}, hash=False)

@@ -46,10 +46,27 @@ _WORDS = {
 }
 
 
+_HEADS = {
+    "volume_ml": "volume, ml",
+    "volume_ml_spread": "SD of log volume",
+    "area_mm2": "slice, mm²",
+    "area_mm2_spread": "SD of log area",
+    "volume_over_nerve": "over a nerve",
+    "x_mm": "right, mm",
+    "y_mm": "anterior, mm",
+    "z_mm": "superior, mm",
+    "position_spread_mm": "SD over heads, mm",
+    "mean_hu": "mean, HU",
+    "mean_spread_hu": "SD over cases, HU",
+    "sd_hu": "SD inside, HU",
+    "observer_dsc": "DSC",
+}
+
+
 def load_comparison(folder: Path | str) -> pd.DataFrame:
     """Read the comparison of the phantom with real heads.
 
-    The two sides of the cord and the chiasm have measures of their own; they stand in the columns of volumes.
+    Cord and chiasm have measures of size of their own; see `sizes`.
 
     Raises
     ------
@@ -77,7 +94,7 @@ def comparison_table(table: pd.DataFrame, quantities: Sequence[str]) -> pd.DataF
     wide = used.assign(text=text).pivot(index="organ", columns="quantity", values="text")
     wide = wide.loc[used["organ"].unique()]
     wide = wide[[name for name in quantities if name in wide.columns]].fillna(DASH)
-    return wide.rename(index=title, columns=_WORDS).rename_axis(index="real / phantom", columns=None)
+    return wide.rename(index=title, columns=_HEADS).rename_axis(index="real / phantom", columns=None)
 
 
 def comparison_facts(table: pd.DataFrame) -> Facts:

@@ -253,7 +253,7 @@ def equivalence_intervals(table: pd.DataFrame, quantities: Mapping[str, str]) ->
     -------
     Figure
         One row an organ; grey: the margin. Filled: equivalent, open: undecided, crossed: different. Ratios have a
-        log axis.
+        log axis; ticks stand at the margin.
 
     Raises
     ------
@@ -271,13 +271,12 @@ def equivalence_intervals(table: pd.DataFrame, quantities: Mapping[str, str]) ->
         for found in rows.itertuples():
             _draw_comparison(ax, found, names.index(str(found.organ)))
         ratio = bool((rows["comparison"] == "ratio").all())
+        ticks = [rows["margin_low"].min(), 1.0 if ratio else 0.0, rows["margin_high"].max()]
+        ax.axvline(ticks[1], color=FAINT, lw=1, zorder=1)
         if ratio:
             ax.set_xscale("log")
-            ticks = [t for t in (0.5, 0.67, 0.8, 1, 1.25, 1.5, 2) if rows["margin_low"].min() <= t + 0.01]
-            ticks = [t for t in ticks if t <= rows["margin_high"].max() + 0.01]
             ax.xaxis.set_minor_locator(NullLocator())
-            ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
-        ax.axvline(1.0 if ratio else 0.0, color=FAINT, lw=1, zorder=1)
+        ax.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
         ax.set_xlabel(label)
         ax.tick_params(axis="y", length=0)
     axes[0, 0].set_yticks(range(len(names)), [organ(name).title for name in names])

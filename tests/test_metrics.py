@@ -184,6 +184,26 @@ def test_no_labelled_organ_gives_an_empty_table_with_the_columns():
     assert table.empty
 
 
+def test_a_boolean_mask_is_the_label_map_of_one_organ():
+    reference, prediction = voxel(5, 5, 5), voxel(6, 5, 5)
+    wanted = one(reference, prediction)
+    assert one(reference > 0, prediction > 0) == wanted
+    assert one(reference > 0, prediction) == wanted
+
+
+def test_by_default_every_organ_is_labelled_and_has_the_tolerance_of_the_vocabulary():
+    """Planes 2 mm apart: within 2.5 mm (brainstem), beyond 1.01 mm (mandible)."""
+    reference, prediction = np.zeros((2, 12, 5, 5), np.uint8)
+    reference[2, 1:4, 1:4], prediction[3, 1:4, 1:4] = 1, 1
+    reference[8, 1:4, 1:4], prediction[9, 1:4, 1:4] = 2, 2
+    table = evaluate_case(reference, prediction, spacing_mm=(2, 2, 2), organs=["brainstem", "mandible"])
+    scores = table[table.metric == "surface_dsc"].set_index("organ").value
+    assert scores["brainstem"] == 1
+    assert scores["mandible"] < 1
+    with pytest.raises(ValueError, match="organ 'larynx' is labelled but has no voxel"):
+        evaluate_case(reference, prediction, spacing_mm=(2, 2, 2), organs=["brainstem", "mandible", "larynx"])
+
+
 @pytest.mark.parametrize("predicted", [False, True])
 def test_labelled_organ_without_a_voxel_is_refused_whatever_was_predicted(predicted):
     """A labelled organ with an empty reference is a fault of the data."""
@@ -203,7 +223,9 @@ def test_does_not_leak_the_deprecation_warnings_of_the_package():
     ("change", "text"),
     [
         ({"prediction": np.zeros((3, 3, 4), np.uint8)}, "reference has shape"),
-        ({"prediction": np.zeros((3, 3, 3), bool)}, "integer label map"),
+        ({"prediction": np.zeros((3, 3, 3))}, "integer label map"),
+        ({"organs": "mandible"}, r"organs is the text 'mandible'; give a list of names: \['mandible'\]"),
+        ({"labelled": "mandible"}, "labelled is the text 'mandible'"),
         ({"prediction": np.full((3, 3, 3), 2, np.uint8)}, "prediction has labels 2..2 but 1 organs"),
         ({"spacing_mm": (1.0, 0.0, 1.0)}, "three positive numbers"),
         ({"spacing_mm": (1.0, 1.0)}, "three positive numbers"),

@@ -23,12 +23,15 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import surface_distance
 from numpy.typing import NDArray
 from scipy import ndimage
+
+from hnlib.organs import organ
 
 METRICS = ("dsc", "iou", "precision", "recall", "hd95_mm", "surface_dsc", "surface_dsc_1vox", "missed")
 """Names of the metrics, in the order of the rows."""
@@ -49,28 +52,30 @@ _MISSED = {
 
 
 def evaluate_case(
-    reference: NDArray[np.integer],
-    prediction: NDArray[np.integer],
+    reference: NDArray[np.integer] | NDArray[np.bool_],
+    prediction: NDArray[np.integer] | NDArray[np.bool_],
     *,
     spacing_mm: Sequence[float],
     organs: Sequence[str],
-    labelled: Collection[str],
-    tolerances_mm: Mapping[str, float],
+    labelled: Collection[str] | None = None,
+    tolerances_mm: Mapping[str, float] | None = None,
 ) -> pd.DataFrame:
     """Compare two label maps of one case, organ by organ.
 
     Parameters
     ----------
     reference, prediction
-        Integer label maps of one shape (X, Y, Z): 0 is background, ``i + 1`` is ``organs[i]``.
+        Integer label maps of one shape (X, Y, Z): 0 is background, ``i + 1`` is ``organs[i]``. A boolean
+        mask is the label map of one organ.
     spacing_mm
         Voxel edges in mm, in the order of the arrays' axes.
     organs
         Names of the organs in label order.
     labelled
-        Organs that were outlined in this case. Others get no row.
+        Organs that were outlined in this case. Others get no row. None: all of them.
     tolerances_mm
-        Tolerance of ``surface_dsc`` in mm by organ, for at least the labelled ones.
+        Tolerance of ``surface_dsc`` in mm by organ, for at least the labelled ones. None takes those of
+        `hnlib.organs.organ`.
 
     Returns
     -------
@@ -84,6 +89,8 @@ def evaluate_case(
     ValueError
         When shapes, spacing, label values or names do not fit together, a tolerance is lacking, or a
         labelled organ has no voxel in the reference.
+    ConfigError
+        When an organ has no tolerance of its own because its name is none that an organ can have.
 
     Notes
     -----
@@ -101,26 +108,31 @@ def evaluate_case(
     >>> reference[:2, 1, 1] = 1
     >>> prediction = np.roll(reference, 1, axis=0)
     >>> rows = evaluate_case(
-    ...     reference, prediction, spacing_mm=(1.0, 1.0, 2.5), organs=("brainstem",),
-    ...     labelled={"brainstem"}, tolerances_mm={"brainstem": 2.5},
+    ...     reference, prediction, spacing_mm=(1.0, 1.0, 2.5), organs=("brainstem",)
     ... )
     >>> rows.set_index("metric").value[["dsc", "hd95_mm", "surface_dsc"]].tolist()
     [0.5, 1.0, 1.0]
     """
     spacing = _checked_spacing(spacing_mm)
+    for name, names in (("organs", organs), ("labelled", labelled)):
+        if isinstance(names, str):
+            raise ValueError(f"{name} is the text '{names}'; give a list of names: ['{names}']")
+    labelled = organs if labelled is None else labelled
+    tolerances_mm = {name: organ(name).tolerance_mm for name in labelled} if tolerances_mm is None else tolerances_mm
+    reference, prediction = (m.astype(np.uint8) if m.dtype == bool else m for m in (reference, prediction))
     _check_maps(reference, prediction, len(organs))
     _check_names(organs, labelled, tolerances_mm)
     diagonal_mm = math.hypot(*spacing)
     reference_boxes = ndimage.find_objects(reference, max_label=len(organs))
     prediction_boxes = ndimage.find_objects(prediction, max_label=len(organs))
     rows: list[tuple[str, str, float]] = []
-    for index, organ in enumerate(organs):
-        if organ not in labelled:
+    for index, name in enumerate(organs):
+        if name not in labelled:
             continue
         found, predicted = reference_boxes[index], prediction_boxes[index]
         if found is None:
             raise ValueError(
-                f"organ '{organ}' is labelled but has no voxel in the reference; "
+                f"organ '{name}' is labelled but has no voxel in the reference; "
                 "leave it out of `labelled` where nobody outlined it"
             )
         values = _MISSED
@@ -132,9 +144,9 @@ def evaluate_case(
                 reference[box] == index + 1,
                 prediction[box] == index + 1,
                 spacing,
-                {"surface_dsc": tolerances_mm[organ], "surface_dsc_1vox": diagonal_mm},
+                {"surface_dsc": tolerances_mm[name], "surface_dsc_1vox": diagonal_mm},
             )
-        rows.extend((organ, metric, values[metric]) for metric in METRICS)
+        rows.extend((name, metric, values[metric]) for metric in METRICS)
     table = pd.DataFrame(rows, columns=["organ", "metric", "value"])
     return table.astype({"value": np.float64})
 
@@ -177,7 +189,7 @@ def _checked_spacing(spacing_mm: Sequence[float]) -> tuple[float, float, float]:
     return spacing[0], spacing[1], spacing[2]
 
 
-def _check_maps(reference: NDArray[np.integer], prediction: NDArray[np.integer], num_organs: int) -> None:
+def _check_maps(reference: NDArray[Any], prediction: NDArray[Any], num_organs: int) -> None:
     for name, labels in (("reference", reference), ("prediction", prediction)):
         if labels.ndim != 3 or not np.issubdtype(labels.dtype, np.integer):
             raise ValueError(
@@ -197,6 +209,6 @@ def _check_names(organs: Sequence[str], labelled: Collection[str], tolerances_mm
         raise ValueError(f"labelled holds {foreign}, which are not among organs {tuple(organs)}")
     if lacking := sorted(set(labelled) - set(tolerances_mm)):
         raise ValueError(f"tolerances_mm lacks {lacking}; give a tolerance in mm for every labelled organ")
-    for organ in labelled:
-        if not tolerances_mm[organ] >= 0:
-            raise ValueError(f"tolerances_mm['{organ}'] is {tolerances_mm[organ]}; it must not be negative")
+    for name in labelled:
+        if not tolerances_mm[name] >= 0:
+            raise ValueError(f"tolerances_mm['{name}'] is {tolerances_mm[name]}; it must not be negative")

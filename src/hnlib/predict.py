@@ -21,7 +21,7 @@ from hnlib.dicom_export import rgb, write_segmentation, write_structures
 from hnlib.errors import ConfigError, DataError
 from hnlib.files import write_atomically
 from hnlib.inference import keep_largest_components, predict_probabilities
-from hnlib.model_file import ModelFile, how_far, load_model
+from hnlib.model_file import ModelFile, how_far, load_model, odd_volumes, origin
 from hnlib.organs import organ
 from hnlib.preprocess import preprocess_case, restore_probabilities
 from hnlib.volumes import Volume, read_volume
@@ -116,23 +116,33 @@ def predict_files(
     if (outputs.segmentation or outputs.structures) and not scan.is_dir():
         raise ConfigError(f"image {scan}: a DICOM-SEG or RTSTRUCT refers to slices; give the folder of DICOM slices")
     loaded, volume = load_model(model), read_volume(scan)
+    report = report or (lambda _line: None)
+    report(f"model {model}: {origin(loaded)}")
+    if loaded.provenance.get("profile") == "tiny":
+        report(f"warning: model {model}: the profile tiny shows only that files work; its outlines mean nothing")
     labels = _predict(volume, str(scan), loaded, force, None)
     organs = loaded.plan.organs
-    write_labels(outputs.labels, labels, volume, organs)
+    written = write_labels(outputs.labels, labels, volume, organs)
     for path, write in ((outputs.segmentation, write_segmentation), (outputs.structures, write_structures)):
         if path is not None:
             write(path, labels, volume.affine, organs, scan)
-    if report is not None:
-        for line in doubts(labels, volume.spacing_mm, organs):
-            report(f"warning: image {scan}: {line}")
-        for value, name in enumerate(organs, start=1):
-            voxels = int(np.count_nonzero(labels == value))
-            report(
-                f"{name}: {voxels * float(np.prod(volume.spacing_mm)) / 1000:.2f} ml"
-                if voxels
-                else f"{name}: not found"
-            )
+            written.append(path)
+    _report_organs(scan, labels, volume, loaded, report)
+    report(f"written: {', '.join(map(str, written))}")
     return labels
+
+
+def _report_organs(
+    scan: Path, labels: NDArray[np.uint8], volume: Volume, model: ModelFile, report: Callable[[str], None]
+) -> None:
+    """Report what is doubtful about a label map, and the volume of each organ."""
+    counts = np.bincount(labels.ravel(), minlength=len(model.plan.organs) + 1)[1:]
+    volumes = counts * float(np.prod(volume.spacing_mm)) / 1000
+    found = {name: float(ml) for name, ml in zip(model.plan.organs, volumes, strict=True)}
+    for line in (*doubts(labels, volume.spacing_mm, model.plan.organs), *odd_volumes(found, model)):
+        report(f"warning: image {scan}: {line}")
+    for name, ml in found.items():
+        report(f"{name}: {ml:.2f} ml" if ml else f"{name}: not found")
 
 
 def doubts(labels: NDArray[np.uint8], spacing_mm: tuple[float, float, float], organs: Sequence[str]) -> Iterator[str]:
@@ -146,10 +156,11 @@ def doubts(labels: NDArray[np.uint8], spacing_mm: tuple[float, float, float], or
         yield f"{text}; the outlines are wrong, or the scan is mirrored or turned over: compare with its source"
 
 
-def write_labels(path: Path, labels: NDArray[np.uint8], volume: Volume, organs: Sequence[str]) -> None:
+def write_labels(path: Path, labels: NDArray[np.uint8], volume: Volume, organs: Sequence[str]) -> list[Path]:
     """Write a label map on the grid of its scan as that was stored, and the organs' names and colours beside it.
 
-    ``NAME.labels.txt`` is ITK-SNAP's label description, ``NAME.ctbl`` 3D Slicer's colour table.
+    ``NAME.labels.txt`` is ITK-SNAP's label description, ``NAME.ctbl`` 3D Slicer's colour table. The three paths are
+    returned.
     """
     turn = ornt_transform(axcodes2ornt(("R", "A", "S")), axcodes2ornt(tuple(volume.stored_axes)))
     stored = np.ascontiguousarray(apply_orientation(labels, turn))
@@ -167,6 +178,8 @@ def write_labels(path: Path, labels: NDArray[np.uint8], volume: Volume, organs: 
         red, green, blue = rgb(name)
         snap.append(f'{value:5d} {red:5d} {green:4d} {blue:4d}        1  1  1    "{organ(name).title}"')
         slicer.append(f"{value} {name} {red} {green} {blue} 255")
-    for suffix, lines in ((".labels.txt", snap), (".ctbl", slicer)):
+    written = [path, path.with_name(f"{stem}.labels.txt"), path.with_name(f"{stem}.ctbl")]
+    for beside, lines in zip(written[1:], (snap, slicer), strict=True):
         text = "\n".join(lines) + "\n"
-        write_atomically(path.with_name(stem + suffix), lambda part, text=text: part.write_text(text))  # type: ignore[misc]
+        write_atomically(beside, lambda part, text=text: part.write_text(text))  # type: ignore[misc]
+    return written

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hnlib.errors import DataError
+from hnlib.experiments.scores import scores_for_model
 from hnlib.experiments.study import Study, check_run, read_record
 from hnlib.model_file import ModelFile, save_model, see
 from hnlib.networks import plan_topology
@@ -36,7 +37,7 @@ def export_model(study: Study, experiment: str, seed: int) -> Path:
         attribution=study.attribution,
         weights=read_checkpoint(folder / "checkpoint.pt")["network"],
         mirror=study.mirror(found),
-        provenance=read_record(folder),
+        provenance={**read_record(folder), **scores_for_model(folder)},
     )
     save_model(folder / "model.pt", model)
     return folder / "model.pt"

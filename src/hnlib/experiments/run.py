@@ -27,6 +27,7 @@ from hnlib.confidence import quantile_table, summarise, true_class_probabilities
 from hnlib.errors import DataError
 from hnlib.experiments.config import Experiment, load_experiment
 from hnlib.experiments.export import export_model
+from hnlib.experiments.scores import add_scores
 from hnlib.experiments.study import Study, check_run, read_record
 from hnlib.files import read_table, write_atomically, write_json, write_table
 from hnlib.inference import keep_largest_components, predict_probabilities
@@ -247,6 +248,7 @@ def measure_run(study: Study, experiment: str, seed: int, *, report: Report = pr
             left = (time.perf_counter() - began) / done * (len(todo) - done)
             report(f"{experiment}/seed{seed}: measured {done} of {len(todo)} cases, {left / 60:.1f} min left")
     _gather(study, experiment, seed, folder, todo)
+    add_scores(folder)
     return folder
 
 

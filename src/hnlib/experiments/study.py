@@ -143,6 +143,15 @@ def prepare_study(dataset: str, profile: str, data_root: str = "", *, progress: 
     )
 
 
+def left_out(study: Study) -> dict[str, tuple[str, ...]]:
+    """Return the cases of each split that the profile's ``num_cases`` leaves out; of a phantom there are no others."""
+    if study.dataset == "phantom" or study.settings.num_cases is None:
+        return {}
+    whole = open_dataset(study.dataset, study.data_root, organs=study.settings.organs).split()
+    rest = {split: tuple(n for n in names if n not in study.split[split]) for split, names in whole.items()}
+    return {split: names for split, names in rest.items() if names}
+
+
 def _open(dataset: str, data_root: str, settings: Profile) -> Dataset:
     grid = settings.phantom_spacing_mm
     return open_dataset(dataset, data_root or None, settings.num_cases, settings.organs, phantom_spacing_mm=grid)

@@ -97,6 +97,7 @@ def test_every_argument_and_option_has_a_help_text() -> None:
     ("fault", "status", "text"),
     [
         (BrokenProcessPool(), 2, "a process was killed, most likely for want of memory"),
+        (MemoryError(), 2, "there is not enough memory"),
         (KeyboardInterrupt(), 130, "stopped; give the same command again"),
     ],
 )

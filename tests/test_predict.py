@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -482,6 +483,91 @@ def test_a_users_fault_is_one_line_and_status_2(
     assert message in said
     assert said.count("\n") == 1
     assert not out.exists()
+
+
+#: What is given as scan, what predict says of it, and whether it does so when forced, too.
+SILLY = {
+    "three.nii.gz": (np.arange(-810, 810, 60, np.float32).reshape(3, 3, 3), "far from the 1 scans", False),
+    "row.nii.gz": (np.linspace(-900, 900, 5, dtype=np.float32).reshape(5, 1, 1), "far from the 1 scans", False),
+    "one.nii.gz": (np.full((1, 1, 1), 40, np.float32), "is constant, 40 everywhere", True),
+    "air.nii.gz": (np.full(SHAPE, -1000, np.float32), "is constant, -1000 everywhere", True),
+    "huge.nii.gz": (scan(), "voxel edges of 1e+03 x 1e+03 x 1e+03 mm make the scan too large", True),
+    "text.nii.gz": (b"hello", "cannot be read", True),
+    "text.txt": (b"hello", "is of no known kind", True),
+    "empty": ({}, "holds no DICOM slice", True),
+    "notes": ({"notes.txt": b"hello"}, "holds no DICOM slice", True),
+    "text": ({"IM1": b"hello"}, "slice IM1 is damaged or no DICOM file (it lacks DICOM's header)", True),
+    "none": (None, "the file is missing: nothing there ends in .nii.gz, .nii,", True),
+}
+
+
+@pytest.mark.parametrize("name", SILLY)
+def test_what_is_no_scan_is_one_line_and_nothing_is_written(
+    name: str, model_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Forced, a small scan gives a label map of its shape, and what is no scan is still none."""
+    given, text, always = SILLY[name]
+    source, out = tmp_path / name, tmp_path / "out.nii.gz"
+    if isinstance(given, np.ndarray):
+        nib.save(nib.Nifti1Image(given, np.diag([1e3, 1e3, 1e3, 1] if "huge" in name else [1, 1.5, 2.5, 1])), source)
+    elif isinstance(given, bytes):
+        source.write_bytes(given)
+    elif given is not None:
+        source.mkdir()
+        for inner, content in given.items():
+            (source / inner).write_bytes(content)
+    for option in ([], ["--force"]):
+        with pytest.raises(SystemExit) as stop:
+            main(["predict", str(source), "--checkpoint", str(model_path), "--out", str(out), *option])
+        said = capsys.readouterr().err
+        if option and not always:
+            assert stop.value.code == 0
+            assert nib.load(out).shape == given.shape  # type: ignore[union-attr]
+        else:
+            assert stop.value.code == 2
+            assert text in said
+            assert str(source) in said
+            assert said.count("\n") == 1
+            assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("image", "outputs", "text"),
+    [
+        ("ct.nii.gz", ["ct.nii.gz"], "ct.nii.gz: the scan, the model or another output has this name"),
+        ("ct.nii.gz", ["ct/../ct.nii.gz"], "ct.nii.gz: the scan, the model"),
+        ("ct", ["o.nii", "a.dcm", "a.dcm"], "a.dcm: the scan, the model or another output"),
+        ("ct", ["o.nii", "ct/003.dcm"], "003.dcm: the scan, the model or another output"),
+        ("ct", ["o.nii", "ct"], "ct: the scan, the model"),
+        ("ct.nii.gz", ["folder.nii"], "folder.nii: is a folder; name a file in it"),
+        ("ct.nii.gz", ["ct.nii.gz/deep/o.nii"], "is no folder that you may write to; choose another"),
+        ("ct.nii.gz", ["o.NII.GZ"], "name it .nii.gz or .nii"),
+    ],
+)
+def test_an_output_in_place_of_what_is_needed_is_refused_before_any_work(
+    image: str, outputs: list[str], text: str, model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the scan nor one of its slices is ever replaced."""
+    write_scan(tmp_path / "ct.nii.gz", scan())
+    patient(tmp_path / "ct")
+    (tmp_path / "folder.nii").mkdir()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    monkeypatch.setattr(predict, "_predict", pytest.fail)
+    with pytest.raises((ConfigError, DataError), match=re.escape(text)):
+        predict_files(tmp_path / image, model_path, Outputs(*(tmp_path / name for name in outputs)))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_objects_may_lie_among_the_slices_and_be_written_again(model_path: Path, tmp_path: Path) -> None:
+    folder = patient(tmp_path / "ct")
+    for _ in range(2):
+        predict_files(folder, model_path, Outputs(tmp_path / "o.nii", structures=folder / "rs.dcm"))
+
+
+def test_a_file_that_is_no_model_is_told_in_our_words(tmp_path: Path) -> None:
+    write_scan(tmp_path / "ct.nii.gz", scan())
+    with pytest.raises(DataError, match=r"ct\.nii\.gz: is no model file, or cut off; give the model\.pt"):
+        load_model(tmp_path / "ct.nii.gz")
 
 
 def test_an_output_that_is_not_nifti_is_refused_before_any_work(model_path: Path, tmp_path: Path) -> None:

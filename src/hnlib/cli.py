@@ -251,6 +251,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             _tell(_misuse(fault))
     except typer.Abort:
         status = STOPPED
+    except MemoryError:
+        _tell("there is not enough memory; close other programs, or take smaller scans")
     except BrokenProcessPool:
         _tell("a process was killed, most likely for want of memory; free some and give the same command again")
     except OSError as fault:  # from a place that does not say more about it

@@ -6,6 +6,7 @@ It needs neither the study nor the experiment files that made it, and holds numb
 from __future__ import annotations
 
 import math
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -228,6 +229,8 @@ def load_model(path: Path) -> ModelFile:
     path = path / "model.pt" if path.is_dir() else path
     if not path.exists():
         raise DataError(f"model {path}: no such file; give a model file, or a run's folder that holds a model.pt")
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"model {path}: is no model file, or cut off; give the model.pt that hnlib export writes")
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as fault:  # torch.load raises many types for a damaged file

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from hnlib.anatomy import centre_mm, misplaced
 from hnlib.cases import Case
+from hnlib.dicom import is_slice
 from hnlib.dicom_export import rgb, write_segmentation, write_structures
 from hnlib.errors import ConfigError, DataError
 from hnlib.files import write_atomically
@@ -86,6 +88,8 @@ def _predict(
 ) -> NDArray[np.uint8]:
     empty = np.zeros(volume.array.shape, np.uint8)
     image = np.asarray(volume.array, np.float32)
+    if image.min() == image.max():
+        raise DataError(f"image {name}: is constant, {image.min():g} everywhere; export it again")
     prepared = preprocess_case(Case(name, image, empty, volume.spacing_mm, model.plan.organs), model.plan)
     reasons = how_far(prepared, model.plan, model.seen)
     if reasons and not force:
@@ -107,14 +111,12 @@ def predict_files(
     Raises
     ------
     ConfigError
-        When a name does not end as it must, or DICOM is asked for a scan that is not.
+        When a name does not end as it must, stands for two outputs, the scan, a slice of it or the model, or DICOM is
+        asked for a scan that is not.
     DataError
-        As `predict_image`.
+        As `predict_image`, or where nothing can be written.
     """
-    if not outputs.labels.name.endswith((".nii", ".nii.gz")):
-        raise ConfigError(f"output {outputs.labels}: the label map is NIfTI; name it .nii.gz or .nii")
-    if (outputs.segmentation or outputs.structures) and not scan.is_dir():
-        raise ConfigError(f"image {scan}: a DICOM-SEG or RTSTRUCT refers to slices; give the folder of DICOM slices")
+    _check_outputs(scan, model, outputs)
     loaded, volume = load_model(model), read_volume(scan)
     report = report or (lambda _line: None)
     report(f"model {model}: {origin(loaded)}")
@@ -132,6 +134,26 @@ def predict_files(
     return labels
 
 
+def _check_outputs(scan: Path, model: Path, outputs: Outputs) -> None:
+    """Refuse, before any work, outputs that cannot be written or would replace what they are made from."""
+    if not outputs.labels.name.endswith((".nii", ".nii.gz")):
+        raise ConfigError(f"output {outputs.labels}: the label map is NIfTI; name it .nii.gz or .nii")
+    paths = [path for path in (outputs.labels, outputs.segmentation, outputs.structures) if path is not None]
+    if len(paths) > 1 and not scan.is_dir():
+        raise ConfigError(f"image {scan}: a DICOM-SEG or RTSTRUCT refers to slices; give the folder of DICOM slices")
+    taken = {scan.resolve(), model.resolve()}
+    for path in paths:
+        place = path.resolve()
+        if place in taken or (scan.is_dir() and place.parent == scan.resolve() and is_slice(path)):
+            raise ConfigError(f"output {path}: the scan, the model or another output has this name; give another")
+        taken.add(place)
+        if path.is_dir():
+            raise ConfigError(f"output {path}: is a folder; name a file in it")
+        folder = next(parent for parent in place.parents if parent.exists())
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise DataError(f"output {path}: {folder} is no folder that you may write to; choose another")
+
+
 def _report_organs(
     scan: Path, labels: NDArray[np.uint8], volume: Volume, model: ModelFile, report: Callable[[str], None]
 ) -> None:
@@ -142,7 +164,7 @@ def _report_organs(
     for line in (*doubts(labels, volume.spacing_mm, model.plan.organs), *odd_volumes(found, model)):
         report(f"warning: image {scan}: {line}")
     for name, ml in found.items():
-        report(f"{name}: {ml:.2f} ml" if ml else f"{name}: not found")
+        report(f"{name}: {f'{ml:.2f}' if ml >= 0.01 else 'less than 0.01'} ml" if ml else f"{name}: not found")
 
 
 def doubts(labels: NDArray[np.uint8], spacing_mm: tuple[float, float, float], organs: Sequence[str]) -> Iterator[str]:

@@ -497,7 +497,7 @@ SILLY = {
     "empty": ({}, "holds no DICOM slice", True),
     "notes": ({"notes.txt": b"hello"}, "holds no DICOM slice", True),
     "text": ({"IM1": b"hello"}, "slice IM1 is damaged or no DICOM file (it lacks DICOM's header)", True),
-    "none": (None, "the file is missing: nothing there ends in .nii.gz, .nii,", True),
+    "none": (None, "is missing: no none.nii.gz, .nii, .nrrd, .mha, .mhd nor a DICOM folder is there", True),
 }
 
 

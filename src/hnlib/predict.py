@@ -141,7 +141,7 @@ def _check_outputs(scan: Path, model: Path, outputs: Outputs) -> None:
     paths = [path for path in (outputs.labels, outputs.segmentation, outputs.structures) if path is not None]
     if len(paths) > 1 and not scan.is_dir():
         raise ConfigError(f"image {scan}: a DICOM-SEG or RTSTRUCT refers to slices; give the folder of DICOM slices")
-    taken = {scan.resolve(), model.resolve()}
+    taken = {scan.resolve(), (model / "model.pt" if model.is_dir() else model).resolve()}
     for path in paths:
         place = path.resolve()
         if place in taken or (scan.is_dir() and place.parent == scan.resolve() and is_slice(path)):

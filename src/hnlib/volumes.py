@@ -94,7 +94,7 @@ def read_volume(path: Path, *, labels: bool = False, case: str = "") -> Volume:
     where = f"case {case}, file {path}" if case else f"file {path}"
     if not path.exists():
         no_suffix = not path.name.lower().endswith((*SUFFIXES, ".dcm", ".ima"))
-        kinds = f": nothing there ends in {', '.join(SUFFIXES)} or is a folder of DICOM slices" if no_suffix else ""
+        kinds = f": no {path.name}{', '.join(SUFFIXES)} nor a DICOM folder is there" if no_suffix else ""
         raise DataError(f"{where}: the file is missing{kinds}; copy it again, or name it rightly")
     try:
         with warnings.catch_warnings(), nib.imageglobals.LoggingOutputSuppressor():

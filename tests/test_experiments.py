@@ -117,6 +117,15 @@ def test_a_wrong_experiment_is_one_line(own_configuration: Path, text: str, told
     assert "\n" not in str(caught.value)
 
 
+def test_arms_share_a_profile_and_are_asked_for_by_name() -> None:
+    profile = load_profile("tiny").model_copy(update={"study": ("a", "b"), "arms": {"losses": ("b", "c")}})
+    assert profile.experiments() == ("a", "b")
+    assert profile.experiments("losses") == ("b", "c")
+    assert profile.runs_with("losses") == profile.all_experiments == ("a", "b", "c")
+    with pytest.raises(ConfigError, match="did you mean 'losses'"):
+        profile.experiments("loses")
+
+
 def test_unknown_names_are_told() -> None:
     with pytest.raises(ConfigError, match="unknown experiment 'large_nnu_dice': did you mean 'large_nnu_dice_ce'"):
         load_experiment("large_nnu_dice")
@@ -150,7 +159,9 @@ def test_a_negative_seed_is_refused(tiny_study: Study) -> None:
 
 
 @pytest.mark.slow
-def test_from_scan_to_published_tables(tiny_study: Study, tmp_path: Path) -> None:
+def test_from_scan_to_published_tables(
+    tiny_study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The whole path on the smallest study: train, measure, describe, gather, publish, read."""
     told: list[str] = []
     for experiment in tiny_study.settings.study:
@@ -187,6 +198,14 @@ def test_from_scan_to_published_tables(tiny_study: Study, tmp_path: Path) -> Non
     assert publish(tiny_study, tmp_path / "results", tmp_path / "published") == 2
     assert read_tables(first.parent)["study"]["profile"] == "laptop"
     assert len(read_tables(first.parent)["runs"]) == 2
+
+    own, arm = tiny_study.settings.study  # an arm adds the metrics of its test cases alone
+    changed = tiny_study.settings.model_copy(update={"study": (own,), "arms": {"other": (arm,)}})
+    monkeypatch.setattr("hnlib.experiments.tables.load_profile", lambda _: changed)
+    write_tables(tiny_study, tmp_path / "with_arm")
+    metrics, confidence = (pd.read_csv(tmp_path / "with_arm" / f"{name}.csv") for name in ("metrics", "confidence"))
+    assert metrics.groupby("experiment")["split"].nunique().to_dict() == {own: 3, arm: 1}
+    assert set(confidence["experiment"]) == {own}
 
 
 def test_an_unfinished_run_is_not_measured(tiny_study: Study) -> None:

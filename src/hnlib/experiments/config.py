@@ -81,6 +81,9 @@ class Profile(_Strict):
     ----------
     study
         Experiments of the study, in the order of its tables.
+    arms
+        Further studies at the same cost, by name: the experiments that each compares. They share the runs,
+        and what they add to the tables is little: the metrics of the test cases.
     seeds
         Seeds of each experiment.
     training
@@ -118,6 +121,7 @@ class Profile(_Strict):
     """
 
     study: tuple[str, ...]
+    arms: dict[str, tuple[str, ...]] = {}
     seeds: tuple[int, ...]
     training: Settings
     patch_voxels: int | None = None
@@ -136,6 +140,27 @@ class Profile(_Strict):
     validation_cases: int = 4
     drift_cases: int = 16
     plan: PlanOverride | None = None
+
+    def experiments(self, arms: str = "") -> tuple[str, ...]:
+        """Return the experiments of the study, or of one of its arms by name.
+
+        Raises
+        ------
+        ConfigError
+            When the arms are unknown.
+        """
+        if arms and arms not in self.arms:
+            raise unknown("arms", arms, self.arms)
+        return self.arms[arms] if arms else self.study
+
+    def runs_with(self, arms: str = "") -> tuple[str, ...]:
+        """Return the experiments of the study and of the named arms, each once."""
+        return tuple(dict.fromkeys([*self.study, *self.experiments(arms)]))
+
+    @property
+    def all_experiments(self) -> tuple[str, ...]:
+        """The experiments of the study and of all its arms, each once."""
+        return tuple(dict.fromkeys([*self.study, *(name for names in self.arms.values() for name in names)]))
 
 
 def config_folder() -> Path:
@@ -187,10 +212,10 @@ def load_profile(name: str) -> Profile:
     Raises
     ------
     ConfigError
-        For an unknown name, a wrong key or value, or a study with an unknown experiment.
+        For an unknown name, a wrong key or value, or an unknown experiment in the study or its arms.
     """
     found = _read("profile", config_folder() / "profiles", name, Profile)
-    for experiment in found.study:
+    for experiment in found.all_experiments:
         load_experiment(experiment)
     augmentation(found.augmentation)
     if (found.patches is None) == (found.patch_voxels is None):

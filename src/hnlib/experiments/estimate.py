@@ -20,13 +20,13 @@ from hnlib.training import build_optimiser, keep_freed_memory
 TIMED_STEPS = 3
 
 
-def estimate_study(study: Study) -> str:
-    """Return one line a run plus the sum: minutes of training and measuring, memory, disk."""
-    settings = study.settings
+def estimate_study(study: Study, arms: str = "") -> str:
+    """Return one line an experiment of the study and the named arms, plus the sum: minutes, memory, disk."""
+    settings, experiments = study.settings, study.settings.runs_with(arms)
     cases = sum(len(study.split[split]) for split in ("validation", "test"))
     cases += min(settings.drift_cases, len(study.split["train"]))
     lines, total, parameters = [], 0.0, 0
-    for experiment in settings.study:
+    for experiment in experiments:
         left = [s for s in settings.seeds if not (study.run_folder(experiment, s) / "measured.json").exists()]
         if not left:
             lines.append(f"{experiment}: finished")
@@ -38,7 +38,7 @@ def estimate_study(study: Study) -> str:
         total += minutes * len(left)
         lines.append(f"{experiment}: {len(left)} runs of {minutes:.1f} min ({step:.2f} s a step, {case:.1f} s a case)")
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    disk = parameters * 12 * len(settings.study) * len(settings.seeds) / 1e9
+    disk = parameters * 12 * len(experiments) * len(settings.seeds) / 1e9
     cache = sum(f.stat().st_size for f in Path(study.cache).glob("*")) / 1e9
     lines.append(
         f"together about {total:.0f} min on {os.cpu_count()} cores, {memory + 2 * cache:.1f} GB of memory, "

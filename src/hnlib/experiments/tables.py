@@ -17,7 +17,7 @@ import pandas as pd
 
 from hnlib.cases import SPLITS
 from hnlib.errors import DataError
-from hnlib.experiments.config import load_experiment
+from hnlib.experiments.config import load_experiment, load_profile
 from hnlib.experiments.study import Study
 from hnlib.files import copy_file, write_json, write_table
 from hnlib.imbalance import expected_ratios, presence
@@ -119,9 +119,9 @@ def _measure_imbalance(task: tuple[Study, str]) -> list[dict[str, Any]]:
 
 
 def finished_runs(study: Study, experiments: Sequence[str] | None = None) -> list[tuple[str, int, Path]]:
-    """Return (experiment, seed, folder) of the measured runs of a study, in the profile's order."""
+    """Return (experiment, seed, folder) of the measured runs of a study and its arms, in the profile's order."""
     found = []
-    for experiment in experiments or study.settings.study:
+    for experiment in experiments or study.settings.all_experiments:
         for seed in study.settings.seeds:
             folder = study.run_folder(experiment, seed)
             if (folder / "measured.json").exists():
@@ -144,6 +144,8 @@ def _run_rows(folder: Path, experiment: str, seed: int, profile: str) -> dict[st
     }
     for position, (name, value) in enumerate(key.items()):
         history.insert(position, name, value)
+    if experiment not in load_profile(profile).study:  # an arm: small enough for many of them
+        tables = {name: table[table["split"] == "test"] for name, table in tables.items() if name == "metrics"}
     return {**tables, "history": history, "runs": pd.DataFrame([flat])}
 
 
@@ -163,7 +165,10 @@ def write_tables(study: Study, folder: Path, *, merge: bool = False) -> int:
     runs = _some_runs(study)
     gathered = [_run_rows(path, experiment, seed, study.profile) for experiment, seed, path in runs]
     for name in RUN_TABLES:
-        table = pd.concat([tables[name] for tables in gathered], ignore_index=True)
+        parts = [tables[name] for tables in gathered if name in tables]
+        if not parts:
+            continue
+        table = pd.concat(parts, ignore_index=True)
         path = folder / f"{name}.csv"
         if merge and path.exists():
             table = _replace_rows(pd.read_csv(path), table)

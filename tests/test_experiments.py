@@ -126,6 +126,42 @@ def test_arms_share_a_profile_and_are_asked_for_by_name() -> None:
         profile.experiments("loses")
 
 
+def test_an_experiment_changes_fields_of_its_profile() -> None:
+    profile = load_profile("laptop")
+    changes = {"prior_bias": False, "training": {"batch_size": 8}}
+    own = load_experiment("large_ca_dice_ce").model_copy(update={"changes": changes, "more_steps": 0.5})
+    assert own.under(profile).training == replace(profile.training, batch_size=8, steps=profile.training.steps // 2)
+    assert (own.under(profile).prior_bias, own.under(profile).width) == (False, profile.width)
+    assert load_experiment("large_ca_dice_ce").under(profile) == profile
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"widht": 3}, "unknown change in experiment 'mine': 'widht'|did you mean 'width'"),
+        ({"study": []}, "unknown change"),
+        ({"training": {"batchsize": 8}}, "did you mean 'batch_size'"),
+        ({"training": {"batch_size": "many"}}, "training.batch_size"),
+        ({"width": "wide"}, "changes: width"),
+    ],
+)
+def test_a_wrong_change_is_told(changes: dict[str, object], told: str) -> None:
+    own = load_experiment("large_ca_dice_ce").model_copy(update={"changes": changes, "title": "mine"})
+    with pytest.raises(ConfigError, match=told):
+        own.under(load_profile("laptop"))
+
+
+def test_changes_and_levels_give_another_run(tiny_study: Study, own_configuration: Path) -> None:
+    tiny = Path(__file__).parents[1] / "experiments" / "profiles" / "tiny.yaml"
+    (own_configuration / "profiles" / "tiny.yaml").write_text(tiny.read_text().replace("study: ", "study: [] #"))
+    (own_configuration / "deep.yaml").write_text(GOOD)
+    (own_configuration / "flat.yaml").write_text(GOOD + "levels: 2\n")
+    (own_configuration / "wide.yaml").write_text(GOOD + "changes: {width: 6}\n")
+    assert len({tiny_study.run_digest(name) for name in ("deep", "flat", "wide")}) == 3
+    assert tiny_study.topology(load_experiment("flat")).num_levels == 2
+    assert tiny_study.topology(load_experiment("deep")).num_levels > 2
+
+
 def test_unknown_names_are_told() -> None:
     with pytest.raises(ConfigError, match="unknown experiment 'large_nnu_dice': did you mean 'large_nnu_dice_ce'"):
         load_experiment("large_nnu_dice")
@@ -159,9 +195,7 @@ def test_a_negative_seed_is_refused(tiny_study: Study) -> None:
 
 
 @pytest.mark.slow
-def test_from_scan_to_published_tables(
-    tiny_study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_from_scan_to_published_tables(tiny_study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole path on the smallest study: train, measure, describe, gather, publish, read."""
     told: list[str] = []
     for experiment in tiny_study.settings.study:

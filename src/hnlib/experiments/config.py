@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -50,6 +50,11 @@ class Experiment(_Strict):
         prediction with that of the mirrored scan.
     more_steps
         Multiplies the profile's steps: 2 for an experiment whose step costs half.
+    levels
+        Most levels of the network; None leaves them to the patch size.
+    changes
+        Fields of the profile that this experiment sets otherwise, those of ``training`` nested:
+        ``{prior_bias: false, training: {batch_size: 8}}``.
     """
 
     title: str
@@ -59,10 +64,33 @@ class Experiment(_Strict):
     network: str
     mirror: bool = False
     more_steps: float = Field(1.0, gt=0)
+    levels: int | None = Field(None, ge=2)
+    changes: dict[str, Any] = {}
 
-    def training(self, profile: Profile) -> Settings:
-        """Return the profile's training settings with the experiment's number of steps."""
-        return replace(profile.training, steps=round(profile.training.steps * self.more_steps))
+    def under(self, profile: Profile) -> Profile:
+        """Return the profile as it holds for this experiment: with its changes and its number of steps.
+
+        Raises
+        ------
+        ConfigError
+            When a change is no field of the profile that moves a run, or has a wrong value.
+        """
+        changes = dict(self.changes)
+        own = changes.pop("training", {})
+        for name in changes:
+            if name not in CHANGEABLE:
+                raise unknown(f"change in experiment '{self.title}'", name, CHANGEABLE)
+        for name in own:
+            if name not in TRAINING:
+                raise unknown(f"change of training in experiment '{self.title}'", name, TRAINING)
+        training = asdict(profile.training) | own
+        training["steps"] = round(training["steps"] * self.more_steps)
+        try:
+            return Profile.model_validate({**profile.model_dump(), **changes, "training": training})
+        except ValidationError as fault:
+            first = fault.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise ConfigError(f"experiment '{self.title}': changes: {where}: {first['msg']}") from None
 
 
 class PlanOverride(_Strict):
@@ -163,6 +191,11 @@ class Profile(_Strict):
         return tuple(dict.fromkeys([*self.study, *(name for names in self.arms.values() for name in names)]))
 
 
+#: Fields of a profile, and of its training, that an experiment may change.
+CHANGEABLE = ("width", "cap", "prior_bias", "deep_supervision", "augmentation", "precision")
+TRAINING = tuple(field.name for field in fields(Settings))
+
+
 def config_folder() -> Path:
     """Return the folder of the YAML files: HNLIB_EXPERIMENTS, the checkout's, or the installed copy."""
     here = Path(__file__).resolve().parents[1]
@@ -216,7 +249,7 @@ def load_profile(name: str) -> Profile:
     """
     found = _read("profile", config_folder() / "profiles", name, Profile)
     for experiment in found.all_experiments:
-        load_experiment(experiment)
+        load_experiment(experiment).under(found)
     augmentation(found.augmentation)
     if (found.patches is None) == (found.patch_voxels is None):
         raise ConfigError(f"profile '{name}': give either patch_voxels or patches")

@@ -32,7 +32,7 @@ def estimate_study(study: Study, arms: str = "") -> str:
             lines.append(f"{experiment}: finished")
             continue
         step, case, parameters = _seconds(study, experiment)
-        budget = load_experiment(experiment).training(settings)
+        budget = study.settings_of(load_experiment(experiment)).training
         checks = budget.steps // budget.validate_every * settings.validation_cases
         minutes = (budget.steps * step + (checks + cases) * case) / 60
         total += minutes * len(left)
@@ -51,12 +51,12 @@ def _seconds(study: Study, experiment: str) -> tuple[float, float, int]:
     """Return seconds a step, seconds a case, and the number of parameters."""
     keep_freed_memory()
     found = load_experiment(experiment)
-    patch = study.patches[found.patch]
+    settings, patch = study.settings_of(found), study.patch(found)
     network = untrained_network(study, found)
-    loss: nn.Module = DeepSupervision(build_loss(found.loss), resample=study.settings.deep_supervision)
-    optimiser = build_optimiser(network, study.settings.training)
-    image = torch.randn(study.settings.training.batch_size, 1, *patch).to(memory_format=torch.channels_last_3d)
-    target = torch.zeros(study.settings.training.batch_size, *patch, dtype=torch.int64)
+    loss: nn.Module = DeepSupervision(build_loss(found.loss), resample=settings.deep_supervision)
+    optimiser = build_optimiser(network, settings.training)
+    image = torch.randn(settings.training.batch_size, 1, *patch).to(memory_format=torch.channels_last_3d)
+    target = torch.zeros(settings.training.batch_size, *patch, dtype=torch.int64)
     times = []
     for _ in range(TIMED_STEPS):
         began = time.perf_counter()

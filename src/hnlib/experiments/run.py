@@ -33,7 +33,7 @@ from hnlib.files import write_atomically, write_json, write_table
 from hnlib.inference import keep_largest_components, predict_probabilities
 from hnlib.losses import DeepSupervision, build_loss
 from hnlib.metrics import evaluate_case
-from hnlib.networks import build_network, plan_topology, set_output_prior
+from hnlib.networks import build_network, set_output_prior
 from hnlib.organs import organ
 from hnlib.patches import PatchStream
 from hnlib.preprocess import Prepared, restore_probabilities
@@ -68,16 +68,15 @@ def train_run(study: Study, experiment: str, seed: int, *, devices: int = 1, rep
 
 def untrained_network(study: Study, experiment: Experiment) -> nn.Module:
     """Return the network of an experiment with fresh weights."""
-    settings = study.settings
-    topology = plan_topology(study.patches[experiment.patch], study.plan.spacing_mm)
+    settings, topology = study.settings_of(experiment), study.topology(experiment)
     return build_network(experiment.network, topology, study.num_classes, width=settings.width, cap=settings.cap)
 
 
 def _train(
     study: Study, found: Experiment, experiment: str, seed: int, folder: Path, devices: int, report: Report
 ) -> None:
-    settings, patch = study.settings, study.patches[found.patch]
-    budget, mirror = found.training(settings), study.mirror(found)
+    settings, patch, mirror = study.settings_of(found), study.patch(found), study.mirror(found)
+    budget = settings.training
     fabric = open_fabric(devices, choose_precision(settings.precision))
     report = report if fabric.is_global_zero else _silent
     folder.mkdir(parents=True, exist_ok=True)
@@ -134,7 +133,8 @@ def _record(
     history: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Return what ``run.json`` says of a finished training."""
-    settings, patch, budget = study.settings, study.patches[found.patch], found.training(study.settings)
+    settings, patch = study.settings_of(found), study.patch(found)
+    budget = settings.training
     return {
         **_run_key(study, experiment, seed),
         "steps": budget.steps,
@@ -230,7 +230,7 @@ def measure_run(study: Study, experiment: str, seed: int, *, report: Report = pr
         return folder
     if not (folder / "run.json").exists():
         raise DataError(f"run {folder}: not trained to the end; run hnlib train first")
-    patch, mirror = study.patches[found.patch], study.mirror(found)
+    patch, mirror = study.patch(found), study.mirror(found)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = load_weights(folder / "checkpoint.pt", untrained_network(study, found)).to(device).eval()
     data = study.open()

@@ -233,11 +233,21 @@ def test_from_scan_to_published_tables(tiny_study: Study, tmp_path: Path, monkey
     assert read_tables(first.parent)["study"]["profile"] == "laptop"
     assert len(read_tables(first.parent)["runs"]) == 2
 
-    own, arm = tiny_study.settings.study  # an arm adds the metrics of its test cases alone
+
+@pytest.mark.slow
+def test_of_an_arm_the_test_cases_alone_are_measured(
+    tiny_study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, arm = tiny_study.settings.study
     changed = tiny_study.settings.model_copy(update={"study": (own,), "arms": {"other": (arm,)}})
-    monkeypatch.setattr("hnlib.experiments.tables.load_profile", lambda _: changed)
-    write_tables(tiny_study, tmp_path / "with_arm")
-    metrics, confidence = (pd.read_csv(tmp_path / "with_arm" / f"{name}.csv") for name in ("metrics", "confidence"))
+    for module in ("study", "tables"):
+        monkeypatch.setattr(f"hnlib.experiments.{module}.load_profile", lambda _: changed)
+    monkeypatch.setenv("HNLIB_RUNS", str(tmp_path / "runs"))
+    for experiment in (own, arm):
+        train_run(tiny_study, experiment, 0, report=lambda _: None)
+        measure_run(tiny_study, experiment, 0, report=lambda _: None)
+    assert write_tables(tiny_study, tmp_path) == 2
+    metrics, confidence = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("metrics", "confidence"))
     assert metrics.groupby("experiment")["split"].nunique().to_dict() == {own: 3, arm: 1}
     assert set(confidence["experiment"]) == {own}
 

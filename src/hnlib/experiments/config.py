@@ -111,7 +111,7 @@ class Profile(_Strict):
         Experiments of the study, in the order of its tables.
     arms
         Further studies at the same cost, by name: the experiments that each compares. They share the runs,
-        and what they add to the tables is little: the metrics of the test cases.
+        and of those that are in an arm alone only the test cases are measured.
     seeds
         Seeds of each experiment.
     training

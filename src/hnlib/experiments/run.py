@@ -222,6 +222,7 @@ def validation_dsc(
 def measure_run(study: Study, experiment: str, seed: int, *, report: Report = print) -> Path:
     """Predict and measure validation, test and some training cases of a finished run; return its folder.
 
+    Of an experiment that is only in an arm of the profile the test cases alone are measured.
     Metrics are taken on the case's own grid after the largest component of each organ was kept;
     confidence is taken on the plan's grid. Each case is written when it is done.
     """
@@ -235,6 +236,8 @@ def measure_run(study: Study, experiment: str, seed: int, *, report: Report = pr
     network = load_weights(folder / "checkpoint.pt", untrained_network(study, found)).to(device).eval()
     data = study.open()
     parts = {**study.split, "train": study.split["train"][: study.settings.drift_cases]}
+    if experiment not in study.settings.study:
+        parts = {"test": parts["test"]}
     todo = [(split, name) for split, names in parts.items() for name in names]
     began = time.perf_counter()
     for done, (split, name) in enumerate(todo, start=1):

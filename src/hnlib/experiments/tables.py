@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from hnlib.experiments.study import Study
 from hnlib.files import copy_file, write_json, write_table
 from hnlib.imbalance import expected_ratios, presence
 from hnlib.preprocess import body_box
+from hnlib.processes import process_pool
 from hnlib.sampling import centre_rule
 
 #: What a run leaves for the tables, and the columns that name a row there.
@@ -39,7 +39,7 @@ def describe_study(study: Study, folder: Path, *, report: Callable[[str], None] 
     """Write ``dataset.csv`` and ``imbalance.csv`` of a study, and its ``study.json`` in short."""
     data = study.open()
     names = [(split, name) for split in SPLITS for name in study.split[split]]
-    with ProcessPoolExecutor(2) as pool:
+    with process_pool(2) as pool:
         described = list(pool.map(_describe_case, ((data, split, name) for split, name in names)))
         report(f"{study.dataset}: described {len(names)} cases")
         measured = list(pool.map(_measure_imbalance, ((study, name) for name in study.split["train"])))
@@ -145,7 +145,7 @@ def _run_rows(folder: Path, experiment: str, seed: int, profile: str) -> dict[st
     for position, (name, value) in enumerate(key.items()):
         history.insert(position, name, value)
     if experiment not in load_profile(profile).study:  # an arm: small enough for many of them
-        tables = {name: table[table["split"] == "test"] for name, table in tables.items() if name == "metrics"}
+        tables = {"metrics": tables["metrics"]}
     return {**tables, "history": history, "runs": pd.DataFrame([flat])}
 
 

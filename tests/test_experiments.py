@@ -157,7 +157,13 @@ def test_changes_and_levels_give_another_run(tiny_study: Study, own_configuratio
     (own_configuration / "deep.yaml").write_text(GOOD)
     (own_configuration / "flat.yaml").write_text(GOOD + "levels: 2\n")
     (own_configuration / "wide.yaml").write_text(GOOD + "changes: {width: 6}\n")
-    assert len({tiny_study.run_digest(name) for name in ("deep", "flat", "wide")}) == 3
+    (own_configuration / "few.yaml").write_text(GOOD + "train_cases: 2\n")
+    (own_configuration / "many.yaml").write_text(GOOD + "train_cases: 9\n")
+    assert len({tiny_study.run_digest(name) for name in ("deep", "flat", "wide", "few", "many")}) == 5
+    assert tiny_study.training_cases(load_experiment("deep")) == tiny_study.split["train"]
+    assert tiny_study.training_cases(load_experiment("few")) == tiny_study.split["train"][:2]
+    with pytest.raises(ConfigError, match="train_cases is 9, and phantom has 3"):
+        tiny_study.training_cases(load_experiment("many"))
     assert tiny_study.topology(load_experiment("flat")).num_levels == 2
     assert tiny_study.topology(load_experiment("deep")).num_levels > 2
 

@@ -8,7 +8,7 @@ import os
 from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -52,6 +52,9 @@ class Experiment(_Strict):
         Multiplies the profile's steps: 2 for an experiment whose step costs half.
     levels
         Most levels of the network; None leaves them to the patch size.
+    train_cases
+        Training cases that are used: ``all``, ``complete`` (those in which every organ is outlined), or the first
+        so many.
     changes
         Fields of the profile that this experiment sets otherwise, those of ``training`` nested:
         ``{prior_bias: false, training: {batch_size: 8}}``.
@@ -65,6 +68,7 @@ class Experiment(_Strict):
     mirror: bool = False
     more_steps: float = Field(1.0, gt=0)
     levels: int | None = Field(None, ge=2)
+    train_cases: Literal["all", "complete"] | Annotated[int, Field(ge=1)] = "all"
     changes: dict[str, Any] = {}
 
     def under(self, profile: Profile) -> Profile:

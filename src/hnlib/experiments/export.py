@@ -32,7 +32,7 @@ def export_model(study: Study, experiment: str, seed: int) -> Path:
         topology=study.topology(found),
         patch=study.patch(found),
         plan=study.plan,
-        seen=see((study.case(name) for name in study.split["train"]), study.plan),
+        seen=see((study.case(name) for name in study.training_cases(found)), study.plan),
         attribution=study.attribution,
         weights=read_checkpoint(folder / "checkpoint.pt")["network"],
         mirror=study.mirror(found),

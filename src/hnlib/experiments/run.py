@@ -82,7 +82,7 @@ def _train(
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     network = untrained_network(study, found)
-    training = [study.open_case(name) for name in study.split["train"]]
+    training = [study.open_case(name) for name in study.training_cases(found)]
     if settings.prior_bias:
         set_output_prior(network, class_fractions(training, study.plan.organs))
     if settings.compile:
@@ -137,6 +137,7 @@ def _record(
     budget = settings.training
     return {
         **_run_key(study, experiment, seed),
+        "cases": len(study.training_cases(found)),
         "steps": budget.steps,
         "seconds": round(max(float(row["seconds"]) for row in history), 1),
         "parameters": sum(p.numel() for p in trained.parameters()),
@@ -235,7 +236,7 @@ def measure_run(study: Study, experiment: str, seed: int, *, report: Report = pr
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = load_weights(folder / "checkpoint.pt", untrained_network(study, found)).to(device).eval()
     data = study.open()
-    parts = {**study.split, "train": study.split["train"][: study.settings.drift_cases]}
+    parts = {**study.split, "train": study.training_cases(found)[: study.settings.drift_cases]}
     if experiment not in study.settings.study:
         parts = {"test": parts["test"]}
     todo = [(split, name) for split, names in parts.items() for name in names]

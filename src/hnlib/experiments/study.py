@@ -85,6 +85,26 @@ class Study:
         """Open one preprocessed case, whose volumes are read where they are sliced."""
         return open_prepared(case_path(Path(self.cache), name))
 
+    def training_cases(self, experiment: Experiment) -> tuple[str, ...]:
+        """Return the names of the cases that an experiment is trained on.
+
+        Raises
+        ------
+        ConfigError
+            When there are none, or fewer than the experiment names.
+        """
+        names, wanted = self.split["train"], experiment.train_cases
+        if wanted == "complete":
+            names = tuple(name for name in names if set(self.open_case(name).labelled) >= set(self.plan.organs))
+        elif wanted != "all":
+            names = names[:wanted]
+        if not names or len(names) < (wanted if isinstance(wanted, int) else 1):
+            raise ConfigError(
+                f"experiment '{experiment.title}': train_cases is {wanted}, "
+                f"and {self.dataset} has {len(names)} such cases"
+            )
+        return names
+
     def settings_of(self, experiment: Experiment) -> Profile:
         """Return the profile's settings with what an experiment changes in them."""
         return experiment.under(self.settings)

@@ -157,7 +157,7 @@ _PRESETS: dict[str, Preset] = {
         GeneralisedDiceLoss,
     ),
     "tversky": Preset(
-        "Tversky loss, false positives 0.3, false negatives 0.7, background out, absent classes counted (Salehi et al.)",
+        "Tversky loss, false positives 0.3, false negatives 0.7, background out, absent classes counted (Salehi 2017)",
         TverskyLoss,
     ),
     **_steps(),

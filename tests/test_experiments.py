@@ -20,12 +20,13 @@ from hnlib.experiments import (
     measure_run,
     publish,
     read_tables,
+    run,
     train_run,
     write_tables,
 )
 from hnlib.experiments.config import config_folder
 from hnlib.experiments.pictures import draw_case, draw_predictions
-from hnlib.losses import build_loss
+from hnlib.losses import DeepSupervision, WeightedCrossEntropy, build_loss
 from hnlib.metrics import METRICS
 from hnlib.stats import COLUMNS
 
@@ -289,6 +290,27 @@ def test_of_an_arm_the_test_cases_alone_are_measured(
     metrics, confidence = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("metrics", "confidence"))
     assert metrics.groupby("experiment")["split"].nunique().to_dict() == {own: 3, arm: 1}
     assert set(confidence["experiment"]) == {own}
+
+
+def test_a_weighted_loss_receives_the_class_shares_of_the_training_cases(
+    tiny_study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class GivenError(Exception):
+        pass
+
+    def hand_over(_network: object, loss: DeepSupervision, *_: object, **__: object) -> None:
+        raise GivenError(loss.loss)
+
+    name = tiny_study.settings.study[0]
+    weighted = load_experiment(name).model_copy(update={"loss": "weighted_ce"})
+    monkeypatch.setattr(run, "check_run", lambda *_: weighted)
+    monkeypatch.setattr(run, "train", hand_over)
+    with pytest.raises(GivenError) as caught:
+        train_run(tiny_study, name, 8, report=lambda _: None)
+    cases = [tiny_study.open_case(case) for case in tiny_study.split["train"]]
+    shares = run.class_fractions(cases, tiny_study.plan.organs)
+    assert len(shares) == tiny_study.num_classes
+    assert repr(caught.value.args[0]) == repr(WeightedCrossEntropy(class_voxels=shares))
 
 
 def test_an_unfinished_run_is_not_measured(tiny_study: Study) -> None:

@@ -20,6 +20,7 @@ from damage import full_disk, read_only
 from lightning.fabric import Fabric
 from torch import nn
 
+from hnlib import training
 from hnlib.augmentation import AUGMENTATIONS, Effect
 from hnlib.errors import ConfigError, DataError
 from hnlib.experiments import Study, train_run
@@ -304,6 +305,12 @@ def test_a_run_that_is_killed_continues_bit_for_bit(tiny_study: Study, tmp_path:
     assert found["step"] == whole["step"]
     for name, value in whole["network"].items():
         assert torch.equal(value, found["network"][name]), name
+
+
+def test_logits_that_are_no_numbers_stop_training_in_one_line() -> None:
+    logits = torch.full((1, 2, 4), torch.nan)
+    with pytest.raises(DataError, match=r"training: step 3: logits hold NaN or infinity at 4 voxels"):
+        training._loss(build_loss("nnu_dice+ce"), logits, torch.zeros(1, 4, dtype=torch.int64), step=2)
 
 
 SCRIPT = """

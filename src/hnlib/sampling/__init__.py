@@ -9,14 +9,31 @@ Arrays have axes (X, Y, Z); label 0 is background. A patch smaller than the volu
 inside it; along an axis on which the volume is the shorter one, both sides are padded.
 """
 
-from hnlib.sampling.centres import PAPER_GATE_HU, RULES, CentreDistribution, CentreSampler, centre_rule
-from hnlib.sampling.components import CentreComponent, ClassUniform, HuGated, Labels, UniformPosition, VoxelUniform
+from hnlib.sampling.centres import (
+    PAPER_GATE_HU,
+    RULES,
+    UNIFORM,
+    CentreDistribution,
+    CentreSampler,
+    centre_rule,
+    weighted_centres,
+)
+from hnlib.sampling.components import (
+    CentreComponent,
+    ClassUniform,
+    HuGated,
+    Labels,
+    OneClass,
+    UniformPosition,
+    VoxelUniform,
+)
 from hnlib.sampling.laws import BoxLaw, CentreLaw, FlatIndices, StrataLaw, position_law
 from hnlib.sampling.patches import Scalar, Triple, as_triple, axis_start, extract, patch_start, start_tables
 
 __all__ = [
     "PAPER_GATE_HU",
     "RULES",
+    "UNIFORM",
     "BoxLaw",
     "CentreComponent",
     "CentreDistribution",
@@ -26,6 +43,7 @@ __all__ = [
     "FlatIndices",
     "HuGated",
     "Labels",
+    "OneClass",
     "Scalar",
     "StrataLaw",
     "Triple",
@@ -38,4 +56,5 @@ __all__ = [
     "patch_start",
     "position_law",
     "start_tables",
+    "weighted_centres",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
@@ -16,6 +16,7 @@ from hnlib.sampling.components import (
     ClassUniform,
     HuGated,
     Labels,
+    OneClass,
     UniformPosition,
     VoxelUniform,
     checked_shape,
@@ -257,3 +258,44 @@ def centre_rule(name: str) -> CentreDistribution:
     if name not in RULES:
         raise unknown("sampling rule", name, RULES)
     return RULES[name]
+
+
+#: Name of the share of patches that are uniform in position, beside the classes of `weighted_centres`.
+UNIFORM = "uniform"
+
+
+def weighted_centres(weights: Mapping[str, float], organs: Sequence[str]) -> CentreDistribution:
+    """Return the law that centres so large a share of the patches on each class, and the rest anywhere.
+
+    Parameters
+    ----------
+    weights
+        Share of the patches by organ, and under ``uniform`` of those that are uniform in position; they sum to 1.
+    organs
+        Organs of the label map, in label order.
+
+    Returns
+    -------
+    CentreDistribution
+        Independent draws; the uniform part first, then `OneClass` in the order of the organs, those of weight 0
+        left out.
+
+    Raises
+    ------
+    hnlib.errors.ConfigError
+        When a name is neither an organ nor ``uniform``.
+    ValueError
+        When a weight is negative or they do not sum to 1.
+
+    Examples
+    --------
+    >>> rule = weighted_centres({"uniform": 0.25, "lens": 0.75}, ["eye", "lens"])
+    >>> rule.components
+    ((0.25, UniformPosition()), (0.75, OneClass(label=2)))
+    """
+    for name in weights:
+        if name != UNIFORM and name not in organs:
+            raise unknown("class of the patch centres", name, [UNIFORM, *organs])
+    parts: list[tuple[float, CentreComponent]] = [(weights.get(UNIFORM, 0.0), UniformPosition())]
+    parts += [(weights.get(organ, 0.0), OneClass(label)) for label, organ in enumerate(organs, start=1)]
+    return CentreDistribution(tuple((float(weight), part) for weight, part in parts if weight != 0))

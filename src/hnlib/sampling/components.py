@@ -161,6 +161,44 @@ class ClassUniform(CentreComponent):
 
 
 @dataclass(frozen=True)
+class OneClass(CentreComponent):
+    """Uniform over the voxels of one class: the part of which a weighted draw of classes is made.
+
+    In a case without a voxel of the class it is `ClassUniform` over the classes that the case has, so that the
+    expectation over a mixture of such parts stays linear in its weights, and forced patches stay forced.
+
+    Attributes
+    ----------
+    label
+        Value of the class in the label map, 1 or above.
+
+    Raises
+    ------
+    ValueError
+        When the label is below 1.
+
+    Examples
+    --------
+    >>> labels = np.array([0, 1, 1, 1, 2], dtype=np.uint8).reshape(5, 1, 1)
+    >>> OneClass(2).probabilities(labels, (1, 1, 1)).ravel().tolist()
+    [0.0, 0.0, 0.0, 0.0, 1.0]
+    >>> OneClass(3).probabilities(labels, (1, 1, 1)).ravel().round(3).tolist()
+    [0.0, 0.167, 0.167, 0.167, 0.5]
+    """
+
+    label: int
+
+    def __post_init__(self) -> None:
+        if self.label < 1:
+            raise ValueError(f"label is {self.label}; 1 or above is needed, 0 is the background")
+
+    def strata(self, labels: Labels, image_hu: NDArray[np.floating[Any]] | None) -> list[FlatIndices]:
+        """Return one set, the class, or one for each class present where this one is absent."""
+        own = np.flatnonzero(labels == self.label)
+        return [_compact(own)] if own.size else ClassUniform().strata(labels, image_hu)
+
+
+@dataclass(frozen=True)
 class HuGated(CentreComponent):
     """Uniform over the background voxels whose CT number lies above a threshold.
 

@@ -20,6 +20,7 @@ from hnlib.sampling import (
     CentreSampler,
     ClassUniform,
     HuGated,
+    SingleClass,
     UniformPosition,
     VoxelUniform,
     centre_rule,
@@ -32,6 +33,7 @@ COMPONENTS: dict[str, CentreComponent] = {
     "VoxelUniform": VoxelUniform(),
     "ClassUniform": ClassUniform(),
     "HuGated": HuGated(100.0),
+    "SingleClass": SingleClass(2),
 }
 PATCHES = [(4, 3, 5), (5, 4, 11)]  # the second is longer than the volume along Z
 DRAWS = 100_000
@@ -131,6 +133,7 @@ def test_components_by_hand() -> None:
     assert stated(UniformPosition()) == pytest.approx([0, 0, 1 / 3, 1 / 3, 1 / 3, 0])
     assert stated(VoxelUniform()) == pytest.approx([0, 1 / 4, 1 / 4, 1 / 4, 1 / 4, 0])
     assert stated(ClassUniform()) == pytest.approx([0, 1 / 6, 1 / 6, 1 / 6, 1 / 2, 0])
+    assert stated(SingleClass(1)) == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3, 0, 0])
     assert stated(HuGated(99.0)) == pytest.approx([1 / 2, 0, 0, 0, 0, 1 / 2])
     assert stated(HuGated(100.0)) == pytest.approx([1, 0, 0, 0, 0, 0]), "the threshold itself is out"
 
@@ -178,7 +181,7 @@ def test_label_order_in_memory_does_not_matter() -> None:
         )
 
 
-@pytest.mark.parametrize("component", [VoxelUniform(), ClassUniform(), HuGated(1e6)])
+@pytest.mark.parametrize("component", [VoxelUniform(), ClassUniform(), SingleClass(1), HuGated(1e6)])
 def test_no_admissible_voxel_falls_back_to_uniform_position(component: CentreComponent) -> None:
     """Without an admissible voxel a component states and draws the uniform law over positions."""
     labels = np.zeros((5, 4, 3), dtype=np.uint8)

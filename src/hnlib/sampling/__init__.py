@@ -10,7 +10,15 @@ inside it; along an axis on which the volume is the shorter one, both sides are 
 """
 
 from hnlib.sampling.centres import PAPER_GATE_HU, RULES, CentreDistribution, CentreSampler, centre_rule
-from hnlib.sampling.components import CentreComponent, ClassUniform, HuGated, Labels, UniformPosition, VoxelUniform
+from hnlib.sampling.components import (
+    CentreComponent,
+    ClassUniform,
+    HuGated,
+    Labels,
+    SingleClass,
+    UniformPosition,
+    VoxelUniform,
+)
 from hnlib.sampling.laws import BoxLaw, CentreLaw, FlatIndices, StrataLaw, position_law
 from hnlib.sampling.patches import Scalar, Triple, as_triple, axis_start, extract, patch_start, start_tables
 
@@ -27,6 +35,7 @@ __all__ = [
     "HuGated",
     "Labels",
     "Scalar",
+    "SingleClass",
     "StrataLaw",
     "Triple",
     "UniformPosition",

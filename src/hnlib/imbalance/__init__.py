@@ -5,7 +5,8 @@ which training draws; nothing is sampled. `sigma_of_mean` and `sigma_pooled` are
 Tappeiner et al. 2022 in its two readings.
 """
 
-from hnlib.imbalance.expectation import expected_ratios, presence
+from hnlib.imbalance.expectation import expected_ratios, presence, ratio_variance
+from hnlib.imbalance.landscape import QUANTITIES, landscape, mix, organ_centres, size_grid
 from hnlib.imbalance.measures import (
     PAPER_CLASSES,
     PAPER_RATIOS,
@@ -13,13 +14,23 @@ from hnlib.imbalance.measures import (
     sigma_of_mean,
     sigma_pooled,
 )
+from hnlib.imbalance.scans import Scan, ScanSource, scan_sources
 
 __all__ = [
     "PAPER_CLASSES",
     "PAPER_RATIOS",
     "PAPER_SIGMA",
+    "QUANTITIES",
+    "Scan",
+    "ScanSource",
     "expected_ratios",
+    "landscape",
+    "mix",
+    "organ_centres",
     "presence",
+    "ratio_variance",
+    "scan_sources",
     "sigma_of_mean",
     "sigma_pooled",
+    "size_grid",
 ]

@@ -23,7 +23,7 @@ from hnlib.sampling.components import (
     ClassUniform,
     HuGated,
     Labels,
-    OneClass,
+    SingleClass,
     UniformPosition,
     VoxelUniform,
 )
@@ -43,8 +43,8 @@ __all__ = [
     "FlatIndices",
     "HuGated",
     "Labels",
-    "OneClass",
     "Scalar",
+    "SingleClass",
     "StrataLaw",
     "Triple",
     "UniformPosition",

@@ -16,7 +16,7 @@ from hnlib.sampling.components import (
     ClassUniform,
     HuGated,
     Labels,
-    OneClass,
+    SingleClass,
     UniformPosition,
     VoxelUniform,
     checked_shape,
@@ -277,7 +277,7 @@ def weighted_centres(weights: Mapping[str, float], organs: Sequence[str]) -> Cen
     Returns
     -------
     CentreDistribution
-        Independent draws; the uniform part first, then `OneClass` in the order of the organs, those of weight 0
+        Independent draws; the uniform part first, then `SingleClass` in the order of the organs, those of weight 0
         left out.
 
     Raises
@@ -291,11 +291,11 @@ def weighted_centres(weights: Mapping[str, float], organs: Sequence[str]) -> Cen
     --------
     >>> rule = weighted_centres({"uniform": 0.25, "lens": 0.75}, ["eye", "lens"])
     >>> rule.components
-    ((0.25, UniformPosition()), (0.75, OneClass(label=2)))
+    ((0.25, UniformPosition()), (0.75, SingleClass(label=2)))
     """
     for name in weights:
         if name != UNIFORM and name not in organs:
             raise unknown("class of the patch centres", name, [UNIFORM, *organs])
     parts: list[tuple[float, CentreComponent]] = [(weights.get(UNIFORM, 0.0), UniformPosition())]
-    parts += [(weights.get(organ, 0.0), OneClass(label)) for label, organ in enumerate(organs, start=1)]
+    parts += [(weights.get(organ, 0.0), SingleClass(label)) for label, organ in enumerate(organs, start=1)]
     return CentreDistribution(tuple((float(weight), part) for weight, part in parts if weight != 0))

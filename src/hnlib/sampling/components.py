@@ -161,16 +161,13 @@ class ClassUniform(CentreComponent):
 
 
 @dataclass(frozen=True)
-class OneClass(CentreComponent):
-    """Uniform over the voxels of one class: the part of which a weighted draw of classes is made.
-
-    In a case without a voxel of the class it is `ClassUniform` over the classes that the case has, so that the
-    expectation over a mixture of such parts stays linear in its weights, and forced patches stay forced.
+class SingleClass(CentreComponent):
+    """Uniform over the voxels of one class; a mixture of these gives each organ a share of its own.
 
     Attributes
     ----------
     label
-        Value of the class in the label map, 1 or above.
+        Value of the class in the label map, at least 1.
 
     Raises
     ------
@@ -180,22 +177,19 @@ class OneClass(CentreComponent):
     Examples
     --------
     >>> labels = np.array([0, 1, 1, 1, 2], dtype=np.uint8).reshape(5, 1, 1)
-    >>> OneClass(2).probabilities(labels, (1, 1, 1)).ravel().tolist()
+    >>> SingleClass(2).probabilities(labels, (1, 1, 1)).ravel().tolist()
     [0.0, 0.0, 0.0, 0.0, 1.0]
-    >>> OneClass(3).probabilities(labels, (1, 1, 1)).ravel().round(3).tolist()
-    [0.0, 0.167, 0.167, 0.167, 0.5]
     """
 
     label: int
 
     def __post_init__(self) -> None:
         if self.label < 1:
-            raise ValueError(f"label is {self.label}; 1 or above is needed, 0 is the background")
+            raise ValueError(f"label is {self.label}; the value of an organ, at least 1, is needed")
 
     def strata(self, labels: Labels, image_hu: NDArray[np.floating[Any]] | None) -> list[FlatIndices]:
-        """Return one set, the class, or one for each class present where this one is absent."""
-        own = np.flatnonzero(labels == self.label)
-        return [_compact(own)] if own.size else ClassUniform().strata(labels, image_hu)
+        """Return one set: the voxels of the class."""
+        return [_compact(np.flatnonzero(labels == self.label))]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,191 @@
+"""The landscape of patch sizes: what every size of a grid shows a network, exactly, case by case.
+
+Everything is linear in the law of centres, so a landscape of the parts of a mixture, such as
+`organ_centres`, holds every mixture of them: `mix` weighs them afterwards.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from hnlib.errors import ConfigError, unknown
+from hnlib.imbalance.expectation import expected_ratios, presence, ratio_variance
+from hnlib.imbalance.scans import Scan, ScanSource
+from hnlib.sampling import CentreComponent, CentreDistribution, SingleClass, Triple, UniformPosition, as_triple
+
+Quantity = Literal["ratio", "presence", "classes", "variance"]
+QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
+#: Columns that name a row of the table.
+KEYS = ["case", "patch_x", "patch_y", "patch_z", "padded", "centres", "class"]
+BACKGROUND = "background"
+
+
+def size_grid(x: Sequence[int], y: Sequence[int], z: Sequence[int]) -> list[Triple]:
+    """Return every patch size with these widths along X, Y, Z.
+
+    Examples
+    --------
+    >>> size_grid([96, 192], [80], [48])
+    [(96, 80, 48), (192, 80, 48)]
+    """
+    return list(itertools.product(x, y, z))
+
+
+def organ_centres(organs: Sequence[str]) -> dict[str, CentreComponent]:
+    """Return the parts of every rule that has no HU gate: uniform in position, and one organ each.
+
+    Parameters
+    ----------
+    organs
+        Organs in label order.
+
+    Examples
+    --------
+    >>> organ_centres(["brainstem"])
+    {'uniform': UniformPosition(), 'brainstem': SingleClass(label=1)}
+    """
+    return {"uniform": UniformPosition(), **{organ: SingleClass(i) for i, organ in enumerate(organs, start=1)}}
+
+
+def landscape(
+    cases: Sequence[ScanSource],
+    patch_sizes: Sequence[Sequence[int]],
+    centres: Mapping[str, CentreDistribution | CentreComponent],
+    *,
+    quantities: Sequence[Quantity] = ("ratio",),
+    workers: int = 1,
+    cache: Path | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+    device: str = "cpu",
+) -> pd.DataFrame:
+    """Return what patches of every size hold, exactly, for each case, law of centres and class.
+
+    Parameters
+    ----------
+    cases
+        Scans, or what reads them (`scan_sources`); all with one organ tuple.
+    patch_sizes
+        Sizes in voxels along X, Y, Z; `size_grid` gives a full grid.
+    centres
+        Laws of centres by name: a rule, or one part of it.
+    quantities
+        Of ``ratio`` (expected share of the patch), ``presence`` (probability that the patch holds the
+        class), ``classes`` (expected number of labelled classes in the patch, background included;
+        the same in every row of a patch) and ``variance`` (of the share, over patches).
+    workers
+        Number of processes, each with one case at a time.
+    cache
+        Folder in which the result of each case is kept, named by a digest of labels and arguments.
+    progress
+        Called with (what, done, total).
+    device
+        Where the heavy sums are done, as torch names it.
+
+    Returns
+    -------
+    DataFrame
+        One row a case, size, law and class: ``case, patch_x, patch_y, patch_z, padded, centres, class``
+        and the quantities. ``padded`` says that the patch is longer than the scan along an axis: as in
+        training it is then padded with background there. A class that nobody outlined in a case has no
+        row there; its voxels, if any, count as background.
+
+    Raises
+    ------
+    ConfigError
+        When there is no size, law or known quantity, or a size is no three whole numbers of at least 1.
+    DataError
+        When cases differ in their organs, or an organ has no voxel in any of them.
+    """
+    sizes = _checked_sizes(patch_sizes)
+    for quantity in quantities:
+        if quantity not in QUANTITIES:
+            raise unknown("quantity", quantity, QUANTITIES)
+    if not centres or not quantities or not cases:
+        raise ConfigError("a landscape needs at least one case, one law of centres and one quantity")
+    rules = {
+        name: law if isinstance(law, CentreDistribution) else CentreDistribution(((1.0, law),))
+        for name, law in centres.items()
+    }
+    tables = [_case_table(source, sizes, rules, quantities) for source in cases]
+    return pd.concat(tables, ignore_index=True)
+
+
+def _checked_sizes(patch_sizes: Sequence[Sequence[int]]) -> list[Triple]:
+    try:
+        sizes = [as_triple("patch size", size) for size in patch_sizes]
+    except ValueError as fault:
+        raise ConfigError(str(fault)) from None
+    if not sizes:
+        raise ConfigError("there is no patch size; give at least one")
+    return list(dict.fromkeys(sizes))
+
+
+def _case_table(
+    source: ScanSource, sizes: list[Triple], rules: Mapping[str, CentreDistribution], quantities: Sequence[Quantity]
+) -> pd.DataFrame:
+    scan = source if isinstance(source, Scan) else source()
+    functions = {"ratio": expected_ratios, "presence": presence, "variance": ratio_variance}
+    rows = []
+    for size, (name, rule) in itertools.product(sizes, rules.items()):
+        given = (scan.labels, scan.num_classes, size, rule, scan.image_hu)
+        found = {key: function(*given) for key, function in functions.items()}
+        kept = [0, *(i for i, organ in enumerate(scan.organs, start=1) if organ in scan.labelled)]
+        found["classes"] = np.full(scan.num_classes, found["presence"][kept].sum())
+        padded = any(w > n for w, n in zip(size, scan.labels.shape, strict=True))
+        for value in kept:
+            named = (scan.name, *size, padded, name, (BACKGROUND, *scan.organs)[value])
+            rows.append([*named, *(found[q][value] for q in quantities)])
+    return pd.DataFrame(rows, columns=[*KEYS, *quantities])
+
+
+def mix(table: pd.DataFrame, weights: Mapping[str, float], name: str = "mix") -> pd.DataFrame:
+    """Return the landscape of a mixture of laws whose landscapes are in the table.
+
+    Parameters
+    ----------
+    table
+        As from `landscape`.
+    weights
+        Weight of each law by its name in ``centres``; at least 0, scaled to the sum 1.
+    name
+        The name of the mixture in ``centres``.
+
+    Raises
+    ------
+    ConfigError
+        When a law is not in the table, a weight is negative, or all are 0.
+
+    Notes
+    -----
+    Share, presence and number of classes are linear in the law. The variance is not: the second
+    moment is, so it is mixed and the squared mean taken off; the table must hold ``ratio`` for it.
+    """
+    known = list(table["centres"].unique())
+    for law in weights:
+        if law not in known:
+            raise unknown("law of centres", law, known)
+    total = sum(weights.values())
+    if min(weights.values(), default=0.0) < 0 or not total > 0:
+        raise ConfigError(f"weights {dict(weights)}: numbers of at least 0, not all of them 0, are needed")
+    found = [q for q in QUANTITIES if q in table]
+    if "variance" in found and "ratio" not in found:
+        raise ConfigError("the variance of a mixture needs the ratio too; ask the landscape for both")
+    keys = [key for key in KEYS if key != "centres"]
+    parts = [table[table["centres"] == law] for law in weights]
+    mixed = parts[0][KEYS].reset_index(drop=True).assign(centres=name)
+    values = dict.fromkeys(found, np.zeros(len(mixed)))
+    for part, weight in zip(parts, weights.values(), strict=True):
+        if not part[keys].reset_index(drop=True).equals(mixed[keys]):
+            raise ConfigError("the laws of the mixture have different rows in the table; give it whole and in order")
+        for quantity in found:
+            moment = part[quantity].to_numpy() + (part["ratio"].to_numpy() ** 2 if quantity == "variance" else 0)
+            values[quantity] = values[quantity] + weight / total * moment
+    if "variance" in found:
+        values["variance"] = np.maximum(values["variance"] - values["ratio"] ** 2, 0.0)
+    return mixed.assign(**values)

@@ -6,7 +6,7 @@ Tappeiner et al. 2022 in its two readings.
 """
 
 from hnlib.imbalance.expectation import expected_ratios, presence, ratio_variance
-from hnlib.imbalance.landscape import QUANTITIES, landscape, mix, organ_centres, size_grid
+from hnlib.imbalance.landscape import QUANTITIES, Quantity, landscape, mix, organ_centres, size_grid
 from hnlib.imbalance.measures import (
     PAPER_CLASSES,
     PAPER_RATIOS,
@@ -21,6 +21,7 @@ __all__ = [
     "PAPER_RATIOS",
     "PAPER_SIGMA",
     "QUANTITIES",
+    "Quantity",
     "Scan",
     "ScanSource",
     "expected_ratios",

@@ -9,13 +9,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from hnlib.errors import ConfigError, unknown
-from hnlib.imbalance.expectation import expected_ratios, presence, ratio_variance
+from hnlib.imbalance.axes import Sizes
+from hnlib.imbalance.basis import basis
+from hnlib.imbalance.boxes import expected_counts
+from hnlib.imbalance.points import moments
 from hnlib.imbalance.scans import Scan, ScanSource
 from hnlib.sampling import CentreComponent, CentreDistribution, SingleClass, Triple, UniformPosition, as_triple
 
@@ -112,7 +116,7 @@ def landscape(
         name: law if isinstance(law, CentreDistribution) else CentreDistribution(((1.0, law),))
         for name, law in centres.items()
     }
-    tables = [_case_table(source, sizes, rules, quantities) for source in cases]
+    tables = [_case_table(source, sizes, rules, quantities, device) for source in cases]
     return pd.concat(tables, ignore_index=True)
 
 
@@ -127,21 +131,66 @@ def _checked_sizes(patch_sizes: Sequence[Sequence[int]]) -> list[Triple]:
 
 
 def _case_table(
-    source: ScanSource, sizes: list[Triple], rules: Mapping[str, CentreDistribution], quantities: Sequence[Quantity]
+    source: ScanSource,
+    sizes: list[Triple],
+    rules: Mapping[str, CentreDistribution],
+    quantities: Sequence[Quantity],
+    device: str,
 ) -> pd.DataFrame:
     scan = source if isinstance(source, Scan) else source()
-    functions = {"ratio": expected_ratios, "presence": presence, "variance": ratio_variance}
-    rows = []
-    for size, (name, rule) in itertools.product(sizes, rules.items()):
-        given = (scan.labels, scan.num_classes, size, rule, scan.image_hu)
-        found = {key: function(*given) for key, function in functions.items()}
-        kept = [0, *(i for i, organ in enumerate(scan.organs, start=1) if organ in scan.labelled)]
-        found["classes"] = np.full(scan.num_classes, found["presence"][kept].sum())
-        padded = any(w > n for w, n in zip(size, scan.labels.shape, strict=True))
-        for value in kept:
-            named = (scan.name, *size, padded, name, (BACKGROUND, *scan.organs)[value])
-            rows.append([*named, *(found[q][value] for q in quantities)])
-    return pd.DataFrame(rows, columns=[*KEYS, *quantities])
+    values = scan_quantities(scan, sizes, list(rules.values()), quantities, device)
+    kept = [0, *(i for i, organ in enumerate(scan.organs, start=1) if organ in scan.labelled)]
+    names = (BACKGROUND, *scan.organs)
+    shape = (len(sizes), len(rules), len(kept))
+    size, rule, label = (index.reshape(-1) for index in np.indices(shape))
+    widths = np.asarray(sizes)[size]
+    columns: dict[str, Any] = {"case": _coded(np.zeros_like(size), [scan.name])}
+    columns |= {f"patch_{axis}": widths[:, i].astype(np.int32) for i, axis in enumerate("xyz")}
+    columns |= {"padded": (widths > scan.labels.shape).any(axis=1)}
+    columns |= {"centres": _coded(rule, list(rules)), "class": _coded(label, [names[i] for i in kept])}
+    return pd.DataFrame(columns | {q: values[q][:, :, kept].reshape(-1) for q in quantities})
+
+
+def _coded(codes: NDArray[np.intp], names: Sequence[str]) -> pd.Categorical[str]:
+    return pd.Categorical.from_codes(codes, pd.Index(names))
+
+
+def scan_quantities(
+    scan: Scan,
+    sizes: Sequence[Triple],
+    rules: Sequence[CentreDistribution],
+    quantities: Sequence[Quantity],
+    device: str = "cpu",
+) -> dict[Quantity, NDArray[np.float64]]:
+    """Return the quantities of one scan as arrays of shape (sizes, rules, classes).
+
+    Parameters are those of `landscape`.
+    """
+    parts, table = basis(scan.labels, rules, scan.image_hu), Sizes.of(sizes)
+    present = [0, *(organ.label for organ in parts.organs)]
+    kept = np.array([i == 0 or organ in scan.labelled for i, organ in enumerate((BACKGROUND, *scan.organs))])
+
+    def spread(found: NDArray[np.float64]) -> NDArray[np.float64]:
+        out = np.zeros((len(sizes), len(rules), scan.num_classes))
+        out[:, :, present] = np.einsum("rp,spk->srk", parts.weights, found)
+        return out
+
+    out: dict[Quantity, NDArray[np.float64]] = {}
+    if {"ratio", "variance"} & set(quantities):
+        counts = expected_counts(parts, table, device)
+        both = np.concatenate([counts.sum(axis=2, keepdims=True), counts], axis=2)
+        held = spread(both) / table.volumes[:, None, None]  # class 0: all foreground together
+        out["ratio"] = held.copy()
+        out["ratio"][:, :, 0] = 1 - held[:, :, 0]
+    if {"presence", "classes", "variance"} & set(quantities):
+        found = moments(parts, table, squares="variance" in quantities, device=device)
+        out["presence"] = spread(found.presence)
+        total = out["presence"][:, :, kept].sum(axis=2, keepdims=True)
+        out["classes"] = np.broadcast_to(total, out["presence"].shape)
+        if "variance" in quantities:
+            squared = spread(found.squares) / table.volumes[:, None, None] ** 2
+            out["variance"] = np.maximum(squared - held**2, 0.0)
+    return out
 
 
 def mix(table: pd.DataFrame, weights: Mapping[str, float], name: str = "mix") -> pd.DataFrame:

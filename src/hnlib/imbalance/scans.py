@@ -108,9 +108,10 @@ def read_scan(dataset: Dataset, name: str, organs: tuple[str, ...], images: bool
         case: Case = dataset.load(name)
         return Scan(name, _renumber(case.labels, case.organs, organs), organs, case.labelled, case.image_hu)
     found = read_labels(name)
-    volume, labelled = found if isinstance(found, tuple) else (found, frozenset(dataset.organs))
-    labels = getattr(volume, "array", volume)
-    return Scan(name, _renumber(labels, dataset.organs, organs), organs, labelled)
+    if isinstance(found, tuple):
+        volume, labelled = found
+        return Scan(name, _renumber(volume.array, dataset.organs, organs), organs, labelled)
+    return Scan(name, _renumber(found, dataset.organs, organs), organs, frozenset(dataset.organs))
 
 
 def _renumber(labels: Labels, old: tuple[str, ...], new: tuple[str, ...]) -> Labels:

@@ -28,7 +28,16 @@ from hnlib.sampling.components import (
     VoxelUniform,
 )
 from hnlib.sampling.laws import BoxLaw, CentreLaw, FlatIndices, StrataLaw, position_law
-from hnlib.sampling.patches import Scalar, Triple, as_triple, axis_start, extract, patch_start, start_tables
+from hnlib.sampling.patches import (
+    Scalar,
+    Triple,
+    as_triple,
+    axis_start,
+    axis_starts,
+    extract,
+    patch_start,
+    start_tables,
+)
 
 __all__ = [
     "PAPER_GATE_HU",
@@ -51,6 +60,7 @@ __all__ = [
     "VoxelUniform",
     "as_triple",
     "axis_start",
+    "axis_starts",
     "centre_rule",
     "extract",
     "patch_start",

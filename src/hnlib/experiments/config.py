@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -17,7 +18,8 @@ from hnlib.augmentation import augmentation
 from hnlib.errors import ConfigError, unknown
 from hnlib.losses import build_loss
 from hnlib.networks import NETWORKS
-from hnlib.sampling import centre_rule
+from hnlib.organs import organ
+from hnlib.sampling import UNIFORM, centre_rule, weighted_centres
 from hnlib.training import Settings
 
 Triple = tuple[int, int, int]
@@ -42,7 +44,8 @@ class Experiment(_Strict):
     loss
         As `hnlib.losses.build_loss` reads it.
     centres
-        Name of the rule for patch centres, as in `hnlib.sampling.RULES`.
+        Name of the rule for patch centres, as in `hnlib.sampling.RULES`, or the share of the patches by organ and
+        under ``uniform``, as `hnlib.sampling.weighted_centres` reads them.
     network
         Name in `hnlib.networks.NETWORKS`.
     mirror
@@ -50,19 +53,26 @@ class Experiment(_Strict):
         prediction with that of the mirrored scan.
     more_steps
         Multiplies the profile's steps: 2 for an experiment whose step costs half.
+    patch_size
+        Voxels along X, Y, Z, in place of ``patch``.
+    batch_size
+        Patches a step; None takes the profile's.
     """
 
     title: str
-    patch: Literal["large", "small"]
+    patch: Literal["large", "small"] | None = None
     loss: str
-    centres: str
+    centres: str | dict[str, float]
     network: str
     mirror: bool = False
     more_steps: float = Field(1.0, gt=0)
+    patch_size: Triple | None = None
+    batch_size: int | None = Field(None, ge=1)
 
     def training(self, profile: Profile) -> Settings:
-        """Return the profile's training settings with the experiment's number of steps."""
-        return replace(profile.training, steps=round(profile.training.steps * self.more_steps))
+        """Return the profile's training settings with the experiment's number of steps and batch."""
+        steps, batch_size = round(profile.training.steps * self.more_steps), profile.training.batch_size
+        return replace(profile.training, steps=steps, batch_size=self.batch_size or batch_size)
 
 
 class PlanOverride(_Strict):
@@ -173,11 +183,31 @@ def load_experiment(name: str) -> Experiment:
         For an unknown name, a wrong key or value, or an unknown loss, rule or network.
     """
     found = _read("experiment", config_folder(), name, Experiment)
+    if (found.patch is None) == (found.patch_size is None):
+        raise ConfigError(f"experiment '{name}': give either patch or patch_size")
     build_loss(found.loss)
-    centre_rule(found.centres)
+    check_centres(name, found.centres)
     if found.network not in NETWORKS:
         raise unknown("network", found.network, NETWORKS)
     return found
+
+
+def check_centres(experiment: str, centres: str | Mapping[str, float]) -> None:
+    """Refuse a rule that does not exist, or weights that no data set can give a law.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown rule, a name that no organ can have, or weights that are not shares.
+    """
+    if isinstance(centres, str):
+        centre_rule(centres)
+        return
+    organs = [organ(name).name for name in centres if name != UNIFORM]
+    try:
+        weighted_centres(centres, organs)
+    except ValueError as fault:
+        raise ConfigError(f"experiment '{experiment}': centres: {fault}") from None
 
 
 @cache

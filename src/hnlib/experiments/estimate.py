@@ -51,12 +51,12 @@ def _seconds(study: Study, experiment: str) -> tuple[float, float, int]:
     """Return seconds a step, seconds a case, and the number of parameters."""
     keep_freed_memory()
     found = load_experiment(experiment)
-    patch = study.patches[found.patch]
+    patch, budget = study.patch(found), found.training(study.settings)
     network = untrained_network(study, found)
     loss: nn.Module = DeepSupervision(build_loss(found.loss), resample=study.settings.deep_supervision)
     optimiser = build_optimiser(network, study.settings.training)
-    image = torch.randn(study.settings.training.batch_size, 1, *patch).to(memory_format=torch.channels_last_3d)
-    target = torch.zeros(study.settings.training.batch_size, *patch, dtype=torch.int64)
+    image = torch.randn(budget.batch_size, 1, *patch).to(memory_format=torch.channels_last_3d)
+    target = torch.zeros(budget.batch_size, *patch, dtype=torch.int64)
     times = []
     for _ in range(TIMED_STEPS):
         began = time.perf_counter()

@@ -25,7 +25,7 @@ def export_model(study: Study, experiment: str, seed: int) -> Path:
     found, folder = check_run(study, experiment, seed), study.run_folder(experiment, seed)
     if not (folder / "run.json").exists():
         raise DataError(f"run {folder}: not finished; run hnlib train first")
-    settings, patch = study.settings, study.patches[found.patch]
+    settings, patch = study.settings, study.patch(found)
     model = ModelFile(
         network=found.network,
         width=settings.width,

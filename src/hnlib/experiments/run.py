@@ -69,14 +69,14 @@ def train_run(study: Study, experiment: str, seed: int, *, devices: int = 1, rep
 def untrained_network(study: Study, experiment: Experiment) -> nn.Module:
     """Return the network of an experiment with fresh weights."""
     settings = study.settings
-    topology = plan_topology(study.patches[experiment.patch], study.plan.spacing_mm)
+    topology = plan_topology(study.patch(experiment), study.plan.spacing_mm)
     return build_network(experiment.network, topology, study.num_classes, width=settings.width, cap=settings.cap)
 
 
 def _train(
     study: Study, found: Experiment, experiment: str, seed: int, folder: Path, devices: int, report: Report
 ) -> None:
-    settings, patch = study.settings, study.patches[found.patch]
+    settings, patch = study.settings, study.patch(found)
     budget, mirror = found.training(settings), study.mirror(found)
     fabric = open_fabric(devices, choose_precision(settings.precision))
     report = report if fabric.is_global_zero else _silent
@@ -134,7 +134,7 @@ def _record(
     history: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Return what ``run.json`` says of a finished training."""
-    settings, patch, budget = study.settings, study.patches[found.patch], found.training(study.settings)
+    settings, patch, budget = study.settings, study.patch(found), found.training(study.settings)
     return {
         **_run_key(study, experiment, seed),
         "steps": budget.steps,
@@ -230,7 +230,7 @@ def measure_run(study: Study, experiment: str, seed: int, *, report: Report = pr
         return folder
     if not (folder / "run.json").exists():
         raise DataError(f"run {folder}: not trained to the end; run hnlib train first")
-    patch, mirror = study.patches[found.patch], study.mirror(found)
+    patch, mirror = study.patch(found), study.mirror(found)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = load_weights(folder / "checkpoint.pt", untrained_network(study, found)).to(device).eval()
     data = study.open()

@@ -15,10 +15,10 @@ from hnlib.datasets import open_dataset
 from hnlib.errors import ConfigError, DataError
 from hnlib.experiments.config import Experiment, Profile, Triple, load_experiment, load_profile, run_digest
 from hnlib.files import write_json
-from hnlib.networks import halve_in_plane, plan_patch
+from hnlib.networks import halve_in_plane, plan_patch, plan_topology
 from hnlib.organs import mirror_values
 from hnlib.preprocess import Plan, Prepared
-from hnlib.sampling import CentreDistribution, centre_rule
+from hnlib.sampling import CentreDistribution, centre_rule, weighted_centres
 
 Progress = Callable[[str, int, int], None]
 
@@ -86,8 +86,31 @@ class Study:
         return open_prepared(case_path(Path(self.cache), name))
 
     def centres(self, experiment: Experiment) -> CentreDistribution:
-        """Return the rule for patch centres of an experiment under this profile."""
-        return centre_rule(self.settings.centres or experiment.centres)
+        """Return the rule for patch centres of an experiment under this profile.
+
+        Raises
+        ------
+        ConfigError
+            When the experiment gives a weight to an organ that the study does not have.
+        """
+        centres = self.settings.centres or experiment.centres
+        return centre_rule(centres) if isinstance(centres, str) else weighted_centres(centres, self.plan.organs)
+
+    def patch(self, experiment: Experiment) -> Triple:
+        """Return the voxels along X, Y, Z of an experiment's patch.
+
+        Raises
+        ------
+        ConfigError
+            When the experiment names a size that no network on this grid can take.
+        """
+        if experiment.patch_size is None:
+            return self.patches[str(experiment.patch)]
+        try:
+            plan_topology(experiment.patch_size, self.plan.spacing_mm)
+        except ValueError as fault:
+            raise ConfigError(f"experiment '{experiment.title}': {fault}") from None
+        return experiment.patch_size
 
     def mirror(self, experiment: Experiment) -> tuple[int, ...]:
         """Return the label values of the mirrored patient where an experiment mirrors, else nothing."""
@@ -96,7 +119,7 @@ class Study:
     def run_digest(self, experiment: str) -> str:
         """Return the digest of all that moves the result of a run, apart from its seed."""
         found = load_experiment(experiment)
-        return run_digest(found, self.settings, self.patches[found.patch], Path(self.cache).name)
+        return run_digest(found, self.settings, self.patch(found), Path(self.cache).name)
 
     def run_folder(self, experiment: str, seed: int) -> Path:
         """Return the folder of a run; another configuration or other data give another folder."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from hnlib.datasets.phantom import PhantomDataset
 from hnlib.errors import ConfigError, DataError
 from hnlib.imbalance import (
     Quantity,
@@ -20,8 +23,10 @@ from hnlib.imbalance import (
     organ_centres,
     presence,
     ratio_variance,
+    scan_sources,
     size_grid,
 )
+from hnlib.imbalance.landscape import scan_quantities
 from hnlib.sampling import (
     RULES,
     CentreComponent,
@@ -29,7 +34,6 @@ from hnlib.sampling import (
     ClassUniform,
     HuGated,
     UniformPosition,
-    as_triple,
     extract,
     patch_start,
 )
@@ -37,9 +41,9 @@ from hnlib.sampling import (
 ORGANS = ("brainstem", "mandible")
 
 
-def row_scan(*values: int, labelled: tuple[str, ...] = ORGANS) -> Scan:
+def row_scan(*values: int, name: str = "row", labelled: tuple[str, ...] = ORGANS) -> Scan:
     """Return a scan that is a row of voxels along X."""
-    return Scan("row", np.array(values, np.uint8).reshape(-1, 1, 1), ORGANS, frozenset(labelled))
+    return Scan(name, np.array(values, np.uint8).reshape(-1, 1, 1), ORGANS, frozenset(labelled))
 
 
 def test_row_of_voxels_by_hand() -> None:
@@ -68,8 +72,10 @@ def test_mixture_of_parts_is_the_rule() -> None:
 
 
 def test_unlabelled_organ_has_no_row() -> None:
-    table = landscape([row_scan(0, 1, 1, 0, labelled=("brainstem",))], [(2, 1, 1)], {"u": RULES["uniform"]})
-    assert table["class"].tolist() == ["background", "brainstem"]
+    """It is unknown there: neither absent nor zero in a mean over cases."""
+    scans = [row_scan(0, 1, 1, 0, name="a", labelled=("brainstem",)), row_scan(0, 1, 2, 0, name="b")]
+    table = landscape(scans, [(2, 1, 1)], {"u": RULES["uniform"]})
+    assert table["class"].tolist() == ["background", "brainstem", "background", *ORGANS]
 
 
 def test_bad_input_is_refused_in_one_line() -> None:
@@ -95,6 +101,11 @@ RULES_AND_PARTS: dict[str, CentreDistribution | CentreComponent] = {
     "gated": CentreDistribution(((0.25, HuGated(0.0)), (0.35, ClassUniform()), (0.4, UniformPosition()))),
 }
 EVERYTHING: tuple[Quantity, ...] = ("ratio", "presence", "classes", "variance")
+
+
+def one_part(component: CentreComponent) -> CentreDistribution:
+    """Return a rule of one part."""
+    return CentreDistribution(((1.0, component),))
 
 
 def counts_around_centres(scan: Scan, patch: tuple[int, int, int]) -> NDArray[np.int64]:
@@ -129,16 +140,15 @@ def test_equals_enumeration_of_all_centres(
     labels = np.where(rng.random(shape) < density, rng.integers(0, 5, shape), 0).astype(np.uint8)
     organs = ("a", "b", "c", "d")
     scan = Scan("random", labels, organs, frozenset(organs), rng.normal(0.0, 100.0, shape))
-    table = landscape([scan], size_grid(*widths), RULES_AND_PARTS, quantities=EVERYTHING)
-    for size, of_size in table.groupby(["patch_x", "patch_y", "patch_z"]):
-        patch = as_triple("patch", size)  # type: ignore[arg-type]
+    rules = [law if isinstance(law, CentreDistribution) else one_part(law) for law in RULES_AND_PARTS.values()]
+    sizes = size_grid(*widths)
+    exact = scan_quantities(scan, sizes, rules, EVERYTHING)
+    for i, patch in enumerate(sizes):
         counts = counts_around_centres(scan, patch)
-        assert of_size["padded"].eq(any(w > n for w, n in zip(patch, shape, strict=True))).all()
-        for name, law in RULES_AND_PARTS.items():
-            slow = weigh(counts, law.probabilities(labels, patch, scan.image_hu))
-            rows = of_size[of_size["centres"] == name]
+        for j, rule in enumerate(rules):
+            slow = weigh(counts, rule.probabilities(labels, patch, scan.image_hu))
             for quantity in EVERYTHING:
-                assert np.abs(rows[quantity] - slow[quantity]).max() < 1e-12, (quantity, patch, name)
+                assert np.abs(exact[quantity][i, j] - slow[quantity]).max() < 1e-12, (quantity, patch, rule)
 
 
 def test_larger_volume_equals_one_size_at_a_time() -> None:
@@ -159,3 +169,56 @@ def test_larger_volume_equals_one_size_at_a_time() -> None:
             rows = table.loc[(*size, name)]
             for quantity, function in single.items():
                 assert np.abs(rows[quantity] - function(labels, 4, size, rule, image_hu)).max() < 1e-12
+
+
+def test_patch_longer_than_the_scan_is_said() -> None:
+    """Padding counts as background, as in training, and a column says that there is some."""
+    table = landscape([row_scan(1, 1, 2, 2)], [(4, 1, 1), (8, 1, 1)], {"u": RULES["uniform"]})
+    assert table["padded"].tolist() == [False] * 3 + [True] * 3
+    assert table["ratio"].tolist() == pytest.approx([0, 0.5, 0.5, 0.5, 0.25, 0.25])
+
+
+def test_several_cases_by_processes_and_from_the_cache(tmp_path: Path) -> None:
+    """Two processes, one, and the cache give the same table; other labels or sizes are measured anew."""
+    scans = [row_scan(0, 1, 2, 0, 0, name="a"), row_scan(1, 0, 0, 0, 1, name="b", labelled=("brainstem",))]
+    done: list[tuple[str, int, int]] = []
+    given = (size_grid([1, 3], [1], [1]), {"nnunet": RULES["nnunet"]})
+    alone = landscape(scans, *given, cache=tmp_path, progress=lambda *said: done.append(said))
+    assert done == [("landscape", 1, 2), ("landscape", 2, 2)]
+    assert alone.groupby("case", observed=True).size().to_dict() == {"a": 6, "b": 4}
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 2
+    for file in files:
+        file.touch()
+    before = [file.stat().st_mtime_ns for file in files]
+    pd.testing.assert_frame_equal(alone, landscape(scans, *given, cache=tmp_path))
+    assert [file.stat().st_mtime_ns for file in files] == before
+    files[0].write_bytes(b"damaged")
+    pd.testing.assert_frame_equal(alone, landscape(scans, *given, cache=tmp_path, workers=2))
+    landscape([row_scan(0, 1, 2, 0, 1, name="a")], *given, cache=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_organ_that_no_case_has_is_refused() -> None:
+    rule = {"u": RULES["uniform"]}
+    landscape([row_scan(0, 1), row_scan(0, 2)], [(1, 1, 1)], rule)
+    with pytest.raises(DataError, match="mandible: no voxel in any of 2 cases"):
+        landscape([row_scan(0, 1), row_scan(1, 1)], [(1, 1, 1)], rule)
+    other = Scan("other", np.ones((2, 2, 2), np.uint8), ("larynx",), frozenset({"larynx"}))
+    with pytest.raises(DataError, match="case other: its organs are larynx, those of case row brainstem, mandible"):
+        landscape([row_scan(1, 2), other], [(1, 1, 1)], rule)
+
+
+def test_scans_of_a_data_set_with_a_choice_of_organs() -> None:
+    """Organs left out are background, and the outlines alone are read."""
+    data = PhantomDataset({"train": 1}, spacing_mm=(6.0, 6.0, 6.0))
+    everything, some = scan_sources(data)[0](), scan_sources(data, organs=("mandible", "brainstem"))[0]()
+    assert everything.organs == data.organs
+    assert everything.image_hu is None
+    for value, organ in enumerate(some.organs, start=1):
+        both = (some.labels == value) == (everything.labels == data.organs.index(organ) + 1)
+        assert both.all()
+    case = data.load("phantom_000")
+    assert np.array_equal(scan_sources(data, ["phantom_000"], images=True)[0]().image_hu, case.image_hu)
+    with pytest.raises(ConfigError, match="unknown organ of phantom 'mandibel': did you mean 'mandible'"):
+        scan_sources(data, organs=["mandibel"])

@@ -6,18 +6,24 @@ Everything is linear in the law of centres, so a landscape of the parts of a mix
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
-from hnlib.errors import ConfigError, unknown
+from hnlib.errors import ConfigError, DataError, unknown
+from hnlib.files import write_atomically
 from hnlib.imbalance.axes import Sizes
-from hnlib.imbalance.basis import basis
+from hnlib.imbalance.basis import basis, organs_of
 from hnlib.imbalance.boxes import expected_counts
 from hnlib.imbalance.points import moments
 from hnlib.imbalance.scans import Scan, ScanSource
@@ -28,6 +34,8 @@ QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
 #: Columns that name a row of the table.
 KEYS = ["case", "patch_x", "patch_y", "patch_z", "padded", "centres", "class"]
 BACKGROUND = "background"
+#: Raise it when a number in a table changes, so that old caches are not used.
+VERSION = 1
 
 
 def size_grid(x: Sequence[int], y: Sequence[int], z: Sequence[int]) -> list[Triple]:
@@ -48,6 +56,10 @@ def organ_centres(organs: Sequence[str]) -> dict[str, CentreComponent]:
     ----------
     organs
         Organs in label order.
+
+    Notes
+    -----
+    In a case without the organ its law is the uniform one, as in training.
 
     Examples
     --------
@@ -97,7 +109,7 @@ def landscape(
         One row a case, size, law and class: ``case, patch_x, patch_y, patch_z, padded, centres, class``
         and the quantities. ``padded`` says that the patch is longer than the scan along an axis: as in
         training it is then padded with background there. A class that nobody outlined in a case has no
-        row there; its voxels, if any, count as background.
+        row there.
 
     Raises
     ------
@@ -116,8 +128,92 @@ def landscape(
         name: law if isinstance(law, CentreDistribution) else CentreDistribution(((1.0, law),))
         for name, law in centres.items()
     }
-    tables = [_case_table(source, sizes, rules, quantities, device) for source in cases]
-    return pd.concat(tables, ignore_index=True)
+    task = _Task(sizes, rules, tuple(quantities), cache, device)
+    found = []
+    for measured in _run(task, cases, workers):
+        found.append(measured)
+        if progress:
+            progress("landscape", len(found), len(cases))
+    _check_organs(found)
+    return _joined([one.table for one in found])
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """The table of one case, and which organs have voxels there."""
+
+    table: pd.DataFrame
+    name: str
+    organs: tuple[str, ...]
+    present: frozenset[str]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is asked of every case."""
+
+    sizes: list[Triple]
+    rules: Mapping[str, CentreDistribution]
+    quantities: tuple[Quantity, ...]
+    cache: Path | None
+    device: str
+
+    def __call__(self, source: ScanSource) -> _Measured:
+        scan = source if isinstance(source, Scan) else source()
+        present = frozenset(scan.organs[organ.label - 1] for organ in organs_of(scan.labels))
+        return _Measured(self._table(scan), scan.name, scan.organs, present)
+
+    def _table(self, scan: Scan) -> pd.DataFrame:
+        if self.cache is None:
+            return _scan_table(scan, self.sizes, self.rules, self.quantities, self.device)
+        path = self.cache / f"landscape-{self._digest(scan)}.parquet"
+        if path.exists():
+            with contextlib.suppress(OSError, ValueError):  # a damaged file is made again
+                return pd.read_parquet(path)
+        table = _scan_table(scan, self.sizes, self.rules, self.quantities, self.device)
+        write_atomically(path, lambda part: table.to_parquet(part, index=False))
+        return table
+
+    def _digest(self, scan: Scan) -> str:
+        """Return a digest of all that the table depends on."""
+        rules = list(self.rules.items())
+        said = (VERSION, scan.name, scan.organs, sorted(scan.labelled), scan.labels.shape, scan.labels.dtype.str)
+        digest = hashlib.blake2b(repr((said, self.sizes, rules, self.quantities)).encode(), digest_size=12)
+        digest.update(np.ascontiguousarray(scan.labels).data)
+        if scan.image_hu is not None and any(rule.needs_image for rule in self.rules.values()):
+            digest.update(np.ascontiguousarray(scan.image_hu).data)
+        return digest.hexdigest()
+
+
+def _run(task: _Task, cases: Sequence[ScanSource], workers: int) -> Iterator[_Measured]:
+    """Yield the cases' results in their order; several processes have one thread each."""
+    if workers <= 1 or len(cases) <= 1:
+        yield from map(task, cases)
+        return
+    with ProcessPoolExecutor(min(workers, len(cases)), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        yield from pool.map(task, cases)
+
+
+def _check_organs(found: Sequence[_Measured]) -> None:
+    organs = found[0].organs
+    for one in found:
+        if one.organs != organs:
+            raise DataError(
+                f"case {one.name}: its organs are {', '.join(one.organs)}, those of case {found[0].name} "
+                f"{', '.join(organs)}; give all cases the same organ tuple"
+            )
+    missing = [organ for organ in organs if not any(organ in one.present for one in found)]
+    if missing:
+        raise DataError(
+            f"{', '.join(missing)}: no voxel in any of {len(found)} cases; leave out what nobody outlined, or check "
+            "the names of the files"
+        )
+
+
+def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return tables one after the other; concat alone would turn names that differ into objects."""
+    joined = pd.concat([table.astype({"case": object, "class": object}) for table in tables], ignore_index=True)
+    return joined.astype({"case": "category", "class": "category"})
 
 
 def _checked_sizes(patch_sizes: Sequence[Sequence[int]]) -> list[Triple]:
@@ -130,14 +226,13 @@ def _checked_sizes(patch_sizes: Sequence[Sequence[int]]) -> list[Triple]:
     return list(dict.fromkeys(sizes))
 
 
-def _case_table(
-    source: ScanSource,
+def _scan_table(
+    scan: Scan,
     sizes: list[Triple],
     rules: Mapping[str, CentreDistribution],
     quantities: Sequence[Quantity],
     device: str,
 ) -> pd.DataFrame:
-    scan = source if isinstance(source, Scan) else source()
     values = scan_quantities(scan, sizes, list(rules.values()), quantities, device)
     kept = [0, *(i for i, organ in enumerate(scan.organs, start=1) if organ in scan.labelled)]
     names = (BACKGROUND, *scan.organs)

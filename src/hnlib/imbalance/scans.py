@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hnlib.cases import Case, Dataset
+from hnlib.cases import Dataset
 from hnlib.errors import DataError, unknown
 from hnlib.sampling import Labels
 
@@ -98,6 +98,8 @@ def scan_sources(
         if organ not in dataset.organs:
             raise unknown(f"organ of {dataset.name}", organ, dataset.organs)
     names = [name for part in dataset.split().values() for name in part] if cases is None else list(cases)
+    if chosen != dataset.organs and any(field.name == "organs" for field in fields(cast("Any", dataset))):
+        dataset = replace(cast("Any", dataset), organs=chosen)  # outlines of other organs are not even read
     return [partial(read_scan, dataset, name, chosen, images) for name in names]
 
 
@@ -105,13 +107,13 @@ def read_scan(dataset: Dataset, name: str, organs: tuple[str, ...], images: bool
     """Read one case; without images the outlines alone, where the data set can give them."""
     read_labels: Any = getattr(dataset, "load_labels", None)
     if images or read_labels is None:
-        case: Case = dataset.load(name)
-        return Scan(name, _renumber(case.labels, case.organs, organs), organs, case.labelled, case.image_hu)
+        case = dataset.load(name)
+        return Scan(name, _renumber(case.labels, case.organs, organs), organs, case.labelled & {*organs}, case.image_hu)
     found = read_labels(name)
     if isinstance(found, tuple):
         volume, labelled = found
-        return Scan(name, _renumber(volume.array, dataset.organs, organs), organs, labelled)
-    return Scan(name, _renumber(found, dataset.organs, organs), organs, frozenset(dataset.organs))
+        return Scan(name, _renumber(volume.array, dataset.organs, organs), organs, labelled & {*organs})
+    return Scan(name, _renumber(found, dataset.organs, organs), organs, frozenset(organs))
 
 
 def _renumber(labels: Labels, old: tuple[str, ...], new: tuple[str, ...]) -> Labels:

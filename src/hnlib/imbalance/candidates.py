@@ -18,7 +18,7 @@ from hnlib.sampling import Triple
 
 Vector = tuple[float, float, float]
 GB = 1e9
-#: Sides of a patch: these times powers of two, at least 8. Halved down to fewer than 8, they all divide by their strides.
+#: Sides of a patch: these times powers of two, at least 8. Halved until fewer than 8 are left, they leave no rest.
 _STEPS = (4, 6)
 _SMALLEST = 8
 
@@ -56,10 +56,15 @@ class Limits:
     min_batch: int = 2
     max_batch: int = 64
     max_aspect: float = 2.0
-    voxel_tolerance: float = 0.15
+    voxel_tolerance: float = 0.1
 
     def __post_init__(self) -> None:
-        least = {"memory_bytes": self.memory_bytes, "width": self.width, "min_batch": self.min_batch, "max_batch": self.max_batch}
+        least = {
+            "memory_bytes": self.memory_bytes,
+            "width": self.width,
+            "min_batch": self.min_batch,
+            "max_batch": self.max_batch,
+        }
         least |= {"min_levels": self.min_levels, "max_aspect": self.max_aspect}
         least |= {"voxels_per_step": 1 if self.voxels_per_step is None else self.voxels_per_step}
         for name, value in least.items():
@@ -143,7 +148,8 @@ def candidates(max_shape: Sequence[int], spacing_mm: Vector, num_classes: int, l
     if not result:
         raise ConfigError(
             f"{voxels} voxels a step: no patch comes within {limits.voxel_tolerance:.0%} of them with "
-            f"{limits.min_batch} to {limits.max_batch} patches in {limits.memory_bytes / GB:.3g} GB; give another number or more memory"
+            f"{limits.min_batch} to {limits.max_batch} patches in {limits.memory_bytes / GB:.3g} GB; "
+            "give another number or more memory"
         )
     return result
 
@@ -161,7 +167,8 @@ def _with_batch(size: Triple, topology: Topology, voxels: int, num_classes: int,
 
 def _topologies(max_shape: Sequence[int], spacing_mm: Vector, limits: Limits) -> dict[Triple, Topology]:
     found = {}
-    for size in itertools.product(*(_sides(n) for n in max_shape)):
+    x, y, z = (_sides(n) for n in max_shape)
+    for size in itertools.product(x, y, z):
         edges = [n * mm for n, mm in zip(size, spacing_mm, strict=True)]
         if max(edges) > limits.max_aspect * min(edges):
             continue

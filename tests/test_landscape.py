@@ -201,9 +201,11 @@ def test_several_cases_by_processes_and_from_the_cache(tmp_path: Path) -> None:
 
 def test_organ_that_no_case_has_is_refused() -> None:
     rule = {"u": RULES["uniform"]}
-    landscape([row_scan(0, 1), row_scan(0, 2)], [(1, 1, 1)], rule)
+    landscape([row_scan(0, 1), row_scan(0, 2, name="other")], [(1, 1, 1)], rule)
     with pytest.raises(DataError, match="mandible: no voxel in any of 2 cases"):
-        landscape([row_scan(0, 1), row_scan(1, 1)], [(1, 1, 1)], rule)
+        landscape([row_scan(0, 1), row_scan(1, 1, name="other")], [(1, 1, 1)], rule)
+    with pytest.raises(DataError, match="case row is given 2 times"):
+        landscape([row_scan(1, 2), row_scan(1, 2)], [(1, 1, 1)], rule)
     other = Scan("other", np.ones((2, 2, 2), np.uint8), ("larynx",), frozenset({"larynx"}))
     with pytest.raises(DataError, match="case other: its organs are larynx, those of case row brainstem, mandible"):
         landscape([row_scan(1, 2), other], [(1, 1, 1)], rule)

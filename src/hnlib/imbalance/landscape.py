@@ -202,6 +202,10 @@ def _check_organs(found: Sequence[_Measured]) -> None:
                 f"case {one.name}: its organs are {', '.join(one.organs)}, those of case {found[0].name} "
                 f"{', '.join(organs)}; give all cases the same organ tuple"
             )
+    names = [one.name for one in found]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise DataError(f"case {twice[0]} is given {names.count(twice[0])} times; give every case a name of its own")
     missing = [organ for organ in organs if not any(organ in one.present for one in found)]
     if missing:
         raise DataError(

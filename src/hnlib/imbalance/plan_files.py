@@ -147,7 +147,8 @@ def nnunet_spacing(plans: Mapping[str, Any], configuration: str = "3d_fullres") 
             raise ValueError("three axes are needed")
     except (KeyError, TypeError, ValueError) as fault:
         raise ConfigError(
-            f"nnU-Net's plans: no 3D plans of version 2 ({type(fault).__name__}: {fault}); run nnUNetv2_plan_and_preprocess"
+            f"nnU-Net's plans: no 3D plans of version 2 ({type(fault).__name__}: {fault}); "
+            "give what nnUNetv2_plan_and_preprocess wrote"
         ) from None
     z, y, x = (stored[forward.index(axis)] for axis in range(3))
     return x, y, z

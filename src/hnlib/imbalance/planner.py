@@ -21,66 +21,61 @@ from hnlib.errors import ConfigError, DataError, unknown
 from hnlib.imbalance.candidates import GB, Candidate, Limits, Vector, candidates
 from hnlib.imbalance.draw import AIMS, Draw, best_draw
 from hnlib.imbalance.landscape import landscape, organ_centres
-from hnlib.imbalance.measures import sigma_of_mean
+from hnlib.imbalance.measures import MEASURES, Measure, least_presence
 from hnlib.imbalance.scans import Scan
 from hnlib.sampling import UNIFORM
 
 Array = NDArray[np.float64]
 
 
+#: The measure of a plan beside those of `hnlib.imbalance.MEASURES`.
+SIGHTINGS = "sightings"
+#: Measures that a plan can be made by; sightings are the patches a step that show the rarest organ, in expectation.
+PLAN_MEASURES: Mapping[str, Measure] = MappingProxyType(
+    {
+        SIGHTINGS: Measure(least_presence, f"{MEASURES['least_presence'].blind_to}", "presence", True),
+        **MEASURES,
+    }
+)
+
+
 @dataclass(frozen=True)
-class Shown:
-    """What the patches of a candidate show under its draw, as means over the cases that hold an organ.
+class _Shown:
+    """What patches of one size show, by law of centres (uniform first) and organ.
 
     Attributes
     ----------
-    presence
-        Probability that a patch holds each organ, shape (organs,).
-    ratios
-        Expected share of a patch by class, background first, shape (1 + organs,), sum 1.
-    batch_size, voxels
-        Patches a step and voxels a patch.
+    presence, ratios
+        Means over the cases that hold the organ, shape (laws, organs).
+    whole
+        Ratios of each case that holds every organ, shape (cases, laws, organs).
     """
 
     presence: Array
     ratios: Array
-    batch_size: int
-    voxels: int
+    whole: Array
+
+    def value(self, name: str, weights: Array, candidate: Candidate) -> float:
+        """Return a measure under a draw."""
+        measure = PLAN_MEASURES[name]
+        if measure.needs == "presence":
+            least = measure.function(np.append(1.0, self.presence.T @ weights))
+            return least * candidate.batch_size if name == SIGHTINGS else least
+        rows = _with_background(np.einsum("nlk,l->nk", self.whole, weights))
+        mean = _with_background(self.ratios.T @ weights)
+        if measure.needs == "voxels":
+            return measure.function(mean, candidate.voxels_per_step)
+        if name == "sigma_pooled":
+            if not len(rows):
+                raise DataError("sigma_pooled needs a case that holds every organ; choose another measure")
+            return measure.function(rows)
+        return measure.function(mean)
 
 
-@dataclass(frozen=True)
-class Measure:
-    """A number by which candidates are compared: what it is, and whether more of it is better."""
-
-    text: str
-    more_is_better: bool
-    of: Callable[[Shown], float]
-
-
-def _effective_classes(shown: Shown) -> float:
-    shares = shown.ratios[1:][shown.ratios[1:] > 0] / shown.ratios[1:].sum()
-    return float(np.exp(-(shares * np.log(shares)).sum()))
-
-
-#: Measures of imbalance that a plan can be made by.
-MEASURES: Mapping[str, Measure] = MappingProxyType(
-    {
-        "sightings": Measure(
-            "expected patches a step that show the rarest organ", True, lambda s: s.batch_size * s.presence.min()
-        ),
-        "presence": Measure("probability that a patch shows the rarest organ", True, lambda s: float(s.presence.min())),
-        "voxels": Measure(
-            "expected voxels a step of the organ that has fewest",
-            True,
-            lambda s: s.batch_size * s.voxels * s.ratios[1:].min(),
-        ),
-        "effective_classes": Measure(
-            "effective number of organs: exponential of the entropy of the foreground shares", True, _effective_classes
-        ),
-        "background": Measure("expected share of the background", False, lambda s: float(s.ratios[0])),
-        "sigma": Measure("sigma of the mean ratios (Tappeiner et al. 2022)", False, lambda s: sigma_of_mean(s.ratios)),
-    }
-)
+def _with_background(organs: Array) -> Array:
+    rows = np.atleast_2d(organs)
+    with_background: Array = np.column_stack([np.maximum(0.0, 1 - rows.sum(axis=1)), rows])
+    return with_background
 
 
 @dataclass(frozen=True)
@@ -90,7 +85,7 @@ class Wish:
     Attributes
     ----------
     measure
-        Name in `MEASURES`.
+        Name in `PLAN_MEASURES`.
     aim
         Name in `hnlib.imbalance.draw.AIMS`: what the draw of centres is best for.
     min_uniform
@@ -101,15 +96,15 @@ class Wish:
         Share of the largest organ's box that a chosen patch is to hold, where some patch on the front does.
     """
 
-    measure: str = "sightings"
+    measure: str = SIGHTINGS
     aim: str = "presence"
     min_uniform: float = 1 / 3
     targets: Mapping[str, float] | None = None
     organ_box_fraction: float = 0.9
 
     def __post_init__(self) -> None:
-        if self.measure not in MEASURES:
-            raise unknown("measure", self.measure, MEASURES)
+        if self.measure not in PLAN_MEASURES:
+            raise unknown("measure", self.measure, PLAN_MEASURES)
         if self.aim not in AIMS:
             raise unknown("aim", self.aim, AIMS)
         for name in ("min_uniform", "organ_box_fraction"):
@@ -211,20 +206,22 @@ def plan(
     )
     shown = _means(parts, sizes, organs)
     draws = [
-        best_draw(presence, ratios, organs, aim=wish.aim, min_uniform=wish.min_uniform, targets=wish.targets)
-        for presence, ratios in shown
+        best_draw(s.presence, s.ratios, organs, aim=wish.aim, min_uniform=wish.min_uniform, targets=wish.targets)
+        for s in shown
     ]
     rows = [
         _row(candidate, draw, values, organs, spacing_mm, wish, largest)
         for candidate, draw, values in zip(found, draws, shown, strict=True)
     ]
     table = pd.DataFrame(rows)
-    better = MEASURES[wish.measure].more_is_better
+    better = PLAN_MEASURES[wish.measure].higher_is_better
     table["front"] = _front(table, wish.measure, better)
     place = _choose(table, wish, better)
     table["chosen"] = table.index == place
     chosen = PatchPlan(found[place], draws[place], organs, spacing_mm, limits, wish, table, ())
-    even = float(_mixed(shown[place][0], _even(organs, draws[place].weights[UNIFORM])).min())
+    uniform = draws[place].weights[UNIFORM]
+    evenly = np.append(uniform, np.full(len(organs), (1 - uniform) / len(organs)))
+    even = float((shown[place].presence.T @ evenly).min())
     return PatchPlan(**{**vars(chosen), "reasons": _reasons(chosen, largest.name, even, scans)})
 
 
@@ -255,45 +252,40 @@ def _largest_organ(scans: Sequence[Scan]) -> _Largest:
     return _Largest(organs[label - 1], np.array(sides))
 
 
-def _means(parts: pd.DataFrame, sizes: Sequence[Any], organs: tuple[str, ...]) -> list[tuple[Array, Array]]:
-    """Return presence and ratios, each (laws, organs), of every size: means over the cases that hold the organ."""
+def _means(parts: pd.DataFrame, sizes: Sequence[Any], organs: tuple[str, ...]) -> list[_Shown]:
+    """Return what patches of every size show, from the landscape of the parts of a draw."""
     rows = parts[parts["class"].isin(organs)].astype({"case": str, "centres": str, "class": str})
     own = rows[rows["centres"] == rows["class"]]
     held = own.loc[own["presence"] > 0, ["case", "class"]].drop_duplicates()
     rows = rows.merge(held, on=["case", "class"])
-    keys = ["patch_x", "patch_y", "patch_z", "centres", "class"]
-    means = rows.groupby(keys)[["presence", "ratio"]].mean()
+    counts = held.groupby("case").size()
+    complete = sorted(counts.index[counts == len(organs)])
     laws, result = [UNIFORM, *organs], []
+    by_size = dict(iter(rows.groupby(["patch_x", "patch_y", "patch_z"])))
     for size in sizes:
-        index = pd.MultiIndex.from_tuples([(*size, law, organ) for law in laws for organ in organs], names=keys)
-        values = means.reindex(index).to_numpy().reshape(len(laws), len(organs), 2)
-        result.append((values[..., 0], values[..., 1]))
+        part = by_size[size]
+        presence, ratios = (
+            part.pivot_table(index="centres", columns="class", values=name).loc[laws, list(organs)].to_numpy()
+            for name in ("presence", "ratio")
+        )
+        cases = part.set_index(["case", "centres", "class"])["ratio"]
+        index = pd.MultiIndex.from_product([complete, laws, organs])
+        whole = cases.reindex(index).to_numpy().reshape(len(complete), len(laws), len(organs))
+        result.append(_Shown(presence, ratios, whole))
     return result
-
-
-def _mixed(table: Array, weights: Mapping[str, float]) -> Array:
-    mixed: Array = table.T @ np.array(list(weights.values()))
-    return mixed
-
-
-def _even(organs: Sequence[str], uniform: float) -> dict[str, float]:
-    """Return the weights that force every organ equally often."""
-    return {UNIFORM: uniform, **dict.fromkeys(organs, (1 - uniform) / len(organs))}
 
 
 def _row(
     candidate: Candidate,
     draw: Draw,
-    values: tuple[Array, Array],
+    shown: _Shown,
     organs: Sequence[str],
     spacing_mm: Vector,
     wish: Wish,
     largest: _Largest,
 ) -> dict[str, Any]:
-    presence, held = (_mixed(table, draw.weights) for table in values)
-    voxels = candidate.voxels_per_step // candidate.batch_size
-    ratios = np.concatenate([[max(0.0, 1 - held.sum())], held])
-    shown = Shown(presence, ratios / ratios.sum(), candidate.batch_size, voxels)
+    weights = np.array(list(draw.weights.values()))
+    presence = shown.presence.T @ weights
     box = np.minimum(1, np.asarray(candidate.patch_size) / largest.boxes).prod(axis=1).mean()
     return {
         **dict(zip(("patch_x", "patch_y", "patch_z"), candidate.patch_size, strict=True)),
@@ -305,7 +297,7 @@ def _row(
         "organ_box": float(box),
         "rarest": organs[int(presence.argmin())],
         "least_presence": float(presence.min()),
-        wish.measure: float(MEASURES[wish.measure].of(shown)),
+        wish.measure: float(shown.value(wish.measure, weights, candidate)),
     }
 
 
@@ -313,6 +305,7 @@ def _front(table: pd.DataFrame, measure: str, more_is_better: bool) -> NDArray[n
     """Say of each row whether no other is at least as good in everything and better in something."""
     sign = 1 if more_is_better else -1
     goods = np.column_stack([sign * table[measure], table["context_mm"], table["organ_box"], -table["memory_gb"]])
+    goods = np.nan_to_num(goods, posinf=1e300, neginf=-1e300)
     goods = np.round(goods / np.maximum(np.abs(goods).max(axis=0), 1e-300), 9)  # the last digits decide nothing
     dominated = [bool(((goods >= row).all(axis=1) & (goods > row).any(axis=1)).any()) for row in goods]
     return ~np.array(dominated)
@@ -330,7 +323,7 @@ def _choose(table: pd.DataFrame, wish: Wish, more_is_better: bool) -> int:
 def _reasons(chosen: PatchPlan, largest: str, even: float, scans: Sequence[Scan]) -> tuple[str, ...]:
     table, candidate, wish, draw = chosen.table, chosen.candidate, chosen.wish, chosen.draw
     row, front = table[table["chosen"]].iloc[0], table[table["front"]]
-    measure, memory = MEASURES[wish.measure], candidate.memory
+    measure, memory = wish.measure.replace("_", " "), candidate.memory
     holding = int((front["organ_box"] >= wish.organ_box_fraction).sum())
     largest_text = f"of the box of the largest organ, {largest.replace('_', ' ')}"
     held = f"{holding} of them hold at least {wish.organ_box_fraction:.0%} {largest_text}; this one holds "
@@ -341,8 +334,9 @@ def _reasons(chosen: PatchPlan, largest: str, even: float, scans: Sequence[Scan]
     text = [
         f"{len(table)} patches meet the limits, {len(front)} of them are on the front: no other is as good in "
         "the measure, the context, the largest organ's box and the memory and better in one of them.",
-        f"{held}{row['organ_box']:.0%}, and of these it has the best measure: {measure.text}, {row[wish.measure]:.4g} "
+        f"{held}{row['organ_box']:.0%}, and of these it has the best {measure}, {row[wish.measure]:.4g} "
         f"(on the front {front[wish.measure].min():.4g} to {front[wish.measure].max():.4g}).",
+        f"That measure does not see {PLAN_MEASURES[wish.measure].blind_to}.",
         f"The draw is best for the aim '{wish.aim}': {AIMS[wish.aim]} ({draw.value:.4g}). The rarest organ, "
         f"{str(row['rarest']).replace('_', ' ')}, is in {row['least_presence']:.1%} of the patches; were all organs "
         f"forced equally often, the rarest would be in {even:.1%}.",

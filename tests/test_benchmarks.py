@@ -123,3 +123,9 @@ def test_peers_are_pinned_and_not_in_the_environment() -> None:
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
     locked = {line.split("==")[0] for line in (ROOT / "requirements.lock").read_text().splitlines()}
     assert not {line.split("==")[0] for line in lines} & locked
+
+
+def test_a_process_of_its_own_says_what_it_cannot_measure() -> None:
+    """The reason comes back as a row, not as the traceback of another process."""
+    given = {"device": "cuda"}
+    assert process.measure("benchmarks.process:need", given) == {"not_measured": process.NO_GPU}

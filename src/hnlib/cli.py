@@ -84,12 +84,14 @@ def fetch(
 
 
 @app.command()
-def estimate(study_file: StudyFile) -> None:
+def estimate(
+    study_file: StudyFile, arms: Annotated[str, typer.Option(help="also the arms of the profile with this name")] = ""
+) -> None:
     """Print time, memory and disk that the study's unfinished runs will take, from a few timed steps."""
     from hnlib.experiments import load_study
     from hnlib.experiments.estimate import estimate_study
 
-    say(estimate_study(load_study(study_file)))
+    say(estimate_study(load_study(study_file), arms))
 
 
 @app.command()

@@ -15,7 +15,7 @@ from hnlib.datasets import open_dataset
 from hnlib.errors import ConfigError, DataError
 from hnlib.experiments.config import Experiment, Profile, Triple, load_experiment, load_profile, run_digest
 from hnlib.files import write_json
-from hnlib.networks import halve_in_plane, plan_patch, plan_topology
+from hnlib.networks import Topology, halve_in_plane, plan_patch, plan_topology
 from hnlib.organs import mirror_values
 from hnlib.preprocess import Plan, Prepared
 from hnlib.sampling import CentreDistribution, centre_rule, weighted_centres
@@ -85,6 +85,43 @@ class Study:
         """Open one preprocessed case, whose volumes are read where they are sliced."""
         return open_prepared(case_path(Path(self.cache), name))
 
+    def training_cases(self, experiment: Experiment) -> tuple[str, ...]:
+        """Return the names of the cases that an experiment is trained on.
+
+        Raises
+        ------
+        ConfigError
+            When there are none, or fewer than the experiment names.
+        """
+        names, wanted = self.split["train"], experiment.train_cases
+        if wanted == "complete":
+            names = tuple(name for name in names if set(self.open_case(name).labelled) >= set(self.plan.organs))
+        elif wanted != "all":
+            names = names[:wanted]
+        if not names or len(names) < (wanted if isinstance(wanted, int) else 1):
+            raise ConfigError(
+                f"experiment '{experiment.title}': train_cases is {wanted}, "
+                f"and {self.dataset} has {len(names)} such cases"
+            )
+        return names
+
+    def settings_of(self, experiment: Experiment) -> Profile:
+        """Return the profile's settings with what an experiment changes in them."""
+        return experiment.under(self.settings)
+
+    def topology(self, experiment: Experiment) -> Topology:
+        """Return the levels of an experiment's network.
+
+        Raises
+        ------
+        ConfigError
+            When the experiment names a patch size that no network on this grid can take.
+        """
+        try:
+            return plan_topology(self.patch(experiment), self.plan.spacing_mm, max_levels=experiment.levels)
+        except ValueError as fault:
+            raise ConfigError(f"experiment '{experiment.title}': {fault}") from None
+
     def centres(self, experiment: Experiment) -> CentreDistribution:
         """Return the rule for patch centres of an experiment under this profile.
 
@@ -97,20 +134,8 @@ class Study:
         return centre_rule(centres) if isinstance(centres, str) else weighted_centres(centres, self.plan.organs)
 
     def patch(self, experiment: Experiment) -> Triple:
-        """Return the voxels along X, Y, Z of an experiment's patch.
-
-        Raises
-        ------
-        ConfigError
-            When the experiment names a size that no network on this grid can take.
-        """
-        if experiment.patch_size is None:
-            return self.patches[str(experiment.patch)]
-        try:
-            plan_topology(experiment.patch_size, self.plan.spacing_mm)
-        except ValueError as fault:
-            raise ConfigError(f"experiment '{experiment.title}': {fault}") from None
-        return experiment.patch_size
+        """Return the voxels along X, Y, Z of an experiment's patch."""
+        return experiment.patch_size or self.patches[str(experiment.patch)]
 
     def mirror(self, experiment: Experiment) -> tuple[int, ...]:
         """Return the label values of the mirrored patient where an experiment mirrors, else nothing."""

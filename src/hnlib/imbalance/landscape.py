@@ -10,8 +10,8 @@ import contextlib
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -27,6 +27,7 @@ from hnlib.imbalance.basis import basis, organs_of
 from hnlib.imbalance.boxes import expected_counts
 from hnlib.imbalance.points import moments
 from hnlib.imbalance.scans import Scan, ScanSource
+from hnlib.processes import process_pool
 from hnlib.sampling import CentreComponent, CentreDistribution, SingleClass, Triple, UniformPosition, as_triple
 
 Quantity = Literal["ratio", "presence", "classes", "variance"]
@@ -190,7 +191,7 @@ def _run(task: _Task, cases: Sequence[ScanSource], workers: int) -> Iterator[_Me
     if workers <= 1 or len(cases) <= 1:
         yield from map(task, cases)
         return
-    with ProcessPoolExecutor(min(workers, len(cases)), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with process_pool(min(workers, len(cases)), partial(torch.set_num_threads, 1)) as pool:
         yield from pool.map(task, cases)
 
 

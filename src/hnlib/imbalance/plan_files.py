@@ -36,10 +36,10 @@ def to_yaml(plan: PatchPlan, title: str = "planned patch", loss: str = "nnu_dice
     experiment = {
         "title": title,
         "patch_size": list(plan.candidate.patch_size),
-        "batch_size": plan.candidate.batch_size,
         "loss": loss,
         "centres": _rounded(plan.draw.weights),
         "network": limits.network,
+        "changes": {"training": {"batch_size": plan.candidate.batch_size}},
     }
     grid = " x ".join(f"{mm:.4g}" for mm in plan.spacing_mm)
     setting = (

@@ -27,8 +27,10 @@ from hnlib.experiments import (
 )
 from hnlib.experiments.config import config_folder, run_digest
 from hnlib.experiments.pictures import draw_case, draw_predictions
+from hnlib.imbalance import Scan, landscape
 from hnlib.losses import build_loss
 from hnlib.metrics import METRICS
+from hnlib.sampling import weighted_centres
 from hnlib.stats import COLUMNS
 
 EXPERIMENTS = sorted(path.stem for path in config_folder().glob("*.yaml"))
@@ -62,7 +64,7 @@ def test_the_four_configurations_differ_in_patch_and_loss_alone() -> None:
 
 def test_all_four_configurations_pay_the_same_steps_in_every_profile() -> None:
     for name in PROFILES:
-        if name not in ("tiny", "laptop-seven"):  # a test's own, and a question about one configuration
+        if name not in ("tiny", "laptop-seven", "laptop-draws"):  # a test's own, and questions about one configuration
             assert load_profile(name).study[:4] == FOUR_CONFIGURATIONS
 
 
@@ -103,7 +105,7 @@ GOOD = "title: t\npatch: large\nloss: ce\ncentres: nnunet\nnetwork: dynunet\n"
     ("text", "told"),
     [
         (GOOD + "pathc: 3\n", "pathc: Extra inputs are not permitted"),
-        (GOOD.replace("large", "medium"), "patch: Input should be 'large' or 'small'"),
+        (GOOD.replace("large", "middling"), "patch: Input should be 'large', 'medium' or 'small'"),
         (GOOD.replace("loss: ce", "loss: cee"), "unknown loss 'cee'"),
         (GOOD.replace("nnunet", "nnunnet"), "nnunnet"),
         (GOOD.replace("dynunet", "unet"), "unknown network 'unet'"),
@@ -211,6 +213,21 @@ def test_an_experiment_may_name_its_patch_batch_and_weights(tiny_study: Study) -
         tiny_study.topology(found.model_copy(update={"patch_size": (33, 24, 16)}))
     with pytest.raises(ConfigError, match="unknown class of the patch centres 'lens_left'"):
         tiny_study.centres(found.model_copy(update={"centres": {"lens_left": 1.0}}))
+
+
+def test_planned_centres_are_solved_for_the_patch_and_the_training_cases(tiny_study: Study) -> None:
+    """Their least presence is no smaller than that of a uniform third and the rest shared evenly by the organs."""
+    experiment = load_experiment("large_nnu_dice_ce").model_copy(update={"centres": "planned"})
+    law, organs = tiny_study.centres(experiment), tiny_study.plan.organs
+    even = weighted_centres({"uniform": 1 / 3, **dict.fromkeys(organs, 2 / 3 / len(organs))}, organs)
+    cases = [tiny_study.case(name) for name in tiny_study.training_cases(experiment)]
+    scans = [Scan(case.name, case.labels, organs, frozenset(case.labelled)) for case in cases]
+    laws = {"planned": law, "even": even}
+    table = landscape(scans, [tiny_study.patch(experiment)], laws, quantities=("presence",))
+    shown = table[table["class"].isin(organs)].groupby(["centres", "class"])["presence"].mean()
+    least = shown.groupby("centres").min()
+    assert law.weights[0] == pytest.approx(1 / 3, abs=1e-6)
+    assert least["planned"] > least["even"]
 
 
 def test_new_fields_keep_the_digests_of_old_experiments() -> None:

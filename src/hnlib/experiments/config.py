@@ -23,6 +23,9 @@ from hnlib.sampling import UNIFORM, centre_rule, weighted_centres
 from hnlib.training import Settings
 
 Triple = tuple[int, int, int]
+PatchName = Literal["large", "medium", "small"]
+#: Rule of the patch centres that is solved for the patch and the training cases.
+PLANNED = "planned"
 Model = TypeVar("Model", bound=BaseModel)
 #: The 2 x 2 of Tappeiner et al. 2022, in the order of their Table 1.
 FOUR_CONFIGURATIONS = ("large_nnu_dice_ce", "large_ca_dice_ce", "small_nnu_dice_ce", "small_ca_dice_ce")
@@ -40,12 +43,14 @@ class Experiment(_Strict):
     title
         Name in figures.
     patch
-        ``large`` (nnU-Net's rule for the data and the profile's budget) or ``small`` (half of it in plane).
+        ``large`` (nnU-Net's rule for the data and the profile's budget) or ``small`` (half of it in plane), or one
+        of the profile's own ``patches``.
     loss
         As `hnlib.losses.build_loss` reads it.
     centres
-        Name of the rule for patch centres, as in `hnlib.sampling.RULES`, or the share of the patches by organ and
-        under ``uniform``, as `hnlib.sampling.weighted_centres` reads them.
+        Name of the rule for patch centres, as in `hnlib.sampling.RULES`; ``planned`` for the one that
+        `hnlib.imbalance.planned_draw` finds for the patch and the training cases; or the share of the patches by
+        organ and under ``uniform``, as `hnlib.sampling.weighted_centres` reads them.
     network
         Name in `hnlib.networks.NETWORKS`.
     mirror
@@ -66,7 +71,7 @@ class Experiment(_Strict):
     """
 
     title: str
-    patch: Literal["large", "small"] | None = None
+    patch: PatchName | None = None
     loss: str
     centres: str | dict[str, float]
     network: str
@@ -129,7 +134,7 @@ class Profile(_Strict):
     patch_voxels
         Budget of voxels of the large patch; None where ``patches`` names both sizes.
     patches
-        Fixed patch sizes.
+        Fixed patch sizes by name.
     centres
         Rule that replaces the experiments' own; None leaves theirs.
     width, cap
@@ -163,7 +168,7 @@ class Profile(_Strict):
     seeds: tuple[int, ...]
     training: Settings
     patch_voxels: int | None = None
-    patches: dict[Literal["large", "small"], Triple] | None = None
+    patches: dict[PatchName, Triple] | None = None
     centres: str | None = None
     width: int = 16
     cap: int = 128
@@ -259,7 +264,8 @@ def check_centres(experiment: str, centres: str | Mapping[str, float]) -> None:
         For an unknown rule, a name that no organ can have, or weights that are not shares.
     """
     if isinstance(centres, str):
-        centre_rule(centres)
+        if centres != PLANNED:
+            centre_rule(centres)
         return
     organs = [organ(name).name for name in centres if name != UNIFORM]
     try:
@@ -283,6 +289,11 @@ def load_profile(name: str) -> Profile:
     augmentation(found.augmentation)
     if (found.patches is None) == (found.patch_voxels is None):
         raise ConfigError(f"profile '{name}': give either patch_voxels or patches")
+    sizes = found.patches or ("large", "small")
+    for experiment in found.all_experiments:
+        patch = load_experiment(experiment).patch
+        if patch is not None and patch not in sizes:
+            raise ConfigError(f"profile '{name}': experiment '{experiment}' needs a patch '{patch}'; add it to patches")
     return found
 
 

@@ -9,12 +9,23 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hnlib.cache import cache_digest, case_path, load_plan, load_prepared, open_prepared, prepare
 from hnlib.cases import SPLITS, Dataset
 from hnlib.datasets import open_dataset
 from hnlib.errors import ConfigError, DataError
-from hnlib.experiments.config import Experiment, Profile, Triple, load_experiment, load_profile, run_digest
+from hnlib.experiments.config import (
+    PLANNED,
+    Experiment,
+    Profile,
+    Triple,
+    load_experiment,
+    load_profile,
+    run_digest,
+)
 from hnlib.files import write_json
+from hnlib.imbalance import Scan, planned_draw
 from hnlib.networks import Topology, halve_in_plane, plan_patch, plan_topology
 from hnlib.organs import mirror_values
 from hnlib.preprocess import Plan, Prepared
@@ -129,8 +140,14 @@ class Study:
         ------
         ConfigError
             When the experiment gives a weight to an organ that the study does not have.
+        DataError
+            When the centres are to be planned and an organ is in no training case.
         """
         centres = self.settings.centres or experiment.centres
+        if centres == PLANNED:
+            cases = [self.open_case(name) for name in self.training_cases(experiment)]
+            scans = [Scan(c.name, np.asarray(c.labels), self.plan.organs, frozenset(c.labelled)) for c in cases]
+            centres = dict(planned_draw(scans, self.patch(experiment)).weights)
         return centre_rule(centres) if isinstance(centres, str) else weighted_centres(centres, self.plan.organs)
 
     def patch(self, experiment: Experiment) -> Triple:

@@ -32,7 +32,7 @@ from hnlib.imbalance.measures import (
     sigma_pooled,
 )
 from hnlib.imbalance.plan_files import nnunet_spacing, read_nnunet, to_nnunet, to_yaml
-from hnlib.imbalance.planner import PLAN_MEASURES, PatchPlan, Wish, plan
+from hnlib.imbalance.planner import PLAN_MEASURES, PatchPlan, Wish, plan, planned_draw
 from hnlib.imbalance.scans import Scan, ScanSource, scan_sources
 from hnlib.imbalance.summary import summarise
 
@@ -65,6 +65,7 @@ __all__ = [
     "normalised_entropy",
     "organ_centres",
     "plan",
+    "planned_draw",
     "planning_cases",
     "presence",
     "rarest_voxels",

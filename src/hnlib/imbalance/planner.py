@@ -225,6 +225,26 @@ def plan(
     return PatchPlan(**{**vars(chosen), "reasons": _reasons(chosen, largest.name, even, scans)})
 
 
+def planned_draw(
+    scans: Sequence[Scan],
+    patch_size: tuple[int, int, int],
+    *,
+    aim: str = "presence",
+    min_uniform: float = Wish.min_uniform,
+) -> Draw:
+    """Return the best draw of patch centres for one patch size, as `plan` makes it for every candidate.
+
+    Raises
+    ------
+    ConfigError, DataError
+        As `plan`.
+    """
+    organs = _organs(scans)
+    parts = landscape(scans, [patch_size], organ_centres(organs), quantities=("ratio", "presence"))
+    (shown,) = _means(parts, [patch_size], organs)
+    return best_draw(shown.presence, shown.ratios, organs, aim=aim, min_uniform=min_uniform)
+
+
 @dataclass(frozen=True)
 class _Largest:
     """The organ with the most voxels, and its box in every scan that holds it."""

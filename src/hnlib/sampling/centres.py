@@ -237,6 +237,7 @@ RULES: dict[str, CentreDistribution] = {
     "nnunet": CentreDistribution(((0.5, UniformPosition()), (0.5, ClassUniform())), stratified=True),
     "paper": CentreDistribution(((2 / 3, HuGated(PAPER_GATE_HU)), (1 / 3, VoxelUniform()))),
     "class_uniform_two_thirds": CentreDistribution(((1 / 3, UniformPosition()), (2 / 3, ClassUniform()))),
+    "voxel_uniform_two_thirds": CentreDistribution(((1 / 3, UniformPosition()), (2 / 3, VoxelUniform()))),
     "uniform": CentreDistribution(((1.0, UniformPosition()),)),
     "voxel_uniform": CentreDistribution(((1.0, VoxelUniform()),)),
     "class_uniform": CentreDistribution(((1.0, ClassUniform()),)),
@@ -248,7 +249,8 @@ def centre_rule(name: str) -> CentreDistribution:
 
     Names: ``nnunet`` (half uniform in position, half forced to a class, exactly one of two),
     ``paper`` (two thirds background above 324.7904 HU, one third uniform over foreground voxels,
-    independent), ``class_uniform_two_thirds``, ``uniform``, ``voxel_uniform``, ``class_uniform``.
+    independent), ``class_uniform_two_thirds``, ``voxel_uniform_two_thirds``, ``uniform``, ``voxel_uniform``,
+    ``class_uniform``.
 
     Raises
     ------

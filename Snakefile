@@ -58,7 +58,7 @@ rule describe:
     input:
         STUDY,
     output:
-        [f"results/{DATASET}/{name}" for name in ("dataset.csv", "imbalance.csv", "study.json")],
+        [f"results/{DATASET}/{name}" for name in ("dataset.csv", "imbalance.csv", "landscape.csv", "landscape_classes.csv", "study.json")],
     threads: 2
     shell:
         "OMP_NUM_THREADS=1 hnlib describe {input} --out results/{DATASET}"

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from hnlib.errors import ConfigError, DataError
 from hnlib.experiments import (
     FOUR_CONFIGURATIONS,
+    Experiment,
     Study,
     describe_study,
     load_experiment,
@@ -24,10 +26,12 @@ from hnlib.experiments import (
     train_run,
     write_tables,
 )
-from hnlib.experiments.config import config_folder
+from hnlib.experiments.config import config_folder, run_digest
 from hnlib.experiments.pictures import draw_case, draw_predictions
+from hnlib.imbalance import Scan, landscape
 from hnlib.losses import DeepSupervision, WeightedCrossEntropy, build_loss
 from hnlib.metrics import METRICS
+from hnlib.sampling import weighted_centres
 from hnlib.stats import COLUMNS
 
 EXPERIMENTS = sorted(path.stem for path in config_folder().glob("*.yaml"))
@@ -61,7 +65,7 @@ def test_the_four_configurations_differ_in_patch_and_loss_alone() -> None:
 
 def test_all_four_configurations_pay_the_same_steps_in_every_profile() -> None:
     for name in PROFILES:
-        if name not in ("tiny", "laptop-seven"):  # a test's own, and a question about one configuration
+        if name not in ("tiny", "laptop-seven", "laptop-draws"):  # a test's own, and questions about one configuration
             assert load_profile(name).study[:4] == FOUR_CONFIGURATIONS
 
 
@@ -102,10 +106,14 @@ GOOD = "title: t\npatch: large\nloss: ce\ncentres: nnunet\nnetwork: dynunet\n"
     ("text", "told"),
     [
         (GOOD + "pathc: 3\n", "pathc: no such key; correct it"),
-        (GOOD.replace("large", "medium"), "patch: is 'medium'; one of 'large' or 'small' is needed"),
+        (GOOD.replace("large", "middling"), "patch: is 'middling'; one of 'large', 'medium' or 'small' is needed"),
         (GOOD.replace("loss: ce", "loss: cee"), "unknown loss 'cee'"),
         (GOOD.replace("nnunet", "nnunnet"), "nnunnet"),
         (GOOD.replace("dynunet", "unet"), "unknown network 'unet'"),
+        (GOOD.replace("patch: large\n", ""), "give either patch or patch_size"),
+        (GOOD + "patch_size: [16, 16, 16]\n", "give either patch or patch_size"),
+        (GOOD.replace("centres: nnunet", "centres: {uniform: 0.5, lens_left: 0.4}"), "sum to 0.9"),
+        (GOOD.replace("centres: nnunet", "centres: {Lens: 1}"), "unknown organ 'Lens'"),
         ("title: [", "not valid YAML"),
         ("", "title: is missing; correct it"),
     ],
@@ -181,6 +189,57 @@ def test_run_digest_ignores_cost_of_evaluation_and_follows_the_rest(tiny_study: 
     assert tiny_study.run_digest("small_ca_dice_ce") != first
     assert replace(tiny_study, cache="elsewhere").run_digest("large_nnu_dice_ce") != first
     assert replace(tiny_study, data_root="elsewhere").run_digest("large_nnu_dice_ce") == first
+
+
+PLANNED = """title: planned
+patch_size: [32, 24, 16]
+changes: {training: {batch_size: 3}}
+loss: nnu_dice+ce
+centres: {uniform: 0.5, brainstem: 0.2, optic_chiasm: 0.3}
+network: dynunet
+"""
+
+
+def test_an_experiment_may_name_its_patch_batch_and_weights(tiny_study: Study) -> None:
+    """What a plan writes is what a run takes: patch, batch and the law of centres by organ."""
+    found = Experiment.model_validate(yaml.safe_load(PLANNED))
+    assert tiny_study.patch(found) == (32, 24, 16)
+    assert tiny_study.settings_of(found).training.batch_size == 3
+    weights = {str(part): weight for weight, part in tiny_study.centres(found).components}
+    organs = tiny_study.plan.organs
+    chiasm, brainstem = (organs.index(name) + 1 for name in ("optic_chiasm", "brainstem"))
+    expected = {"UniformPosition()": 0.5, f"SingleClass(label={brainstem})": 0.2, f"SingleClass(label={chiasm})": 0.3}
+    assert weights == expected
+    with pytest.raises(ConfigError, match="each side must divide by"):
+        tiny_study.topology(found.model_copy(update={"patch_size": (33, 24, 16)}))
+    with pytest.raises(ConfigError, match="unknown class of the patch centres 'lens_left'"):
+        tiny_study.centres(found.model_copy(update={"centres": {"lens_left": 1.0}}))
+
+
+def test_planned_centres_are_solved_for_the_patch_and_the_training_cases(tiny_study: Study) -> None:
+    """Their least presence is no smaller than that of a uniform third and the rest shared evenly by the organs."""
+    experiment = load_experiment("large_nnu_dice_ce").model_copy(update={"centres": "planned"})
+    law, organs = tiny_study.centres(experiment), tiny_study.plan.organs
+    even = weighted_centres({"uniform": 1 / 3, **dict.fromkeys(organs, 2 / 3 / len(organs))}, organs)
+    cases = [tiny_study.case(name) for name in tiny_study.training_cases(experiment)]
+    scans = [Scan(case.name, case.labels, organs, frozenset(case.labelled)) for case in cases]
+    laws = {"planned": law, "even": even}
+    table = landscape(scans, [tiny_study.patch(experiment)], laws, quantities=("presence",))
+    shown = table[table["class"].isin(organs)].groupby(["centres", "class"])["presence"].mean()
+    least = shown.groupby("centres").min()
+    assert law.weights[0] == pytest.approx(1 / 3, abs=1e-6)
+    assert least["planned"] > least["even"]
+
+
+def test_new_fields_keep_the_digests_of_old_experiments() -> None:
+    """Patch size, batch and weights are in the digest where they are given, and nowhere else."""
+    profile = load_profile("laptop")
+    old = load_experiment("large_nnu_dice_ce")
+    first = {"patch": "large", "loss": "nnu_dice+ce", "centres": "nnunet", "network": "dynunet"}
+    assert old.model_dump(exclude={"title"}, exclude_defaults=True) == first
+    changed = ({"changes": {"width": 3}}, {"patch_size": (32, 24, 16), "patch": None}, {"centres": {"brainstem": 1.0}})
+    digests = {run_digest(old.model_copy(update=change), profile, (32, 24, 16), "cache") for change in ({}, *changed)}
+    assert len(digests) == 4
 
 
 def test_a_study_survives_its_file(tiny_study: Study, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from hnlib.networks import (
     halve_in_plane,
     plan_patch,
     plan_topology,
+    receptive_field,
     set_output_prior,
 )
 from hnlib.networks.instance_norm import InstanceNorm3d, use_lean_instance_norm
@@ -158,3 +159,32 @@ def test_operations_are_those_that_torch_counts(spacing_mm: tuple[float, float, 
         network(torch.zeros(1, 1, 16, 16, 16))
     expected = forward_operations(topology, topology.filters(2, 6), (16, 16, 16), 5)
     assert counter.get_total_flops() == expected
+
+
+@pytest.mark.parametrize(("patch", "spacing_mm"), [((16, 16, 16), (1.0, 1.0, 1.0)), ((8, 16, 32), (1.0, 1.0, 3.0))])
+def test_receptive_field_is_what_a_gradient_reaches(
+    patch: tuple[int, int, int], spacing_mm: tuple[float, float, float]
+) -> None:
+    """The widest span of input voxels with a gradient, over output voxels along each axis, norms taken out."""
+    topology = plan_topology(patch, spacing_mm)
+    network = build_network("dynunet", topology, 2, width=1, cap=2)
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.InstanceNorm3d | nn.LeakyReLU):
+                setattr(parent, name, nn.Identity())
+    for parameter in network.parameters():
+        nn.init.constant_(parameter, 0.01)
+    field = receptive_field(topology)
+    for axis, divisor in enumerate(topology.divisor):
+        shape = [2 * d for d in topology.divisor]
+        shape[axis] = (2 * field[axis] // divisor + 2) * divisor
+        spans = []
+        for at in range(divisor):
+            image = torch.zeros(1, 1, *shape, requires_grad=True)
+            place = [n // 2 for n in shape]
+            place[axis] = shape[axis] // 2 // divisor * divisor + at
+            network.eval()(image)[(0, 0, *place)].backward()
+            others = [other for other in range(3) if other != axis]
+            reached = image.grad[0, 0].abs().sum(dim=others).nonzero().ravel()
+            spans.append(int(reached[-1] - reached[0] + 1))
+        assert max(spans) == field[axis]

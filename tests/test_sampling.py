@@ -20,11 +20,13 @@ from hnlib.sampling import (
     CentreSampler,
     ClassUniform,
     HuGated,
+    SingleClass,
     UniformPosition,
     VoxelUniform,
     centre_rule,
     extract,
     patch_start,
+    weighted_centres,
 )
 
 COMPONENTS: dict[str, CentreComponent] = {
@@ -32,6 +34,7 @@ COMPONENTS: dict[str, CentreComponent] = {
     "VoxelUniform": VoxelUniform(),
     "ClassUniform": ClassUniform(),
     "HuGated": HuGated(100.0),
+    "SingleClass": SingleClass(2),
 }
 PATCHES = [(4, 3, 5), (5, 4, 11)]  # the second is longer than the volume along Z
 DRAWS = 100_000
@@ -131,6 +134,7 @@ def test_components_by_hand() -> None:
     assert stated(UniformPosition()) == pytest.approx([0, 0, 1 / 3, 1 / 3, 1 / 3, 0])
     assert stated(VoxelUniform()) == pytest.approx([0, 1 / 4, 1 / 4, 1 / 4, 1 / 4, 0])
     assert stated(ClassUniform()) == pytest.approx([0, 1 / 6, 1 / 6, 1 / 6, 1 / 2, 0])
+    assert stated(SingleClass(1)) == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3, 0, 0])
     assert stated(HuGated(99.0)) == pytest.approx([1 / 2, 0, 0, 0, 0, 1 / 2])
     assert stated(HuGated(100.0)) == pytest.approx([1, 0, 0, 0, 0, 0]), "the threshold itself is out"
 
@@ -178,7 +182,7 @@ def test_label_order_in_memory_does_not_matter() -> None:
         )
 
 
-@pytest.mark.parametrize("component", [VoxelUniform(), ClassUniform(), HuGated(1e6)])
+@pytest.mark.parametrize("component", [VoxelUniform(), ClassUniform(), SingleClass(1), HuGated(1e6)])
 def test_no_admissible_voxel_falls_back_to_uniform_position(component: CentreComponent) -> None:
     """Without an admissible voxel a component states and draws the uniform law over positions."""
     labels = np.zeros((5, 4, 3), dtype=np.uint8)
@@ -330,3 +334,30 @@ def test_bad_arrays_and_batch() -> None:
         extract(np.zeros((4, 4)), (0, 0, 0), (2, 2, 2), 0)
     with pytest.raises(ValueError, match="batch_size is 0; at least 1 is needed"):
         RULES["nnunet"].allocate(0, np.random.default_rng(0))
+
+
+# Weights by organ
+
+
+def test_weighted_centres_draw_what_they_state() -> None:
+    """100,000 independent draws agree with the weights; the share of an absent organ is drawn anywhere."""
+    labels, _ = example()
+    organs = ["big", "edge", "corner", "absent"]
+    rule = weighted_centres({"big": 0.5, "uniform": 0.2, "corner": 0.1, "absent": 0.2}, organs)
+    sampler, rng = CentreSampler(rule, labels, (4, 3, 5)), np.random.default_rng(3)
+    stated = rule.probabilities(labels, (4, 3, 5))
+    assert_drawn_as_stated(lambda: [sampler.draw(rng, index) for index in rule.allocate(DRAWS, rng)], stated)
+    anywhere = UniformPosition().probabilities(labels, (4, 3, 5))
+    for label, weight in ((1, 0.5), (2, 0.0), (3, 0.1)):
+        own = labels == label
+        assert stated[own].sum() == pytest.approx(weight + 0.4 * anywhere[own].sum())
+
+
+def test_impossible_weights_are_refused() -> None:
+    """A name is told with its nearest, and shares that are none are refused."""
+    with pytest.raises(ConfigError, match="'lense': did you mean 'lens'"):
+        weighted_centres({"uniform": 0.5, "lense": 0.5}, ["eye", "lens"])
+    with pytest.raises(ValueError, match=r"sum to 0\.9"):
+        weighted_centres({"uniform": 0.5, "lens": 0.4}, ["eye", "lens"])
+    with pytest.raises(ValueError, match="at least 0"):
+        weighted_centres({"uniform": 1.5, "lens": -0.5}, ["eye", "lens"])

@@ -105,9 +105,7 @@ def make_plan(cases: Iterable[Case]) -> Plan:
         organs = case.organs
     if not spacings or not sum(values.size for values, _ in samples):
         raise DataError("cannot plan: no training case with a labelled voxel; check the data folder")
-    grid = np.asarray(spacings)
-    in_plane = np.median(grid[:, :2])
-    spacing = (float(in_plane), float(in_plane), float(np.percentile(grid[:, 2], 10)))
+    spacing = target_spacing(spacings)
     low, high, mean, sd = _intensity_scale(*(np.concatenate(parts) for parts in zip(*samples, strict=True)))
     shape = np.median(np.round(np.asarray(extents) / spacing), axis=0).astype(int)
     return Plan(
@@ -118,6 +116,19 @@ def make_plan(cases: Iterable[Case]) -> Plan:
         sd_hu=max(sd, 1e-3),
         organs=organs,
     )
+
+
+def target_spacing(spacings_mm: Sequence[Vector]) -> Vector:
+    """Return the voxel edges that scans are brought to: median in plane, 10th percentile along Z.
+
+    Examples
+    --------
+    >>> target_spacing([(1.0, 1.0, 2.0), (1.0, 1.0, 2.0), (2.0, 2.0, 3.0)])
+    (1.0, 1.0, 2.0)
+    """
+    grid = np.asarray(spacings_mm)
+    in_plane = float(np.median(grid[:, :2]))
+    return in_plane, in_plane, float(np.percentile(grid[:, 2], 10))
 
 
 def _intensity_scale(values: NDArray[np.float32], counts: NDArray[np.intp]) -> tuple[float, float, float, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path
@@ -17,10 +18,14 @@ from hnlib.augmentation import augmentation
 from hnlib.errors import ConfigError, unknown, wrong_value
 from hnlib.losses import build_loss
 from hnlib.networks import NETWORKS
-from hnlib.sampling import centre_rule
+from hnlib.organs import organ
+from hnlib.sampling import UNIFORM, centre_rule, weighted_centres
 from hnlib.training import Settings
 
 Triple = tuple[int, int, int]
+PatchName = Literal["large", "medium", "small"]
+#: Rule of the patch centres that is solved for the patch and the training cases.
+PLANNED = "planned"
 Model = TypeVar("Model", bound=BaseModel)
 #: The 2 x 2 of Tappeiner et al. 2022, in the order of their Table 1.
 FOUR_CONFIGURATIONS = ("large_nnu_dice_ce", "large_ca_dice_ce", "small_nnu_dice_ce", "small_ca_dice_ce")
@@ -38,11 +43,14 @@ class Experiment(_Strict):
     title
         Name in figures.
     patch
-        ``large`` (nnU-Net's rule for the data and the profile's budget) or ``small`` (half of it in plane).
+        ``large`` (nnU-Net's rule for the data and the profile's budget) or ``small`` (half of it in plane), or one
+        of the profile's own ``patches``.
     loss
         As `hnlib.losses.build_loss` reads it; weights by class come from the training cases where none are named.
     centres
-        Name of the rule for patch centres, as in `hnlib.sampling.RULES`.
+        Name of the rule for patch centres, as in `hnlib.sampling.RULES`; ``planned`` for the one that
+        `hnlib.imbalance.planned_draw` finds for the patch and the training cases; or the share of the patches by
+        organ and under ``uniform``, as `hnlib.sampling.weighted_centres` reads them.
     network
         Name in `hnlib.networks.NETWORKS`.
     mirror
@@ -50,6 +58,8 @@ class Experiment(_Strict):
         prediction with that of the mirrored scan.
     more_steps
         Multiplies the profile's steps: 2 for an experiment whose step costs half.
+    patch_size
+        Voxels along X, Y, Z, in place of ``patch``.
     levels
         Most levels of the network; None leaves them to the patch size.
     train_cases
@@ -61,12 +71,13 @@ class Experiment(_Strict):
     """
 
     title: str
-    patch: Literal["large", "small"]
+    patch: PatchName | None = None
     loss: str
-    centres: str
+    centres: str | dict[str, float]
     network: str
     mirror: bool = False
     more_steps: float = Field(1.0, gt=0)
+    patch_size: Triple | None = None
     levels: int | None = Field(None, ge=2)
     train_cases: Literal["all", "complete"] | Annotated[int, Field(ge=1)] = "all"
     changes: dict[str, Any] = {}
@@ -92,9 +103,7 @@ class Experiment(_Strict):
         try:
             return Profile.model_validate({**profile.model_dump(), **changes, "training": training})
         except ValidationError as fault:
-            first = fault.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise ConfigError(f"experiment '{self.title}': changes: {where}: {first['msg']}") from None
+            raise ConfigError(f"experiment '{self.title}': changes: {wrong_value(fault.errors()[0])}") from None
 
 
 class PlanOverride(_Strict):
@@ -123,7 +132,7 @@ class Profile(_Strict):
     patch_voxels
         Budget of voxels of the large patch; None where ``patches`` names both sizes.
     patches
-        Fixed patch sizes.
+        Fixed patch sizes by name.
     centres
         Rule that replaces the experiments' own; None leaves theirs.
     width, cap
@@ -157,7 +166,7 @@ class Profile(_Strict):
     seeds: tuple[int, ...]
     training: Settings
     patch_voxels: int | None = None
-    patches: dict[Literal["large", "small"], Triple] | None = None
+    patches: dict[PatchName, Triple] | None = None
     centres: str | None = None
     width: int = 16
     cap: int = 128
@@ -233,11 +242,32 @@ def load_experiment(name: str) -> Experiment:
         For an unknown name, a wrong key or value, or an unknown loss, rule or network.
     """
     found = _read("experiment", config_folder(), name, Experiment)
+    if (found.patch is None) == (found.patch_size is None):
+        raise ConfigError(f"experiment '{name}': give either patch or patch_size")
     build_loss(found.loss, class_voxels=(1.0, 1.0))  # the real ones come from the training cases
-    centre_rule(found.centres)
+    check_centres(name, found.centres)
     if found.network not in NETWORKS:
         raise unknown("network", found.network, NETWORKS)
     return found
+
+
+def check_centres(experiment: str, centres: str | Mapping[str, float]) -> None:
+    """Refuse a rule that does not exist, or weights that no data set can give a law.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown rule, a name that no organ can have, or weights that are not shares.
+    """
+    if isinstance(centres, str):
+        if centres != PLANNED:
+            centre_rule(centres)
+        return
+    organs = [organ(name).name for name in centres if name != UNIFORM]
+    try:
+        weighted_centres(centres, organs)
+    except ValueError as fault:
+        raise ConfigError(f"experiment '{experiment}': centres: {fault}") from None
 
 
 @cache
@@ -255,6 +285,11 @@ def load_profile(name: str) -> Profile:
     augmentation(found.augmentation)
     if (found.patches is None) == (found.patch_voxels is None):
         raise ConfigError(f"profile '{name}': give either patch_voxels or patches")
+    sizes = found.patches or ("large", "small")
+    for experiment in found.all_experiments:
+        patch = load_experiment(experiment).patch
+        if patch is not None and patch not in sizes:
+            raise ConfigError(f"profile '{name}': experiment '{experiment}' needs a patch '{patch}'; add it to patches")
     return found
 
 

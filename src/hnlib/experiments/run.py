@@ -105,7 +105,7 @@ def _train(
         mirror=mirror,
         changes=augmentation(settings.augmentation),
     )
-    watched = [study.case(name) for name in study.split["validation"][: settings.validation_cases]]
+    watched = _watched(study, settings.validation_cases)
 
     def validate(net: nn.Module) -> dict[str, float]:
         return validation_dsc(net, watched, patch, study.plan.organs, fabric.device, mirror)
@@ -129,6 +129,12 @@ def _train(
         write_json(folder / "run.json", {**record, "devices": devices})
         export_model(study, experiment, seed)
     fabric.barrier()
+
+
+def _watched(study: Study, count: int) -> list[Prepared]:
+    """Return validation cases to score while training, those with the most organs outlined first."""
+    names = sorted(study.split["validation"], key=lambda name: -len(study.open_case(name).labelled))
+    return [study.case(name) for name in names[:count]]
 
 
 def _record(

@@ -9,16 +9,27 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hnlib.cache import cache_digest, case_path, load_plan, load_prepared, open_prepared, prepare
 from hnlib.cases import SPLITS, Dataset
 from hnlib.datasets import open_dataset
 from hnlib.errors import ConfigError, DataError
-from hnlib.experiments.config import Experiment, Profile, Triple, load_experiment, load_profile, run_digest
+from hnlib.experiments.config import (
+    PLANNED,
+    Experiment,
+    Profile,
+    Triple,
+    load_experiment,
+    load_profile,
+    run_digest,
+)
 from hnlib.files import read_json, reason, write_json
+from hnlib.imbalance import Scan, planned_draw
 from hnlib.networks import Topology, halve_in_plane, plan_patch, plan_topology
 from hnlib.organs import mirror_values
 from hnlib.preprocess import Plan, Prepared
-from hnlib.sampling import CentreDistribution, centre_rule
+from hnlib.sampling import CentreDistribution, centre_rule, weighted_centres
 
 Progress = Callable[[str, int, int], None]
 #: What the record of a finished training says at least.
@@ -113,17 +124,39 @@ class Study:
         """Return the profile's settings with what an experiment changes in them."""
         return experiment.under(self.settings)
 
-    def patch(self, experiment: Experiment) -> Triple:
-        """Return the patch size of an experiment."""
-        return self.patches[experiment.patch]
-
     def topology(self, experiment: Experiment) -> Topology:
-        """Return the levels of an experiment's network."""
-        return plan_topology(self.patch(experiment), self.plan.spacing_mm, max_levels=experiment.levels)
+        """Return the levels of an experiment's network.
+
+        Raises
+        ------
+        ConfigError
+            When the experiment names a patch size that no network on this grid can take.
+        """
+        try:
+            return plan_topology(self.patch(experiment), self.plan.spacing_mm, max_levels=experiment.levels)
+        except ValueError as fault:
+            raise ConfigError(f"experiment '{experiment.title}': {fault}") from None
 
     def centres(self, experiment: Experiment) -> CentreDistribution:
-        """Return the rule for patch centres of an experiment under this profile."""
-        return centre_rule(self.settings.centres or experiment.centres)
+        """Return the rule for patch centres of an experiment under this profile.
+
+        Raises
+        ------
+        ConfigError
+            When the experiment gives a weight to an organ that the study does not have.
+        DataError
+            When the centres are to be planned and an organ is in no training case.
+        """
+        centres = self.settings.centres or experiment.centres
+        if centres == PLANNED:
+            cases = [self.open_case(name) for name in self.training_cases(experiment)]
+            scans = [Scan(c.name, np.asarray(c.labels), self.plan.organs, frozenset(c.labelled)) for c in cases]
+            centres = dict(planned_draw(scans, self.patch(experiment)).weights)
+        return centre_rule(centres) if isinstance(centres, str) else weighted_centres(centres, self.plan.organs)
+
+    def patch(self, experiment: Experiment) -> Triple:
+        """Return the voxels along X, Y, Z of an experiment's patch."""
+        return experiment.patch_size or self.patches[str(experiment.patch)]
 
     def mirror(self, experiment: Experiment) -> tuple[int, ...]:
         """Return the label values of the mirrored patient where an experiment mirrors, else nothing."""

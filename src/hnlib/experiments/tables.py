@@ -17,6 +17,7 @@ import pandas as pd
 from hnlib.cases import SPLITS
 from hnlib.errors import DataError
 from hnlib.experiments.config import load_experiment, load_profile
+from hnlib.experiments.landscapes import TABLES, landscape_sizes, landscape_tables, training_scans
 from hnlib.experiments.study import Study, read_record
 from hnlib.files import copy_file, read_table, write_json, write_table
 from hnlib.imbalance import expected_ratios, presence
@@ -27,7 +28,7 @@ from hnlib.sampling import centre_rule
 #: What a run leaves for the tables, and the columns that name a row there.
 RUN_KEY = ["profile", "experiment", "seed"]
 RUN_TABLES = ("metrics", "confidence", "confidence_quantiles", "history", "runs")
-DATA_TABLES = ("dataset", "imbalance")
+DATA_TABLES = ("dataset", "imbalance", *TABLES)
 #: Rules for patch centres that the imbalance table compares; "nnunet" is the rule of the four configurations.
 CENTRES = ("uniform", "voxel_uniform", "class_uniform", "nnunet", "paper")
 
@@ -36,7 +37,7 @@ CENTRES = ("uniform", "voxel_uniform", "class_uniform", "nnunet", "paper")
 
 
 def describe_study(study: Study, folder: Path, *, report: Callable[[str], None] = print) -> None:
-    """Write ``dataset.csv`` and ``imbalance.csv`` of a study, and its ``study.json`` in short."""
+    """Write the tables of `DATA_TABLES` and ``study.json`` in short."""
     data = study.open()
     names = [(split, name) for split in SPLITS for name in study.split[split]]
     with process_pool(2) as pool:
@@ -46,6 +47,10 @@ def describe_study(study: Study, folder: Path, *, report: Callable[[str], None] 
     report(f"{study.dataset}: in-patch class ratios of {len(measured)} training cases")
     write_table(folder / "dataset.csv", pd.DataFrame([row for rows in described for row in rows]))
     write_table(folder / "imbalance.csv", pd.DataFrame([row for rows in measured for row in rows]))
+    sizes = landscape_sizes(study.patches["large"], [*study.patches.values()])
+    for table, rows in landscape_tables(training_scans(study), sizes, CENTRES).items():
+        write_table(folder / f"{table}.csv", rows)
+    report(f"{study.dataset}: landscape of patch sizes")
     short = {
         "dataset": study.dataset,
         "profile": study.profile,

@@ -82,6 +82,39 @@ def plan_topology(patch_size: Sequence[int], spacing_mm: Sequence[float], *, max
     return topology
 
 
+def receptive_field(topology: Topology) -> Index:
+    """Return the voxels along X, Y, Z that one output voxel can see through the convolutions of a U-Net.
+
+    The widest span over all output voxels, far from the border; from one output voxel to the next it differs, as the
+    coarse grids do not move with it. Instance norms, which see the whole patch, are left out.
+
+    Notes
+    -----
+    From the output back: two convolutions of kernel k widen a span by k - 1 each, a transposed convolution maps it to
+    the coarse voxels above which it lies, and an encoder level widens it by k - 1, multiplies by its stride and
+    widens again. The skips see less.
+
+    Examples
+    --------
+    >>> receptive_field(plan_topology((16, 16, 16), (1.0, 1.0, 1.0)))
+    (35, 35, 35)
+    """
+    spans = [max(_span(topology, axis, at) for at in range(topology.divisor[axis])) for axis in range(3)]
+    return spans[0], spans[1], spans[2]
+
+
+def _span(topology: Topology, axis: int, at: int) -> int:
+    """Return the input voxels along an axis that the output voxel ``at`` sees."""
+    first = last = at
+    for kernel, stride in zip(topology.kernels[1:], topology.strides[1:], strict=True):
+        reach = 2 * (kernel[axis] // 2)
+        first, last = (first - reach) // stride[axis], (last + reach) // stride[axis]
+    for kernel, stride in zip(reversed(topology.kernels), reversed(topology.strides), strict=True):
+        reach = kernel[axis] // 2
+        first, last = (first - reach) * stride[axis] - reach, (last + reach) * stride[axis] + reach
+    return last - first + 1
+
+
 def forward_operations(
     topology: Topology,
     filters: Sequence[int],

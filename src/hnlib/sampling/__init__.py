@@ -9,14 +9,40 @@ Arrays have axes (X, Y, Z); label 0 is background. A patch smaller than the volu
 inside it; along an axis on which the volume is the shorter one, both sides are padded.
 """
 
-from hnlib.sampling.centres import PAPER_GATE_HU, RULES, CentreDistribution, CentreSampler, centre_rule
-from hnlib.sampling.components import CentreComponent, ClassUniform, HuGated, Labels, UniformPosition, VoxelUniform
+from hnlib.sampling.centres import (
+    PAPER_GATE_HU,
+    RULES,
+    UNIFORM,
+    CentreDistribution,
+    CentreSampler,
+    centre_rule,
+    weighted_centres,
+)
+from hnlib.sampling.components import (
+    CentreComponent,
+    ClassUniform,
+    HuGated,
+    Labels,
+    SingleClass,
+    UniformPosition,
+    VoxelUniform,
+)
 from hnlib.sampling.laws import BoxLaw, CentreLaw, FlatIndices, StrataLaw, position_law
-from hnlib.sampling.patches import Scalar, Triple, as_triple, axis_start, extract, patch_start, start_tables
+from hnlib.sampling.patches import (
+    Scalar,
+    Triple,
+    as_triple,
+    axis_start,
+    axis_starts,
+    extract,
+    patch_start,
+    start_tables,
+)
 
 __all__ = [
     "PAPER_GATE_HU",
     "RULES",
+    "UNIFORM",
     "BoxLaw",
     "CentreComponent",
     "CentreDistribution",
@@ -27,15 +53,18 @@ __all__ = [
     "HuGated",
     "Labels",
     "Scalar",
+    "SingleClass",
     "StrataLaw",
     "Triple",
     "UniformPosition",
     "VoxelUniform",
     "as_triple",
     "axis_start",
+    "axis_starts",
     "centre_rule",
     "extract",
     "patch_start",
     "position_law",
     "start_tables",
+    "weighted_centres",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
@@ -16,6 +16,7 @@ from hnlib.sampling.components import (
     ClassUniform,
     HuGated,
     Labels,
+    SingleClass,
     UniformPosition,
     VoxelUniform,
     checked_shape,
@@ -236,6 +237,7 @@ RULES: dict[str, CentreDistribution] = {
     "nnunet": CentreDistribution(((0.5, UniformPosition()), (0.5, ClassUniform())), stratified=True),
     "paper": CentreDistribution(((2 / 3, HuGated(PAPER_GATE_HU)), (1 / 3, VoxelUniform()))),
     "class_uniform_two_thirds": CentreDistribution(((1 / 3, UniformPosition()), (2 / 3, ClassUniform()))),
+    "voxel_uniform_two_thirds": CentreDistribution(((1 / 3, UniformPosition()), (2 / 3, VoxelUniform()))),
     "uniform": CentreDistribution(((1.0, UniformPosition()),)),
     "voxel_uniform": CentreDistribution(((1.0, VoxelUniform()),)),
     "class_uniform": CentreDistribution(((1.0, ClassUniform()),)),
@@ -247,7 +249,8 @@ def centre_rule(name: str | CentreDistribution) -> CentreDistribution:
 
     Names: ``nnunet`` (half uniform in position, half forced to a class, exactly one of two),
     ``paper`` (two thirds background above 324.7904 HU, one third uniform over foreground voxels,
-    independent), ``class_uniform_two_thirds``, ``uniform``, ``voxel_uniform``, ``class_uniform``.
+    independent), ``class_uniform_two_thirds``, ``voxel_uniform_two_thirds``, ``uniform``, ``voxel_uniform``,
+    ``class_uniform``.
 
     Raises
     ------
@@ -259,3 +262,44 @@ def centre_rule(name: str | CentreDistribution) -> CentreDistribution:
     if name not in RULES:
         raise unknown("sampling rule", name, RULES)
     return RULES[name]
+
+
+#: Name of the share of patches that are uniform in position, beside the classes of `weighted_centres`.
+UNIFORM = "uniform"
+
+
+def weighted_centres(weights: Mapping[str, float], organs: Sequence[str]) -> CentreDistribution:
+    """Return the law that centres so large a share of the patches on each class, and the rest anywhere.
+
+    Parameters
+    ----------
+    weights
+        Share of the patches by organ, and under ``uniform`` of those that are uniform in position; they sum to 1.
+    organs
+        Organs of the label map, in label order.
+
+    Returns
+    -------
+    CentreDistribution
+        Independent draws; the uniform part first, then `SingleClass` in the order of the organs, those of weight 0
+        left out.
+
+    Raises
+    ------
+    hnlib.errors.ConfigError
+        When a name is neither an organ nor ``uniform``.
+    ValueError
+        When a weight is negative or they do not sum to 1.
+
+    Examples
+    --------
+    >>> rule = weighted_centres({"uniform": 0.25, "lens": 0.75}, ["eye", "lens"])
+    >>> rule.components
+    ((0.25, UniformPosition()), (0.75, SingleClass(label=2)))
+    """
+    for name in weights:
+        if name != UNIFORM and name not in organs:
+            raise unknown("class of the patch centres", name, [UNIFORM, *organs])
+    parts: list[tuple[float, CentreComponent]] = [(weights.get(UNIFORM, 0.0), UniformPosition())]
+    parts += [(weights.get(organ, 0.0), SingleClass(label)) for label, organ in enumerate(organs, start=1)]
+    return CentreDistribution(tuple((float(weight), part) for weight, part in parts if weight != 0))

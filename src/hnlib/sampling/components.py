@@ -161,6 +161,38 @@ class ClassUniform(CentreComponent):
 
 
 @dataclass(frozen=True)
+class SingleClass(CentreComponent):
+    """Uniform over the voxels of one class; a mixture of these gives each organ a share of its own.
+
+    Attributes
+    ----------
+    label
+        Value of the class in the label map, at least 1.
+
+    Raises
+    ------
+    ValueError
+        When the label is below 1.
+
+    Examples
+    --------
+    >>> labels = np.array([0, 1, 1, 1, 2], dtype=np.uint8).reshape(5, 1, 1)
+    >>> SingleClass(2).probabilities(labels, (1, 1, 1)).ravel().tolist()
+    [0.0, 0.0, 0.0, 0.0, 1.0]
+    """
+
+    label: int
+
+    def __post_init__(self) -> None:
+        if self.label < 1:
+            raise ValueError(f"label is {self.label}; the value of an organ, at least 1, is needed")
+
+    def strata(self, labels: Labels, image_hu: NDArray[np.floating[Any]] | None) -> list[FlatIndices]:
+        """Return one set: the voxels of the class."""
+        return [_compact(np.flatnonzero(labels == self.label))]
+
+
+@dataclass(frozen=True)
 class HuGated(CentreComponent):
     """Uniform over the background voxels whose CT number lies above a threshold.
 

@@ -152,8 +152,17 @@ def start_tables(shape: Triple, patch_size: Triple) -> tuple[NDArray[np.intp], N
     Start positions are counted from the lowest one, so an axis of length n and a patch of width
     w <= n give numbers 0 .. n - w, and a longer patch gives only number 0.
     """
-    tables = [
-        np.array([axis_start(c, n, w) - axis_start(0, n, w) for c in range(n)], dtype=np.intp)
-        for n, w in zip(shape, patch_size, strict=True)
-    ]
-    return tables[0], tables[1], tables[2]
+    x, y, z = (axis_starts(n, w) for n, w in zip(shape, patch_size, strict=True))
+    return x, y, z
+
+
+def axis_starts(length: int, width: int) -> NDArray[np.intp]:
+    """Return `axis_start` of every centre of an axis, counted from the lowest; it never decreases.
+
+    Examples
+    --------
+    >>> axis_starts(6, 4).tolist(), axis_starts(3, 6).tolist()
+    ([0, 0, 0, 1, 2, 2], [0, 0, 0])
+    """
+    lowest = axis_start(0, length, width)
+    return np.array([axis_start(c, length, width) - lowest for c in range(length)], dtype=np.intp)

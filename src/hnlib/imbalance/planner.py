@@ -1,0 +1,372 @@
+"""A planned patch: the front of imbalance, context and memory, one choice from it by a stated rule, and its reasons.
+
+Everything is exact for the label maps that it is planned on, and counted, not measured, for the network; nothing is
+trained. What a plan promises is what its patches show, not what a network learns from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.ndimage import find_objects
+
+from hnlib.errors import ConfigError, DataError, unknown
+from hnlib.imbalance.candidates import GB, Candidate, Limits, Vector, candidates
+from hnlib.imbalance.draw import AIMS, Draw, best_draw
+from hnlib.imbalance.landscape import landscape, organ_centres
+from hnlib.imbalance.measures import MEASURES, Measure, least_presence
+from hnlib.imbalance.scans import Scan
+from hnlib.sampling import UNIFORM
+
+Array = NDArray[np.float64]
+
+
+#: The measure of a plan beside those of `hnlib.imbalance.MEASURES`.
+SIGHTINGS = "sightings"
+#: Measures that a plan can be made by; sightings are the patches a step that show the rarest organ, in expectation.
+PLAN_MEASURES: Mapping[str, Measure] = MappingProxyType(
+    {
+        SIGHTINGS: Measure(least_presence, f"{MEASURES['least_presence'].blind_to}", "presence", True),
+        **MEASURES,
+    }
+)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What patches of one size show, by law of centres (uniform first) and organ.
+
+    Attributes
+    ----------
+    presence, ratios
+        Means over the cases that hold the organ, shape (laws, organs).
+    whole
+        Ratios of each case that holds every organ, shape (cases, laws, organs).
+    """
+
+    presence: Array
+    ratios: Array
+    whole: Array
+
+    def value(self, name: str, weights: Array, candidate: Candidate) -> float:
+        """Return a measure under a draw."""
+        measure = PLAN_MEASURES[name]
+        if measure.needs == "presence":
+            least = measure.function(np.append(1.0, self.presence.T @ weights))
+            return least * candidate.batch_size if name == SIGHTINGS else least
+        rows = _with_background(np.einsum("nlk,l->nk", self.whole, weights))
+        mean = _with_background(self.ratios.T @ weights)
+        if measure.needs == "voxels":
+            return measure.function(mean, candidate.voxels_per_step)
+        if name == "sigma_pooled":
+            if not len(rows):
+                raise DataError("sigma_pooled needs a case that holds every organ; choose another measure")
+            return measure.function(rows)
+        return measure.function(mean)
+
+
+def _with_background(organs: Array) -> Array:
+    rows = np.atleast_2d(organs)
+    with_background: Array = np.column_stack([np.maximum(0.0, 1 - rows.sum(axis=1)), rows])
+    return with_background
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a plan is to be good for.
+
+    Attributes
+    ----------
+    measure
+        Name in `PLAN_MEASURES`.
+    aim
+        Name in `hnlib.imbalance.draw.AIMS`: what the draw of centres is best for.
+    min_uniform
+        Least share of patches that are uniform in position.
+    targets
+        Wanted shares of the foreground by organ, for the aim ``shares``.
+    organ_box_fraction
+        Share of the largest organ's box that a chosen patch is to hold, where some patch on the front does.
+    """
+
+    measure: str = SIGHTINGS
+    aim: str = "presence"
+    min_uniform: float = 1 / 3
+    targets: Mapping[str, float] | None = None
+    organ_box_fraction: float = 0.9
+
+    def __post_init__(self) -> None:
+        if self.measure not in PLAN_MEASURES:
+            raise unknown("measure", self.measure, PLAN_MEASURES)
+        if self.aim not in AIMS:
+            raise unknown("aim", self.aim, AIMS)
+        for name in ("min_uniform", "organ_box_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; a share from 0 to 1 is needed")
+
+
+@dataclass(frozen=True)
+class PatchPlan:
+    """A chosen patch with its batch, its network and its draw of centres.
+
+    Attributes
+    ----------
+    candidate
+        Patch, batch, network and memory.
+    draw
+        Weights of the centre laws.
+    organs
+        Organs in label order.
+    spacing_mm
+        Voxel edges along X, Y, Z of the grid that it is planned on.
+    limits, wish
+        What it keeps to and what it is good for.
+    table
+        One row a candidate: size, batch, levels, memory, context, what it shows, ``front`` and ``chosen``.
+    reasons
+        Why this one, in sentences.
+    """
+
+    candidate: Candidate
+    draw: Draw
+    organs: tuple[str, ...]
+    spacing_mm: Vector
+    limits: Limits
+    wish: Wish
+    table: pd.DataFrame = field(repr=False)
+    reasons: tuple[str, ...] = field(repr=False)
+
+    @property
+    def front(self) -> pd.DataFrame:
+        """The rows of the table that are on the front, the smallest patch first."""
+        return self.table[self.table["front"]].reset_index(drop=True)
+
+
+def plan(
+    scans: Sequence[Scan],
+    spacing_mm: Vector,
+    limits: Limits,
+    wish: Wish | None = None,
+    *,
+    workers: int = 1,
+    cache: Path | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> PatchPlan:
+    """Plan the patch, the batch, the network and the draw of centres for a data set.
+
+    Parameters
+    ----------
+    scans
+        Label maps on one grid, such as from `hnlib.imbalance.scans_on_grid`; for training, so that test cases choose
+        nothing.
+    spacing_mm
+        Voxel edges of that grid along X, Y, Z.
+    limits
+        Memory, network, voxels a step and depth.
+    wish
+        Measure, aim of the draw, least uniform share. None takes its defaults.
+    workers, cache, progress
+        As in `hnlib.imbalance.landscape`.
+
+    Returns
+    -------
+    PatchPlan
+        Of all candidates those stay on the front that no other candidate equals or betters in the measure, the
+        context, the share of the largest organ's box and the memory. Of the front, those that hold
+        ``organ_box_fraction`` of the largest organ's box; of these, the best by the measure (ties: the longer
+        context, then the least memory). Where none holds so much, the one that holds most.
+
+    Raises
+    ------
+    ConfigError
+        When no patch meets the limits, or the targets name an unknown organ.
+    DataError
+        When there is no scan, or an organ has no voxel in any of them.
+    """
+    wish = wish or Wish()
+    organs, largest = _organs(scans), _largest_organ(scans)
+    shape = np.median([scan.labels.shape for scan in scans], axis=0).astype(int)
+    found = candidates(shape.tolist(), spacing_mm, len(organs) + 1, limits)
+    sizes = [candidate.patch_size for candidate in found]
+    parts = landscape(
+        scans,
+        sizes,
+        organ_centres(organs),
+        quantities=("ratio", "presence"),
+        workers=workers,
+        cache=cache,
+        progress=progress,
+    )
+    shown = _means(parts, sizes, organs)
+    draws = [
+        best_draw(s.presence, s.ratios, organs, aim=wish.aim, min_uniform=wish.min_uniform, targets=wish.targets)
+        for s in shown
+    ]
+    rows = [
+        _row(candidate, draw, values, organs, spacing_mm, wish, largest)
+        for candidate, draw, values in zip(found, draws, shown, strict=True)
+    ]
+    table = pd.DataFrame(rows)
+    better = PLAN_MEASURES[wish.measure].higher_is_better
+    table["front"] = _front(table, wish.measure, better)
+    place = _choose(table, wish, better)
+    table["chosen"] = table.index == place
+    chosen = PatchPlan(found[place], draws[place], organs, spacing_mm, limits, wish, table, ())
+    uniform = draws[place].weights[UNIFORM]
+    evenly = np.append(uniform, np.full(len(organs), (1 - uniform) / len(organs)))
+    even = float((shown[place].presence.T @ evenly).min())
+    return PatchPlan(**{**vars(chosen), "reasons": _reasons(chosen, largest.name, even, scans)})
+
+
+def planned_draw(
+    scans: Sequence[Scan],
+    patch_size: tuple[int, int, int],
+    *,
+    aim: str = "presence",
+    min_uniform: float = Wish.min_uniform,
+) -> Draw:
+    """Return the best draw of patch centres for one patch size, as `plan` makes it for every candidate.
+
+    Raises
+    ------
+    ConfigError, DataError
+        As `plan`.
+    """
+    organs = _organs(scans)
+    parts = landscape(scans, [patch_size], organ_centres(organs), quantities=("ratio", "presence"))
+    (shown,) = _means(parts, [patch_size], organs)
+    return best_draw(shown.presence, shown.ratios, organs, aim=aim, min_uniform=min_uniform)
+
+
+@dataclass(frozen=True)
+class _Largest:
+    """The organ with the most voxels, and its box in every scan that holds it."""
+
+    name: str
+    boxes: NDArray[np.intp]
+
+
+def _organs(scans: Sequence[Scan]) -> tuple[str, ...]:
+    if not scans:
+        raise DataError("no scan to plan on: check the folder and the split of the data set")
+    return scans[0].organs
+
+
+def _largest_organ(scans: Sequence[Scan]) -> _Largest:
+    organs = scans[0].organs
+    counts = np.array([np.bincount(scan.labels.reshape(-1), minlength=len(organs) + 1)[1:] for scan in scans])
+    absent = [organ for organ, total in zip(organs, counts.sum(axis=0), strict=True) if total == 0]
+    if absent:
+        raise DataError(f"organ {absent[0]}: no voxel in any of {len(scans)} cases; leave it out or give more cases")
+    held = np.array([(counts[:, k].sum() / (counts[:, k] > 0).sum()) for k in range(len(organs))])
+    label = int(held.argmax()) + 1
+    boxes = [find_objects(scan.labels, len(organs))[label - 1] for scan in scans]
+    sides = [[span.stop - span.start for span in box] for box in boxes if box is not None]
+    return _Largest(organs[label - 1], np.array(sides))
+
+
+def _means(parts: pd.DataFrame, sizes: Sequence[Any], organs: tuple[str, ...]) -> list[_Shown]:
+    """Return what patches of every size show, from the landscape of the parts of a draw."""
+    rows = parts[parts["class"].isin(organs)].astype({"case": str, "centres": str, "class": str})
+    own = rows[rows["centres"] == rows["class"]]
+    held = own.loc[own["presence"] > 0, ["case", "class"]].drop_duplicates()
+    rows = rows.merge(held, on=["case", "class"])
+    counts = held.groupby("case").size()
+    complete = sorted(counts.index[counts == len(organs)])
+    laws, result = [UNIFORM, *organs], []
+    by_size = dict(iter(rows.groupby(["patch_x", "patch_y", "patch_z"])))
+    for size in sizes:
+        part = by_size[size]
+        presence, ratios = (
+            part.pivot_table(index="centres", columns="class", values=name).loc[laws, list(organs)].to_numpy()
+            for name in ("presence", "ratio")
+        )
+        cases = part.set_index(["case", "centres", "class"])["ratio"]
+        index = pd.MultiIndex.from_product([complete, laws, organs])
+        whole = cases.reindex(index).to_numpy().reshape(len(complete), len(laws), len(organs))
+        result.append(_Shown(presence, ratios, whole))
+    return result
+
+
+def _row(
+    candidate: Candidate,
+    draw: Draw,
+    shown: _Shown,
+    organs: Sequence[str],
+    spacing_mm: Vector,
+    wish: Wish,
+    largest: _Largest,
+) -> dict[str, Any]:
+    weights = np.array(list(draw.weights.values()))
+    presence = shown.presence.T @ weights
+    box = np.minimum(1, np.asarray(candidate.patch_size) / largest.boxes).prod(axis=1).mean()
+    return {
+        **dict(zip(("patch_x", "patch_y", "patch_z"), candidate.patch_size, strict=True)),
+        "batch_size": candidate.batch_size,
+        "voxels_per_step": candidate.voxels_per_step,
+        "levels": candidate.topology.num_levels,
+        "memory_gb": candidate.memory.total / GB,
+        "context_mm": candidate.context_mm(spacing_mm),
+        "organ_box": float(box),
+        "rarest": organs[int(presence.argmin())],
+        "least_presence": float(presence.min()),
+        wish.measure: float(shown.value(wish.measure, weights, candidate)),
+    }
+
+
+def _front(table: pd.DataFrame, measure: str, more_is_better: bool) -> NDArray[np.bool_]:
+    """Say of each row whether no other is at least as good in everything and better in something."""
+    sign = 1 if more_is_better else -1
+    goods = np.column_stack([sign * table[measure], table["context_mm"], table["organ_box"], -table["memory_gb"]])
+    goods = np.nan_to_num(goods, posinf=1e300, neginf=-1e300)
+    goods = np.round(goods / np.maximum(np.abs(goods).max(axis=0), 1e-300), 9)  # the last digits decide nothing
+    dominated = [bool(((goods >= row).all(axis=1) & (goods > row).any(axis=1)).any()) for row in goods]
+    return ~np.array(dominated)
+
+
+def _choose(table: pd.DataFrame, wish: Wish, more_is_better: bool) -> int:
+    front = table[table["front"]]
+    enough = front[front["organ_box"] >= min(wish.organ_box_fraction, front["organ_box"].max())]
+    order = enough.sort_values(
+        [wish.measure, "context_mm", "memory_gb"], ascending=[not more_is_better, False, True], kind="stable"
+    )
+    return int(order.index[0])
+
+
+def _reasons(chosen: PatchPlan, largest: str, even: float, scans: Sequence[Scan]) -> tuple[str, ...]:
+    table, candidate, wish, draw = chosen.table, chosen.candidate, chosen.wish, chosen.draw
+    row, front = table[table["chosen"]].iloc[0], table[table["front"]]
+    measure, memory = wish.measure.replace("_", " "), candidate.memory
+    holding = int((front["organ_box"] >= wish.organ_box_fraction).sum())
+    largest_text = f"of the box of the largest organ, {largest.replace('_', ' ')}"
+    held = f"{holding} of them hold at least {wish.organ_box_fraction:.0%} {largest_text}; this one holds "
+    if not holding:
+        held = f"None of them holds {wish.organ_box_fraction:.0%} {largest_text}; this one holds most, "
+    padded = sum(any(w > n for w, n in zip(candidate.patch_size, scan.labels.shape, strict=True)) for scan in scans)
+    shared = (memory.activations + memory.loss + memory.buffers) / GB
+    text = [
+        f"{len(table)} patches meet the limits, {len(front)} of them are on the front: no other is as good in "
+        "the measure, the context, the largest organ's box and the memory and better in one of them.",
+        f"{held}{row['organ_box']:.0%}, and of these it has the best {measure}, {row[wish.measure]:.4g} "
+        f"(on the front {front[wish.measure].min():.4g} to {front[wish.measure].max():.4g}).",
+        f"That measure does not see {PLAN_MEASURES[wish.measure].blind_to}.",
+        f"The draw is best for the aim '{wish.aim}': {AIMS[wish.aim]} ({draw.value:.4g}). The rarest organ, "
+        f"{str(row['rarest']).replace('_', ' ')}, is in {row['least_presence']:.1%} of the patches; were all organs "
+        f"forced equally often, the rarest would be in {even:.1%}.",
+        f"A step of {candidate.batch_size} patches, {candidate.voxels_per_step} voxels, needs "
+        f"{memory.total / GB:.2f} of {chosen.limits.memory_bytes / GB:.3g} GB, counted from the layers: "
+        f"{shared:.2f} GB for volumes, {memory.total / GB - shared:.2f} GB for weights and optimiser.",
+        f"The network has {candidate.topology.num_levels} levels and sees "
+        f"{' x '.join(map(str, candidate.receptive_field))} voxels; inside the patch that is as much as a cube of "
+        f"{row['context_mm']:.0f} mm.",
+    ]
+    if padded:
+        text.append(f"{padded} of {len(scans)} scans are shorter than the patch along an axis and are padded there.")
+    return tuple(text)

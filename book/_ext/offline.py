@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import shutil
 from importlib.metadata import distribution
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+PLOTLY = "plotly.min.js"
 MATHJAX = "tex-svg.js"  # one file with its glyphs inside: no web fonts
 
 
@@ -27,9 +29,20 @@ def _copy_mathjax(app: Any) -> None:
         return
     folder = Path(app.outdir, "_static", "local")
     folder.mkdir(parents=True, exist_ok=True)
-    files = distribution("sphinx-mathjax-offline").files or []
-    script = next(file for file in files if file.name == MATHJAX)
+    found = distribution("sphinx-mathjax-offline").files or []
+    script = next(file for file in found if file.name == MATHJAX)
     shutil.copy(str(script.locate()), folder / MATHJAX)
+
+
+def _copy_plotly(app: Any) -> None:
+    """Copy plotly's script out of its package; pages with an interactive figure load it, the others do not."""
+    if app.builder.format == "html":
+        shutil.copy(str(files("plotly") / "package_data" / PLOTLY), Path(app.outdir, "_static", "local", PLOTLY))
+
+
+def _load_plotly(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    if "plotly-graph-div" in context.get("body", ""):
+        app.add_js_file(f"local/{PLOTLY}")
 
 
 def _is_thebe(item: Any) -> bool:
@@ -45,5 +58,7 @@ def setup(app: Any) -> dict[str, bool]:
     """Connect the steps; the last one runs late, when every other extension has added its scripts."""
     app.connect("config-inited", _point_to_local_mathjax)
     app.connect("builder-inited", _copy_mathjax)
+    app.connect("builder-inited", _copy_plotly)
+    app.connect("html-page-context", _load_plotly)
     app.connect("html-page-context", _drop_thebe, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -46,8 +46,9 @@ def landscape_tables(
     Means are over the cases; those of an organ, over the cases that have it.
     """
     laws = {name: centre_rule(name) for name in rules}
-    quantities = ("ratio", "presence")
-    rows = landscape(scans, sizes, laws, quantities=quantities, workers=workers, cache=cache, progress=progress)
+    rows = landscape(
+        scans, sizes, laws, quantities=("ratio", "presence"), workers=workers, cache=cache, progress=progress
+    )
     classes = rows.groupby([*PATCH, "centres", "class"], sort=False, observed=True)
     shares = classes[["ratio", "presence"]].mean().join(classes["case"].nunique().rename("cases")).reset_index()
     return {"landscape": summarise(rows), "landscape_classes": shares}

@@ -1,0 +1,175 @@
+"""Figures of the landscape of patch sizes: sigma against the background, maps over sizes, one to explore."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from hnlib.plotting.style import EXPERIMENT_MARKERS, FULL_WIDTH_IN, INK, make_axes
+
+#: How the columns of ``landscape.csv`` are called in figures.
+QUANTITIES: Mapping[str, str] = {
+    "sigma_of_mean": "σ",
+    "sigma_pooled": "σ, cases pooled",
+    "sigma_foreground": "σ among organs",
+    "normalised_entropy": "entropy among organs, 1 is even",
+    "effective_classes": "effective number of organs",
+    "effective_classes_simpson": "effective number of organs (Simpson)",
+    "aitchison_spread": "spread of log shares",
+    "least_presence": "presence of the organ shown least",
+    "rarest_voxels": "voxels a step of the rarest organ",
+}
+RULE_TITLES: Mapping[str, str] = {
+    "uniform": "uniform",
+    "voxel_uniform": "voxel-uniform",
+    "class_uniform": "class-uniform",
+    "nnunet": "nnU-Net's rule",
+    "paper": "paper's rule",
+}
+Marks = Mapping[str, Sequence[int]]
+
+
+def sigma_bounds(background: NDArray[np.float64], num_classes: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the least and the largest sigma that a background share allows.
+
+    The least: all organs alike. The largest: one organ alone.
+
+    Examples
+    --------
+    >>> low, high = sigma_bounds(np.array([0.98]), 8)
+    >>> round(float(low[0]), 5), round(float(high[0]), 5)
+    (0.32316, 0.32324)
+    """
+    rest = (1 - background) ** 2
+
+    def sigma(sum_of_squares: NDArray[np.float64]) -> NDArray[np.float64]:
+        variance = (background**2 + sum_of_squares) / num_classes - 1 / num_classes**2
+        return np.sqrt(np.maximum(variance, 0.0))
+
+    return sigma(rest / (num_classes - 1)), sigma(rest)
+
+
+def sigma_by_background(points: pd.DataFrame, num_classes: int, ax: Axes | None = None) -> Axes:
+    """Draw sigma against the background share, over the range that the share alone leaves.
+
+    Parameters
+    ----------
+    points
+        Columns ``background`` (0..1), ``sigma``, ``group``; a marker each group.
+    num_classes
+        Number of classes, background counted.
+    ax
+        Axes to draw on.
+    """
+    ax = make_axes(ax, 3.2)
+    share = np.linspace(max(1 / num_classes, float(points["background"].min()) - 0.02), 1.0, 300)
+    low, high = sigma_bounds(share, num_classes)
+    ax.fill_between(share, low, high, color="#D9D9D9", lw=0, label="all that the background's share allows")
+    for (group, rows), marker in zip(points.groupby("group", sort=False), EXPERIMENT_MARKERS, strict=False):
+        ax.plot(rows["background"], rows["sigma"], marker, ms=3.2, mfc="none", mew=0.8, label=str(group))
+    ax.set_xlabel("expected share of the background in a patch")
+    ax.set_ylabel("σ of the mean class shares")
+    ax.legend(loc="upper left")
+    return ax
+
+
+def landscape_maps(table: pd.DataFrame, quantities: Sequence[str], spacing_mm: Sequence[float], marks: Marks) -> Figure:
+    """Draw a map over patch sizes for each quantity: edge in plane against depth, contour lines labelled.
+
+    Parameters
+    ----------
+    table
+        Rows of ``landscape.csv`` of one rule.
+    quantities
+        Columns of it, named in `QUANTITIES`.
+    spacing_mm
+        Voxel edges, for axes in mm.
+    marks
+        Patches to mark, by name: voxels along X, Y, Z.
+    """
+    columns = min(len(quantities), 2)
+    rows = -(-len(quantities) // columns)
+    figure, panels = plt.subplots(
+        rows, columns, figsize=(FULL_WIDTH_IN, 2.7 * rows), sharex=True, sharey=True, squeeze=False
+    )
+    for axes, quantity in zip(panels.flat, quantities, strict=False):
+        edge, depth, values = _grid(table, quantity)
+        x, z = edge * spacing_mm[0], depth * spacing_mm[2]
+        filled = axes.contourf(x, z, values, levels=12, cmap="cividis")
+        lines = axes.contour(x, z, values, levels=filled.levels[2::3], colors="white", linewidths=0.7)
+        axes.clabel(lines, fmt="%.3g", fontsize=7)
+        for name, size in marks.items():
+            place = size[0] * spacing_mm[0], size[2] * spacing_mm[2]
+            axes.plot(*place, "o", color="white", mec=INK, ms=5, clip_on=False)
+            axes.annotate(name, place, (4, 4), textcoords="offset points", fontsize=8, color="white")
+        axes.set_title(QUANTITIES[quantity])
+    for axes in list(panels.flat)[len(quantities) :]:
+        axes.remove()
+    figure.supxlabel("edge of the patch left to right (mm)", fontsize=9)
+    figure.supylabel("edge of the patch head to foot (mm)", fontsize=9)
+    return figure
+
+
+def _grid(table: pd.DataFrame, quantity: str) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]:
+    """Return edges along X and Z and the values there, (depths, edges); sizes off the grid are left out."""
+    wide = table.pivot_table(index="patch_z", columns="patch_x", values=quantity, aggfunc="first")
+    full = wide.dropna(axis=1, thresh=len(wide) // 2).dropna(axis=0)
+    return full.columns.to_numpy(), full.index.to_numpy(), full.to_numpy()
+
+
+def landscape_explorer(table: pd.DataFrame, quantities: Sequence[str], rules: Sequence[str]) -> Any:
+    """Return a figure to explore in a browser: a map for each rule, the quantity chosen from a menu.
+
+    Parameters
+    ----------
+    table
+        Rows of ``landscape.csv``.
+    quantities, rules
+        What the menu offers, and the maps from left to right.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        `interactive` puts it into a page.
+    """
+    from plotly import graph_objects, subplots
+
+    titles = [RULE_TITLES.get(rule, rule) for rule in rules]
+    figure = subplots.make_subplots(1, len(rules), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.03)
+    grids = {(rule, name): _grid(table[table["centres"] == rule], name) for rule in rules for name in quantities}
+    hover = "%{x} voxels left to right<br>%{y} head to foot<br>%{z:.4g}<extra></extra>"
+    for column, rule in enumerate(rules, start=1):
+        x, y, z = grids[rule, quantities[0]]
+        trace = graph_objects.Heatmap(x=x, y=y, z=z, coloraxis="coloraxis", hovertemplate=hover)
+        figure.add_trace(trace, 1, column)
+    buttons = [
+        {"label": QUANTITIES[name], "method": "restyle", "args": [{"z": [grids[rule, name][2] for rule in rules]}]}
+        for name in quantities
+    ]
+    figure.update_layout(
+        updatemenus=[{"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.32, "yanchor": "top"}],
+        coloraxis={"colorscale": "Cividis", "colorbar": {"thickness": 12}},
+        height=340,
+        margin={"l": 50, "r": 10, "t": 90, "b": 45},
+        font={"size": 12},
+    )
+    figure.update_yaxes(title_text="voxels head to foot", col=1)
+    figure.update_xaxes(title_text="voxels left to right")
+    return figure
+
+
+def interactive(figure: Any, name: str) -> Any:
+    """Return a figure of plotly as HTML for a page that loads plotly's script, as the pages of the book do.
+
+    `name` becomes the identity of its place in the page, so that the same figure is the same text every time.
+    """
+    from IPython.display import HTML
+
+    return HTML(figure.to_html(full_html=False, include_plotlyjs=False, div_id=name, config={"displaylogo": False}))  # type: ignore[no-untyped-call]

@@ -136,7 +136,7 @@ def landscape(
         if progress:
             progress("landscape", len(found), len(cases))
     _check_organs(found)
-    return _joined([one.table for one in found])
+    return _joined(found)
 
 
 @dataclass(frozen=True)
@@ -215,10 +215,13 @@ def _check_organs(found: Sequence[_Measured]) -> None:
         )
 
 
-def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Return tables one after the other; concat alone would turn names that differ into objects."""
-    joined = pd.concat([table.astype({"case": object, "class": object}) for table in tables], ignore_index=True)
-    return joined.astype({"case": "category", "class": "category"})
+def _joined(found: Sequence[_Measured]) -> pd.DataFrame:
+    """Return the tables one after the other, with the cases and classes in their own order."""
+    kinds = {
+        "case": pd.CategoricalDtype([one.name for one in found]),
+        "class": pd.CategoricalDtype([BACKGROUND, *found[0].organs]),
+    }
+    return pd.concat([one.table.astype(kinds) for one in found], ignore_index=True)
 
 
 def _checked_sizes(patch_sizes: Sequence[Sequence[int]]) -> list[Triple]:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
 from hnlib.imbalance.axes import Floats, Ints, Sizes, centres_around, pair_probability, position_probability
@@ -65,12 +66,16 @@ def organ_field(organs: Sequence[Organ]) -> Field:
 
 
 def set_field(flat: NDArray[np.signedinteger[Any]], shape: Triple, reach: tuple[slice, slice, slice]) -> Field:
-    """Return one set of voxels, cut to a box outside which no patch meets an organ."""
+    """Return one set of voxels in its own box, without those from which no patch meets an organ."""
     members = np.zeros(shape, dtype=bool)
     members.reshape(-1)[flat] = True
     members = members[reach]
-    slices = np.arange(reach[2].start, reach[2].stop)
-    return Field(members, (reach[0].start, reach[1].start), slices, np.full((len(slices), 1), 1 / flat.size))
+    own = ndimage.find_objects(members.view(np.uint8)) or [(slice(0, 1),) * 3]
+    first = [cut.start + span.start for cut, span in zip(reach, own[0], strict=True)]
+    members = members[own[0]]
+    depth = members.shape[2]
+    slices = np.arange(first[2], first[2] + depth)
+    return Field(members, (first[0], first[1]), slices, np.full((depth, 1), 1 / flat.size))
 
 
 def reach(shape: Triple, organs: Sequence[Organ], sizes: Sizes) -> tuple[slice, slice, slice]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.imbalance import grid_sizes
+from benchmarks.imbalance import PRECISION, grid_sizes
 from benchmarks.process import ROOT, Found, measure
 from benchmarks.sizes import BATCH, CLASSES, SIZES
 from hnlib.files import write_json
@@ -178,7 +178,8 @@ def imbalance(size: str, measure: Measure) -> list[Row]:
         }
         sides["prefix_sums"] = ("benchmarks.imbalance:prefix_sums", given)
         found = alternate(sides, SIZES[size].rounds, measure)
-    crops, best = "MONAI RandCropByPosNegLabel, counted, sigma to 1e-5", "Monte Carlo on cumulative sums, sigma to 1e-5"
+    reached = f"sigma to {PRECISION[size]:.0e}"
+    crops, best = f"MONAI RandCropByPosNegLabel, counted, {reached}", f"Monte Carlo on cumulative sums, {reached}"
     unit = f"s for {len(grid_sizes(size))} patch sizes of one scan"
     return [
         compare("imbalance_one", found["exact"], found["monai"], crops, goal=None, unit="s for one patch size"),

@@ -17,14 +17,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
 from hnlib.imbalance.axes import Floats, Ints, Sizes, centres_around, pair_probability, position_probability
 from hnlib.imbalance.basis import Basis, Organ
 from hnlib.sampling import Triple
 
-#: Numbers in the largest matrix that is made from an organ: 256 MiB.
-MOST_NUMBERS = 2**25
+#: Numbers in the largest matrix that is made from an organ: 128 MiB.
+MOST_NUMBERS = 2**24
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,12 +66,16 @@ def organ_field(organs: Sequence[Organ]) -> Field:
 
 
 def set_field(flat: NDArray[np.signedinteger[Any]], shape: Triple, reach: tuple[slice, slice, slice]) -> Field:
-    """Return one set of voxels, cut to a box outside which no patch meets an organ."""
+    """Return one set of voxels in its own box, without those from which no patch meets an organ."""
     members = np.zeros(shape, dtype=bool)
     members.reshape(-1)[flat] = True
     members = members[reach]
-    slices = np.arange(reach[2].start, reach[2].stop)
-    return Field(members, (reach[0].start, reach[1].start), slices, np.full((len(slices), 1), 1 / flat.size))
+    own = ndimage.find_objects(members.view(np.uint8)) or [(slice(0, 1),) * 3]
+    first = [cut.start + span.start for cut, span in zip(reach, own[0], strict=True)]
+    members = members[own[0]]
+    depth = members.shape[2]
+    slices = np.arange(first[2], first[2] + depth)
+    return Field(members, (first[0], first[1]), slices, np.full((depth, 1), 1 / flat.size))
 
 
 def reach(shape: Triple, organs: Sequence[Organ], sizes: Sizes) -> tuple[slice, slice, slice]:
@@ -126,7 +131,7 @@ def field_counts(shape: Triple, organs: Sequence[Organ], sizes: Sizes, field: Fi
 
         def along_x(width: int, ends: list[list[Tensor]] = ends) -> Tensor:
             low, high = ends[width]
-            return total.index_select(0, high).sub_(total.index_select(0, low))
+            return total.index_select(0, high).sub_(total.index_select(0, low)).double()
 
         rows = np.arange(field.corner[1], field.corner[1] + total.shape[1])
         joined = _join(
@@ -184,10 +189,10 @@ def _covers(length: int, widths: Sequence[int], voxels: Ints, centres: Ints, dev
 
 
 def _cumulated(members: Tensor) -> Tensor:
-    """Return sums along X that start with 0, in double precision."""
+    """Return sums along X that start with 0."""
     x, y, columns = members.shape
-    total = torch.zeros((x + 1, y, columns), dtype=torch.float64, device=members.device)
-    torch.cumsum(members, dim=0, dtype=torch.float64, out=total[1:])
+    total = torch.zeros((x + 1, y, columns), dtype=torch.int32, device=members.device)
+    torch.cumsum(members, dim=0, dtype=torch.int32, out=total[1:])
     return total
 
 

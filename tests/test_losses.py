@@ -30,7 +30,14 @@ from hnlib.losses import (
 )
 
 SPATIAL = (4, 3, 5)
-DICE = sorted(name for name in LOSSES if name != "ce")
+
+
+def build(name: str, classes: int = 4) -> nn.Module:
+    """Return a loss by its name, with organs of equal size in training where it asks for sizes."""
+    return build_loss(name, class_voxels=[900, *[100] * (classes - 1)])
+
+
+DICE = sorted(name for name in LOSSES if isinstance(build(name), DiceLoss) and name != "gao_dice")
 
 
 def logits_of(probs: list[list[float]]) -> Tensor:
@@ -164,7 +171,7 @@ def test_gradcheck_in_double_precision(name: str) -> None:
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn((2, 4, 2, 3, 1), generator=generator, dtype=torch.float64, requires_grad=True)
     target = torch.tensor([[0, 1, 2, 1, 0, 2], [0, 0, 1, 0, 3, 0]]).view(2, 2, 3, 1)
-    assert torch.autograd.gradcheck(lambda z: build_loss(name)(z, target), (logits,))
+    assert torch.autograd.gradcheck(lambda z: build(name)(z, target), (logits,))
 
 
 @pytest.mark.parametrize("name", ["ce", "dice_sample_all_count", "dice_batch_all_skip", "ca_dice", "ca_dice_print"])
@@ -179,11 +186,11 @@ def test_permuting_all_classes_keeps_the_value_and_permutes_the_gradient(name: s
     )
 
 
-@pytest.mark.parametrize("name", DICE)
+@pytest.mark.parametrize("name", sorted(LOSSES))
 def test_permuting_the_organs_keeps_the_value(name: str) -> None:
     logits, target = example()
     order = torch.tensor([0, 3, 1, 2])
-    loss = build_loss(name)
+    loss = build(name)
     torch.testing.assert_close(loss(logits[:, order], torch.argsort(order)[target]), loss(logits, target))
 
 
@@ -208,7 +215,7 @@ def test_batch_pooling_depends_on_how_the_batch_is_split() -> None:
 def test_perfect_prediction_is_about_zero_and_a_wrong_one_is_far_from_it(name: str) -> None:
     _, target = example()
     onehot = nn.functional.one_hot(target, 4).movedim(-1, 1).float()
-    loss = build_loss(name)
+    loss = build(name)
     assert loss(40 * onehot, target).item() == pytest.approx(0, abs=1e-5)
     assert loss(-40 * onehot, target).item() > 0.3
 
@@ -346,7 +353,7 @@ def test_single_factor_steps_lead_from_nnu_dice_to_ca_dice() -> None:
 @pytest.mark.parametrize("name", sorted(LOSSES))
 def test_every_listed_loss_is_built_and_described_in_one_line(name: str) -> None:
     logits, target = example(dtype=torch.float32)
-    value = build_loss(name)(logits, target)
+    value = build(name)(logits, target)
     assert value.shape == ()
     assert torch.isfinite(value)
     assert LOSSES[name]

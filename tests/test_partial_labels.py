@@ -14,7 +14,7 @@ from hnlib.confidence import summarise
 from hnlib.losses import LOSSES, DeepSupervision, DiceLoss, SumLoss, build_loss, merge_unlabelled, softmax
 from hnlib.metrics import evaluate_case
 
-NAMES = [*sorted(LOSSES), "nnu_dice+ce", "0.5*squared_dice+ca_dice+ce"]
+NAMES = [*sorted(LOSSES), "nnu_dice+ce", "topk_dice(percent=30)+topk_ce(pooling=batch)", "0.5*squared_dice+ca_dice+ce"]
 #: Two voxels: background, organ A, organ B; the second voxel is A, and nobody outlined B.
 PROBS = [[0.5, 0.1], [0.3, 0.6], [0.2, 0.3]]
 TARGET = torch.tensor([[0, 1]])
@@ -25,6 +25,11 @@ PLAIN = {"absent": "count", "smooth_numerator": 0.0, "smooth_denominator": 1e-9}
 def logits_of(probs: list[list[float]]) -> Tensor:
     """Return logits (1, C, V) whose softmax is `probs`, given as one row a class."""
     return torch.tensor(probs, dtype=torch.float64).log().unsqueeze(0)
+
+
+def build(name: str, classes: int = 4) -> nn.Module:
+    """Return a loss by its name, with sizes in training where it asks for them."""
+    return build_loss(name, class_voxels=range(classes, 0, -1))
 
 
 def example() -> tuple[Tensor, Tensor, Tensor]:
@@ -96,7 +101,7 @@ def test_sample_pooling_averages_over_each_samples_own_classes() -> None:
 def test_nothing_tells_an_unknown_organ_from_background(name: str) -> None:
     """Probability moved between background and an organ nobody outlined leaves the loss, and has no slope."""
     logits, target, labelled = example()
-    loss = build_loss(name)
+    loss = build(name)
     value = loss(logits, target, labelled)
     (grad,) = torch.autograd.grad(value, logits)
     slope = grad / logits.softmax(1)  # dL/dp along directions that keep the sum over classes
@@ -111,7 +116,7 @@ def test_nothing_tells_an_unknown_organ_from_background(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_all_outlined_is_the_ordinary_loss_exactly(name: str) -> None:
     logits, target, _ = example()
-    loss, everything = build_loss(name), torch.ones(3, 4, dtype=torch.bool)
+    loss, everything = build(name), torch.ones(3, 4, dtype=torch.bool)
     assert torch.equal(loss(logits, target, everything), loss(logits, target))
     ours, theirs = (torch.autograd.grad(v, logits)[0] for v in (loss(logits, target, everything), loss(logits, target)))
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
@@ -131,7 +136,7 @@ def test_a_perfect_answer_may_hold_any_unknown_organ(name: str) -> None:
     answer = target.clone()
     answer[0, 20:30] = 2
     logits = 40 * nn.functional.one_hot(answer, 3).movedim(-1, 1).float()
-    assert build_loss(name)(logits, target, NO_B).item() == pytest.approx(0, abs=1e-5)
+    assert build(name, classes=3)(logits, target, NO_B).item() == pytest.approx(0, abs=1e-5)
     assert build_loss("nnu_dice+ce")(logits, target).item() > 0.5
 
 

@@ -184,6 +184,15 @@ def predict(
 
 
 @app.command()
+def losses() -> None:
+    """List the names that a loss may have in an experiment, one line each."""
+    from hnlib.losses import LOSSES
+
+    for name, description in LOSSES.items():
+        say(f"{name:24} {description}")
+
+
+@app.command()
 def cache(clear: Annotated[str, typer.Option(help="name of a folder in the list, to be removed")] = "") -> None:
     """List preprocessed scans and run folders with their sizes, or remove one of them."""
     from hnlib.experiments import storage

@@ -31,6 +31,7 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> ConfigError:
     unknown organ 'brainstm': did you mean 'brainstem'? Known: brainstem, mandible
     """
     names = sorted(known)
-    near = get_close_matches(str(name), names, n=1)
-    hint = f"did you mean '{near[0]}'? " if near else ""
+    as_known = {known_name.lower(): known_name for known_name in names}  # CE is nearest to ce
+    near = get_close_matches(str(name).lower(), as_known, n=1)
+    hint = f"did you mean '{as_known[near[0]]}'? " if near else ""
     return ConfigError(f"unknown {kind} '{name}': {hint}Known: {', '.join(names)}")

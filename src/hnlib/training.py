@@ -151,7 +151,7 @@ def train(
             image, target, *labelled = coming.result()
             image, target = (_to_device(tensor, fabric.device) for tensor in (image, target))
             coming = ahead.submit(stream.batch, step + 1, rank, world_size)
-            value = loss(network(image.to(memory_format=torch.channels_last_3d)), target, *labelled)
+            value = _loss(loss, network(image.to(memory_format=torch.channels_last_3d)), target, *labelled, step=step)
             fabric.backward(value)
             fabric.clip_gradients(network, optimiser, max_norm=settings.clip_norm, error_if_nonfinite=False)
             optimiser.step()
@@ -169,6 +169,14 @@ def train(
             if report is not None:
                 report(done, value.detach(), time.perf_counter() - began)
     return network, state["history"]
+
+
+def _loss(loss: nn.Module, output: Tensor, *given: Tensor, step: int) -> Tensor:
+    try:
+        value: Tensor = loss(output, *given)
+    except ValueError as fault:  # logits that are no numbers, say
+        raise DataError(f"training: step {step + 1}: {fault}") from None
+    return value
 
 
 def _to_device(tensor: Tensor, device: torch.device) -> Tensor:

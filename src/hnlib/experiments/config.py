@@ -40,7 +40,7 @@ class Experiment(_Strict):
     patch
         ``large`` (nnU-Net's rule for the data and the profile's budget) or ``small`` (half of it in plane).
     loss
-        As `hnlib.losses.build_loss` reads it.
+        As `hnlib.losses.build_loss` reads it; weights by class come from the training cases where none are named.
     centres
         Name of the rule for patch centres, as in `hnlib.sampling.RULES`.
     network
@@ -173,7 +173,7 @@ def load_experiment(name: str) -> Experiment:
         For an unknown name, a wrong key or value, or an unknown loss, rule or network.
     """
     found = _read("experiment", config_folder(), name, Experiment)
-    build_loss(found.loss)
+    build_loss(found.loss, class_voxels=(1.0, 1.0))  # the real ones come from the training cases
     centre_rule(found.centres)
     if found.network not in NETWORKS:
         raise unknown("network", found.network, NETWORKS)

@@ -53,7 +53,8 @@ def _seconds(study: Study, experiment: str) -> tuple[float, float, int]:
     found = load_experiment(experiment)
     patch = study.patches[found.patch]
     network = untrained_network(study, found)
-    loss: nn.Module = DeepSupervision(build_loss(found.loss), resample=study.settings.deep_supervision)
+    inner = build_loss(found.loss, class_voxels=[1.0] * study.num_classes)
+    loss: nn.Module = DeepSupervision(inner, resample=study.settings.deep_supervision)
     optimiser = build_optimiser(network, study.settings.training)
     image = torch.randn(study.settings.training.batch_size, 1, *patch).to(memory_format=torch.channels_last_3d)
     target = torch.zeros(study.settings.training.batch_size, *patch, dtype=torch.int64)

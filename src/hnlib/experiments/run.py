@@ -13,6 +13,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,13 @@ def _train(
     torch.manual_seed(seed)
     network = untrained_network(study, found)
     training = [study.open_case(name) for name in study.split["train"]]
+
+    @cache
+    def fractions() -> list[float]:
+        return class_fractions(training, study.plan.organs)
+
     if settings.prior_bias:
-        set_output_prior(network, class_fractions(training, study.plan.organs))
+        set_output_prior(network, fractions())
     if settings.compile:
         network.compile()
     stream = PatchStream(
@@ -108,7 +114,7 @@ def _train(
     report(f"{name}: {budget.steps} steps of {budget.batch_size} patches of {patch} voxels")
     trained, history = train(
         network,
-        DeepSupervision(build_loss(found.loss), resample=settings.deep_supervision),
+        DeepSupervision(build_loss(found.loss, class_voxels=fractions), resample=settings.deep_supervision),
         stream,
         budget,
         fabric=fabric,

@@ -1,26 +1,50 @@
-"""Losses for segmentation with few, small and often absent classes.
+"""Losses for segmentation with few, small and often absent classes; torch is all they need.
 
-Logits in, lower is better, 0 is perfect. `build_loss("ca_dice+ce")` makes a loss from its name,
-`LOSSES` lists the names, and each class can be made by hand with its switches. Needs torch only.
+>>> from hnlib.losses import LOSSES, build_loss
+>>> loss = build_loss("ca_dice+0.5*ce")  # loss(logits, target): logits (N, C, ...), integer labels (N, ...)
+
+Logits in, lower is better, 0 is perfect. `LOSSES` says in one line each which names there are (``hnlib losses``
+prints it); options go in brackets, as in ``topk_dice(percent=30)+ce``. A third argument of every loss, boolean
+(N, C), says which classes were outlined in each sample. `DeepSupervision` puts a loss on several heads,
+`register_loss` gives a name to a loss of your own, and each class can be made by hand with its switches.
 """
 
-from hnlib.losses.build import LOSSES, SumLoss, build_loss
-from hnlib.losses.cross_entropy import CrossEntropy
+from hnlib.losses.build import SumLoss, build_loss
+from hnlib.losses.class_weights import inverse_size_weights, rarity_weights
+from hnlib.losses.cross_entropy import CrossEntropy, TopKCrossEntropy, WeightedCrossEntropy
 from hnlib.losses.deep_supervision import DeepSupervision, deep_supervision_weights, downsample_labels
 from hnlib.losses.dice import DiceLoss
+from hnlib.losses.focal import FocalLoss, WeightedFocalLoss
+from hnlib.losses.generalised_dice import GeneralisedDiceLoss
+from hnlib.losses.margin import AsymmetricCrossEntropy, MarginDiceLoss
 from hnlib.losses.partial import merge_unlabelled
+from hnlib.losses.presets import LOSSES, register_loss
 from hnlib.losses.softmax import VoxelLoss, Voxels
+from hnlib.losses.topk_dice import TopKDiceLoss
+from hnlib.losses.tversky import TverskyLoss
 
 __all__ = [
     "LOSSES",
+    "AsymmetricCrossEntropy",
     "CrossEntropy",
     "DeepSupervision",
     "DiceLoss",
+    "FocalLoss",
+    "GeneralisedDiceLoss",
+    "MarginDiceLoss",
     "SumLoss",
+    "TopKCrossEntropy",
+    "TopKDiceLoss",
+    "TverskyLoss",
     "VoxelLoss",
     "Voxels",
+    "WeightedCrossEntropy",
+    "WeightedFocalLoss",
     "build_loss",
     "deep_supervision_weights",
     "downsample_labels",
+    "inverse_size_weights",
     "merge_unlabelled",
+    "rarity_weights",
+    "register_loss",
 ]

@@ -2,111 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import product
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from hnlib.errors import ConfigError, unknown
-from hnlib.losses.cross_entropy import CrossEntropy
-from hnlib.losses.dice import DiceLoss
+from hnlib.losses.finite import refuse_nan
+from hnlib.losses.presets import find_preset
 from hnlib.losses.softmax import VoxelLoss, Voxels
 
+# a hyphen in a name is read, so that the nearest name can be told
 _TERM = re.compile(
-    r"\s*(?:(?P<weight>\d+\.?\d*(?:e-?\d+)?|\.\d+)\s*\*\s*)?(?P<name>[a-z]\w*)\s*(?:\((?P<options>[^()]*)\))?\s*",
+    r"\s*(?:(?P<weight>\d+\.?\d*(?:e-?\d+)?|\.\d+)\s*\*\s*)?(?P<name>[a-z][\w-]*)\s*(?:\((?P<options>[^()]*)\))?\s*",
     re.IGNORECASE,
 )
 _WORDS = {"true": True, "false": False, "in": True, "out": False}
-
-
-@dataclass(frozen=True)
-class _Preset:
-    """A named loss: what it is in one line, what makes it, and the arguments it is made with."""
-
-    description: str
-    make: Callable[..., nn.Module]
-    arguments: Mapping[str, Any]
-
-
-_DENOMINATOR_ONLY = {"smooth_numerator": 0.0, "smooth_denominator": 1e-5}
-_BOTH = {"smooth_numerator": 1e-5, "smooth_denominator": 1e-5}
-
-
-def _dice(description: str, **arguments: Any) -> _Preset:
-    return _Preset(description, DiceLoss, arguments)
-
-
-def _steps() -> dict[str, _Preset]:
-    """Return the 2 x 2 x 2 Dice losses between nnu_dice and ca_dice; the smoothing goes with the absent classes."""
-    steps = {}
-    for pooling, (word, background), absent in product(
-        ("batch", "sample"), (("organs", False), ("all", True)), ("count", "skip")
-    ):
-        smoothing = _BOTH if absent == "count" else _DENOMINATOR_ONLY
-        steps[f"dice_{pooling}_{word}_{absent}"] = _dice(
-            f"Dice, {pooling} pooling, background {'in' if background else 'out'}, absent classes "
-            f"{'counted' if absent == 'count' else 'skipped'}: a step between nnu_dice and ca_dice",
-            pooling=pooling,
-            background=background,
-            absent=absent,
-            **smoothing,
-        )
-    return steps
-
-
-_PRESETS: dict[str, _Preset] = {
-    "ce": _Preset("cross-entropy, mean over all voxels", CrossEntropy, {}),
-    "dice": _dice(
-        "soft Dice of each sample, background out, absent classes counted, smoothing 1e-5 in both places",
-        pooling="sample",
-        background=False,
-        absent="count",
-        **_BOTH,
-    ),
-    "nnu_dice": _dice(
-        "nnU-Net's Dice, the baseline of Tappeiner et al. 2022 (Eq 3): batch pooling, background out, absent "
-        "classes counted, smoothing 1e-5 in both places",
-        pooling="batch",
-        background=False,
-        absent="count",
-        **_BOTH,
-    ),
-    "ca_dice": _dice(
-        "class-adaptive Dice as in the code of Tappeiner et al. 2022: mean over the classes present in a sample, "
-        "background in, then over samples; smoothing 1e-5 in the denominator",
-        pooling="sample",
-        background=True,
-        absent="skip",
-        **_DENOMINATOR_ONLY,
-    ),
-    "ca_dice_print": _dice(
-        "class-adaptive Dice as printed in Tappeiner et al. 2022 (Eq 4): mean over all (sample, class) pairs present, "
-        "background in; smoothing 1e-5 in the denominator",
-        pooling="sample",
-        background=True,
-        absent="skip_jointly",
-        **_DENOMINATOR_ONLY,
-    ),
-    "squared_dice": _dice(
-        "Dice with squared denominator (Milletari et al. 2016): batch pooling, background out, absent classes "
-        "counted, smoothing 1 in both places",
-        pooling="batch",
-        background=False,
-        absent="count",
-        smooth_numerator=1.0,
-        smooth_denominator=1.0,
-        squared=True,
-    ),
-    **_steps(),
-}
-
-LOSSES: Mapping[str, str] = MappingProxyType({name: preset.description for name, preset in _PRESETS.items()})
-"""Every loss known to `build_loss`, by name, with one line on what it is."""
 
 
 class SumLoss(nn.Module):
@@ -150,18 +62,26 @@ class SumLoss(nn.Module):
         for weight, loss in zip(self.weights, self.losses, strict=True):
             term = loss.value(voxels) if isinstance(loss, VoxelLoss) else loss(*given)
             total = total + weight * term
-        return total
+        return refuse_nan(total, voxels.logits)
 
 
-def build_loss(text: str) -> nn.Module:
+ClassVoxels = Sequence[float] | Callable[[], Sequence[float]]
+
+
+def build_loss(text: str, *, class_voxels: ClassVoxels | None = None) -> nn.Module:
     """Return the loss that a short text names.
 
     Parameters
     ----------
     text
         Names of `LOSSES` joined by ``+``, each with an optional weight in front (``0.5*ce``) and
-        optional arguments of its class in brackets behind (``dice(pooling=batch, background=in)``).
+        optional arguments of its class in brackets behind (``dice(pooling=batch, background=in)``);
+        numbers for each class are parted by ``/`` (``weighted_ce(weights=1/4/4)``).
         Without a weight a term has weight 1.
+    class_voxels
+        Voxels of each class in the training cases, background first (or anything proportional), for terms that
+        weight classes by it and have no weights in their brackets. A function is called only where
+        there is such a term.
 
     Returns
     -------
@@ -172,7 +92,8 @@ def build_loss(text: str) -> nn.Module:
     Raises
     ------
     ConfigError
-        When the text cannot be read, or a name, an option or an option's value is unknown.
+        When the text cannot be read, a name, an option or an option's value is unknown, or a term needs
+        class_voxels.
 
     Examples
     --------
@@ -190,7 +111,7 @@ def build_loss(text: str) -> nn.Module:
                 f"loss '{text}': cannot read '{text[position:]}'; write names joined by +, such as "
                 "'0.5*ce+nnu_dice' or 'dice(pooling=batch)+ce'"
             )
-        terms.append((float(match["weight"] or 1), _make(match["name"], match["options"] or "")))
+        terms.append((float(match["weight"] or 1), _make(match["name"], match["options"] or "", class_voxels)))
         if match.end() == len(text):
             break
         position = match.end() + 1
@@ -199,12 +120,10 @@ def build_loss(text: str) -> nn.Module:
     return SumLoss(terms)
 
 
-def _make(name: str, options: str) -> nn.Module:
+def _make(name: str, options: str, class_voxels: ClassVoxels | None) -> nn.Module:
     """Return one loss from its name and the text between its brackets."""
-    if name not in _PRESETS:
-        raise unknown("loss", name, LOSSES)
-    preset = _PRESETS[name]
-    allowed = list(inspect.signature(preset.make).parameters)
+    preset = find_preset(name)
+    allowed = preset.options()
     given: dict[str, Any] = {}
     for item in filter(None, (part.strip() for part in options.split(","))):
         key, equals, value = (part.strip() for part in item.partition("="))
@@ -213,17 +132,20 @@ def _make(name: str, options: str) -> nn.Module:
         if not equals or not value:
             raise ConfigError(f"loss '{name}': option '{key}' has no value; write {key}=VALUE")
         given[key] = _option(value)
+    if class_voxels is not None and "class_voxels" in allowed and not {"weights", "class_voxels"} & given.keys():
+        given["class_voxels"] = class_voxels() if callable(class_voxels) else class_voxels
     try:
         return preset.make(**{**preset.arguments, **given})
     except (TypeError, ValueError) as error:
         raise ConfigError(f"loss '{name}({options})': {error}") from error
 
 
-def _option(text: str) -> bool | float | str:
-    """Return an option's value: true, false, in, out, a number or a word."""
+def _option(text: str) -> bool | float | str | tuple[float, ...]:
+    """Return an option's value: true, false, in, out, a number, numbers parted by a slash, or a word."""
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
     try:
-        return float(text)
+        numbers = tuple(float(part) for part in text.split("/"))
     except ValueError:
         return text
+    return numbers if len(numbers) > 1 else numbers[0]

@@ -12,6 +12,7 @@ from hnlib.losses.softmax import VoxelLoss, Voxels, sum_over_devices
 
 Pooling = Literal["sample", "batch"]
 Absent = Literal["count", "skip", "skip_jointly"]
+OverClasses = Literal["mean", "sum"]
 
 
 class DiceLoss(VoxelLoss):
@@ -35,6 +36,8 @@ class DiceLoss(VoxelLoss):
         The constants a and e, in voxels. The denominator's must be positive when absent classes count.
     squared
         Whether the denominator holds the sums of squares instead of the sums.
+    over_classes
+        ``mean``, or ``sum``: the terms of a sample are added up and M is 1 (Gao et al. 2019, Eq. 2).
 
     Raises
     ------
@@ -81,6 +84,7 @@ class DiceLoss(VoxelLoss):
         smooth_numerator: float = 1e-5,
         smooth_denominator: float = 1e-5,
         squared: bool = False,
+        over_classes: OverClasses = "mean",
     ) -> None:
         super().__init__()
         for name, value, allowed in (
@@ -88,12 +92,15 @@ class DiceLoss(VoxelLoss):
             ("background", background, (False, True)),
             ("absent", absent, get_args(Absent)),
             ("squared", squared, (False, True)),
+            ("over_classes", over_classes, get_args(OverClasses)),
         ):
             if value not in allowed:
                 raise ValueError(f"{name} is {value!r}; one of {', '.join(map(str, allowed))} is needed")
         for name, number in (("smooth_numerator", smooth_numerator), ("smooth_denominator", smooth_denominator)):
             if not isinstance(number, int | float) or not 0 <= number < math.inf:
                 raise ValueError(f"{name} is {number!r}; a finite number of at least 0 is needed")
+        if absent == "skip_jointly" and over_classes == "sum":
+            raise ValueError("over_classes is 'sum', but skipping absent classes jointly means a mean over pairs")
         if absent == "count" and smooth_denominator == 0:
             raise ValueError(
                 "smooth_denominator is 0 while absent classes count: a class neither labelled nor predicted "
@@ -106,30 +113,43 @@ class DiceLoss(VoxelLoss):
         self.smooth_denominator = smooth_denominator
         self.squared = squared
         self.squares = squared
+        self.over_classes = over_classes
 
     def extra_repr(self) -> str:
         """Return the switches, for printing the module."""
-        return (
+        text = (
             f"pooling={self.pooling}, background={self.background}, absent={self.absent}, "
             f"smooth_numerator={self.smooth_numerator}, smooth_denominator={self.smooth_denominator}, "
             f"squared={self.squared}"
         )
+        return text if self.over_classes == "mean" else f"{text}, over_classes=sum"
 
     def value(self, voxels: Voxels) -> Tensor:
         """Return the loss, a scalar."""
-        mass = voxels.squared_masses if self.squared else voxels.masses
-        intersection, count = self._pooled(voxels.intersections), self._pooled(voxels.counts)
+        intersection, mass, count = (self._pooled(sums) for sums in self._sums(voxels))
         counted = torch.ones_like(count) if self.absent == "count" else (count > 0).to(count.dtype)
         if voxels.labelled is not None:
             counted = counted * (self._pooled(voxels.labelled.to(count)) > 0)
+        numerator, denominator = self._fraction(intersection, mass, count)
         # a skipped class divides by 1, since its own denominator may be 0 and 0/0 would survive the mask
-        denominator = torch.where(counted > 0, self._pooled(mass) + count + self.smooth_denominator, 1.0)
-        terms = counted * (1 - (2 * intersection + self.smooth_numerator) / denominator)
-        if self.absent == "skip_jointly":
+        denominator = torch.where(counted > 0, denominator + self.smooth_denominator, 1.0)
+        terms = counted * (1 - (numerator + self.smooth_numerator) / denominator)
+        if self.over_classes == "sum":
+            loss = terms.sum(dim=1).mean()
+        elif self.absent == "skip_jointly":
             loss = terms.sum() / counted.sum().clamp(min=1)
         else:
             loss = (terms.sum(dim=1) / counted.sum(dim=1).clamp(min=1)).mean()
         return loss.to(voxels.logits.dtype)
+
+    def _sums(self, voxels: Voxels) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the sums of p g, of p (or its square) and of g over voxels, each (N, C)."""
+        mass = voxels.squared_masses if self.squared else voxels.masses
+        return voxels.intersections, mass, voxels.counts
+
+    def _fraction(self, intersection: Tensor, mass: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+        """Return numerator and denominator of the coefficient, before smoothing."""
+        return 2 * intersection, mass + count
 
     def _pooled(self, sums: Tensor) -> Tensor:
         """Return sums (N, C) over the classes averaged, and as (1, C) when the batch is one volume."""

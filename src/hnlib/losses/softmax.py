@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from hnlib.losses.finite import refuse_nan
 from hnlib.losses.partial import check_labelled, merge_unlabelled
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -329,7 +330,8 @@ class VoxelLoss(nn.Module, ABC):
 
         `labelled` (N, C), boolean, says which classes were outlined in each sample; None means all.
         """
-        return self.value(Voxels(logits, target, squares=self.squares, labelled=labelled))
+        voxels = Voxels(logits, target, squares=self.squares, labelled=labelled)
+        return refuse_nan(self.value(voxels), voxels.logits)
 
     # nn.Module declares __call__ as Any; callers deserve the signature
     __call__: Callable[..., Tensor]

@@ -66,7 +66,7 @@ SIZES = {
     "tiny": Size((16, 16, 16), 4, 3, (6.0, 6.0, 6.0), (5.0, 5.0, 6.0), rounds=1, steps=1, matrix=64),
 }
 
-#: Logits of the losses: batch, classes, X, Y, Z of the two patches of Tappeiner et al. 2022, by the end of the row's name.
+#: Logits of the losses by the end of the row's name: batch, classes and the two patches of Tappeiner et al. 2022.
 LOGITS: dict[str, dict[str, tuple[int, ...]]] = {
     "full": {"": (2, 8, 96, 80, 48), "_large": (1, 8, 192, 160, 56)},
     "tiny": {"": (2, 8, 12, 10, 8), "_large": (1, 8, 24, 20, 8)},

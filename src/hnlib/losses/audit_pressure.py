@@ -10,8 +10,10 @@ from torch import Tensor
 from hnlib.losses.audit_scene import CLASSES, Loss, Row, value
 from hnlib.losses.cross_entropy import CrossEntropy
 from hnlib.losses.dice import DiceLoss
+from hnlib.losses.topk_dice import TopKDiceLoss
 
 SURE, AMBIGUOUS, BACKGROUND = 1000, 2000, 1000
+CUT_SHAPE = (20, 20, 10)
 BALL_SHAPE = torch.Size((16, 16, 16))
 RADIUS_MM, JITTER_MM, REACH_MM = 10.0, 1.5, 16.0
 STEPS, LAST = 300, 100
@@ -27,10 +29,14 @@ def cut(loss: Loss, num_classes: int, seed: int) -> Iterator[Row]:
     """
     chance = torch.cat([torch.ones(SURE), (torch.arange(AMBIGUOUS) + 0.5) / AMBIGUOUS, torch.zeros(BACKGROUND)])
     starts = torch.rand(len(chance), generator=torch.Generator().manual_seed(seed))
-    settled = _minimise(loss, chance, lambda step: _even(starts, step) < chance, (20, 20, 10), num_classes)
+
+    def draw(step: int) -> Tensor:
+        return _even(starts, step) < chance
+
+    settled = _minimise(loss, chance, draw, CUT_SHAPE, num_classes)
     called = settled[SURE : SURE + AMBIGUOUS] > 0
     found = 1 - float(called.float().mean())
-    yield _row("ambiguous voxels", "cut", found, _expected_cut(loss, settled.sigmoid(), chance))
+    yield _row("ambiguous voxels", "cut", found, _expected_cut(loss, settled, draw(STEPS), num_classes))
     yield _row("ambiguous voxels", "volume_ratio", float((settled > 0).sum() / chance.sum()))
 
 
@@ -56,7 +62,7 @@ def ball(loss: Loss, num_classes: int, seed: int) -> Iterator[Row]:
 
 
 def _even(starts: Tensor, step: int) -> Tensor:
-    """Return numbers in 0 to 1 that fill it evenly over steps (multiples of the golden ratio): less noise than draws."""
+    """Return numbers that fill 0 to 1 evenly over steps (multiples of the golden ratio): less noise than draws."""
     return (starts.double() + step * 0.6180339887498949).remainder(1).to(starts.dtype).clamp(1e-6, 1 - 1e-6)
 
 
@@ -67,34 +73,41 @@ def _minimise(
 
     They start where cross-entropy would settle.
     """
-    organ = CLASSES["large"]
     free = chance.logit(eps=0.01).requires_grad_()
     optimiser = torch.optim.Adam([free], lr=0.1, betas=(0.9, 0.95))
     total = torch.zeros_like(free)
     for step in range(STEPS):
         if step == STEPS - LAST:
             optimiser.param_groups[0]["lr"] = 0.03
-        target = (draw(step).long() * organ).view(1, *shape)
-        channel = free.view(1, *shape)
-        logits = torch.full((num_classes, *channel.shape), OUT_OF_PLAY)
-        logits[CLASSES["background"]] = 0
-        logits = torch.cat([logits[:organ], channel[None], logits[organ + 1 :]]).movedim(0, 1)
         optimiser.zero_grad(set_to_none=True)
-        value(loss, logits, target).backward()
+        value(loss, *_scene(free, draw(step), shape, num_classes)).backward()
         optimiser.step()
         if step >= STEPS - LAST:
             total += free.detach()
     return total / LAST
 
 
-def _expected_cut(loss: Loss, probs: Tensor, chance: Tensor) -> float | None:
-    """Return the cut that theory gives: 1/2 for cross-entropy, half of the Dice coefficient reached for Dice."""
+def _scene(free: Tensor, labels: Tensor, shape: tuple[int, ...], num_classes: int) -> tuple[Tensor, Tensor]:
+    """Return logits (1, C, ...) with the organ's channel free and the background's 0, and labels (1, ...)."""
+    organ = CLASSES["large"]
+    channels = torch.full((num_classes, *shape), OUT_OF_PLAY).unbind()
+    played = {CLASSES["background"]: torch.zeros(shape), organ: free.view(shape)}
+    logits = torch.stack([played.get(k, one) for k, one in enumerate(channels)]).unsqueeze(0)
+    return logits, (labels.long() * organ).view(1, *shape)
+
+
+def _expected_cut(loss: Loss, settled: Tensor, labels: Tensor, num_classes: int) -> float | None:
+    """Return the cut that theory gives: 1/2 for cross-entropy, half of the coefficient reached for Dice and topK Dice.
+
+    For topK Dice it holds while voxels at the cut are kept whenever they are organ.
+    """
     if type(loss) is CrossEntropy:
         return 0.5
-    # with the background in, its coefficient pulls as well, and smoothing shifts both
-    if type(loss) is DiceLoss and not loss.background:
-        mass = (probs.square() if loss.squared else probs).sum()
-        return float((probs * chance).sum() / (mass + chance.sum()))
+    # with the background in, its coefficient pulls as well
+    if type(loss) in (DiceLoss, TopKDiceLoss) and isinstance(loss, DiceLoss) and not loss.background:
+        lost = float(loss(*_scene(settled, labels, CUT_SHAPE, num_classes)))
+        divided = loss.absent == "count" and loss.over_classes == "mean"  # absent organs, not predicted, add 0
+        return (1 - lost * (num_classes - 1 if divided else 1)) / 2
     return None
 
 

@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 
 from hnlib.losses.audit_scene import (
-    CLASSES, MARGINS, Loss, Row, gradient, make_logits, make_target, one_hot, value,
+    CLASSES,
+    MARGINS,
+    Loss,
+    Row,
+    gradient,
+    make_logits,
+    make_target,
+    one_hot,
+    value,
 )  # fmt: skip
 from hnlib.losses.closed_forms import analytic_gradient
 
@@ -29,7 +37,7 @@ def gradients(loss: Loss, num_classes: int, seed: int) -> Iterator[Row]:
         logits = make_logits(target, margin, num_classes, seed)
         closed = analytic_gradient(loss, logits, target)
         found = [_by_class(grad, target) for grad in (gradient(loss, logits, target), closed) if grad is not None]
-        for name in CLASSES:
+        for name in found[0]:
             for measure in ("gradient_norm", "pull", "push"):
                 if (name, measure) != ("absent", "pull"):
                     yield _row("gradient", stage, name, measure, *(one[name][measure] for one in found))
@@ -82,6 +90,8 @@ def false_positives(loss: Loss, num_classes: int) -> Iterator[Row]:
 def _by_class(grad: Tensor, target: Tensor) -> dict[str, dict[str, float]]:
     found = {}
     for name, label in CLASSES.items():
+        if label >= grad.shape[1]:
+            continue
         own, inside = grad[:, label].double(), target == label
         found[name] = {
             "gradient_norm": float(own.norm()),

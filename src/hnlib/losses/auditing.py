@@ -63,8 +63,8 @@ def audit(loss: Loss, *, num_classes: int = 4, seed: int = 0) -> Audit:
     Parameters
     ----------
     loss
-        Anything called as ``loss(logits, target)`` that returns one number: logits (N, C, X, Y, Z), labels (N, X, Y, Z),
-        class 0 the background. One that wants labels with a channel axis is audited as
+        Anything called as ``loss(logits, target)`` that returns one number: logits (N, C, X, Y, Z), labels
+        (N, X, Y, Z), class 0 the background. One that wants labels with a channel axis is audited as
         ``audit(lambda logits, target: loss(logits, target[:, None]))``.
     num_classes
         Classes that the loss is made for, background included, at least 4; those from 3 on are absent.

@@ -67,7 +67,9 @@ def _dice_slope(loss: DiceLoss, probs: Tensor, onehot: Tensor) -> Tensor:
     counted = torch.ones_like(count) if loss.absent == "count" else (count > 0).double()
     if not loss.background:
         counted[:, 0] = 0
-    if loss.absent == "skip_jointly":
+    if loss.over_classes == "sum":
+        weight = counted / len(counted)
+    elif loss.absent == "skip_jointly":
         weight = counted / counted.sum().clamp(min=1)
     else:
         weight = counted / counted.sum(1, keepdim=True).clamp(min=1) / len(counted)

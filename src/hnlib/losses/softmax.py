@@ -128,7 +128,7 @@ def _softmax(logits: Tensor, out: Tensor) -> Tensor:
     torch.exp(logits, out=out)
     total = out.sum(dim=0)
     low, high = total.aminmax()
-    if SMALLEST_SUM < low and high < torch.inf:
+    if low > SMALLEST_SUM and high < torch.inf:
         out.mul_(total.reciprocal())
         return total.log_()
     # a sum left the range of the numbers: count from the largest logit, at the cost of two more passes

@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import process
+from benchmarks import losses, process
 from benchmarks.__main__ import GROUPS, alternate, compare, main
-from benchmarks.sizes import BATCH, CLASSES, SIZES
+from benchmarks.sizes import BATCH, CLASSES, LOGITS, SIZES
 from benchmarks.training_step import dynunet
 from hnlib.networks import forward_operations
 
@@ -46,6 +46,7 @@ def test_bench_runs_and_says_what_it_could_not_measure(rows: dict[str, dict[str,
     """Ours is measured, MONAI is, nnU-Net and the GPU have rows that say why they are not."""
     names = {"training_step", "training_step_fp32", "training_step_vs_nnunet", "preprocess_case", "predict_case"}
     names |= {"preprocess_case_memory", "predict_case_memory", "augmentation", "patch_read", "batch_wait"}
+    names |= {f"loss_{loss}_dice_ce{end}" for loss in ("nnu", "ca", "topk") for end in ("", "_memory", "_large")}
     for name in names:
         assert rows[name]["ours"] >= 0, name
     assert rows["training_step"]["ratio"] == pytest.approx(
@@ -123,3 +124,26 @@ def test_peers_are_pinned_and_not_in_the_environment() -> None:
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
     locked = {line.split("==")[0] for line in (ROOT / "requirements.lock").read_text().splitlines()}
     assert not {line.split("==")[0] for line in lines} & locked
+
+
+@pytest.mark.parametrize("loss", ["nnu_dice+ce", "ca_dice+ce"])
+def test_losses_and_their_peers_are_given_the_same_task(loss: str) -> None:
+    """Ours and MONAI's agree where they are one loss; ca-Dice has no peer that skips classes, but none is absent."""
+    logits, target = losses.make_inputs(LOGITS["tiny"][""], "cpu")
+    gradients = []
+    for side in ("ours", "monai"):
+        losses.make_step(side, loss, logits, target)()
+        assert logits.grad is not None
+        gradients.append(logits.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-7)
+
+
+def test_memory_of_a_step_is_at_least_its_gradient() -> None:
+    """A process of its own, inputs not counted: the gradient of 2 x 8 x 96 x 80 x 48 float32 numbers is 22.5 MiB."""
+    pytest.importorskip("resource")
+    found = process.measure(
+        "benchmarks.losses:memory", {"side": "ours", "loss": "nnu_dice+ce", "volume": "", "size": "full"}
+    )
+    if "not_measured" in found:
+        pytest.skip(found["not_measured"])
+    assert 22 < found["mib"] < 70

@@ -17,6 +17,7 @@ from hnlib.losses.deep_supervision import DeepSupervision, deep_supervision_weig
 from hnlib.losses.dice import DiceLoss
 from hnlib.losses.focal import FocalLoss, WeightedFocalLoss
 from hnlib.losses.generalised_dice import GeneralisedDiceLoss
+from hnlib.losses.ignored import ignore_map
 from hnlib.losses.margin import AsymmetricCrossEntropy, MarginDiceLoss
 from hnlib.losses.partial import merge_unlabelled
 from hnlib.losses.presets import LOSSES, register_loss
@@ -46,6 +47,7 @@ __all__ = [
     "build_loss",
     "deep_supervision_weights",
     "downsample_labels",
+    "ignore_map",
     "inverse_size_weights",
     "merge_unlabelled",
     "rarity_weights",

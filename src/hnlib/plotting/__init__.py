@@ -6,6 +6,7 @@ the axes that a caption should say. Points are spread sideways by a fixed sequen
 figure is the same every time.
 """
 
+from hnlib.plotting.ignored import ignore_maps
 from hnlib.plotting.results import confidence_violins, equivalence_intervals, paired_differences, results_by_organ
 from hnlib.plotting.scans import best_slices, contour_panel, scan_rows
 from hnlib.plotting.study import class_ratios, organ_volumes, sigma_dots, training_curves
@@ -21,6 +22,7 @@ __all__ = [
     "contour_panel",
     "equivalence_intervals",
     "experiment_title",
+    "ignore_maps",
     "organ_volumes",
     "paired_differences",
     "results_by_organ",

@@ -6,7 +6,8 @@
 Logits in, lower is better, 0 is perfect. `LOSSES` says in one line each which names there are (``hnlib losses``
 prints it); options go in brackets, as in ``topk_dice(percent=30)+ce``. A third argument of every loss, boolean
 (N, C), says which classes were outlined in each sample. `DeepSupervision` puts a loss on several heads,
-`register_loss` gives a name to a loss of your own, `audit` says what any loss does, and each class can be made by hand with its switches.
+`register_loss` gives a name to a loss of your own, `audit` says what any loss does to large, small and absent
+classes, and each class can be made by hand with its switches.
 """
 
 from hnlib.losses.auditing import Audit, audit

@@ -31,7 +31,7 @@ def cut(loss: Loss, num_classes: int, seed: int) -> Iterator[Row]:
     starts = torch.rand(len(chance), generator=torch.Generator().manual_seed(seed))
 
     def draw(step: int) -> Tensor:
-        return _even(starts, step) < chance
+        return _even(starts, step).lt(chance)
 
     settled = _minimise(loss, chance, draw, CUT_SHAPE, num_classes)
     called = settled[SURE : SURE + AMBIGUOUS] > 0
@@ -51,7 +51,8 @@ def ball(loss: Loss, num_classes: int, seed: int) -> Iterator[Row]:
     start = torch.rand(1, generator=torch.Generator().manual_seed(seed))
 
     def radius(step: int) -> Tensor:
-        return RADIUS_MM + JITTER_MM * torch.special.ndtri(_even(start, step))
+        drawn: Tensor = torch.special.ndtri(_even(start, step))
+        return RADIUS_MM + JITTER_MM * drawn
 
     chance = 0.5 * torch.erfc((distance - RADIUS_MM) / (JITTER_MM * 2**0.5))
     settled = _minimise(loss, chance, lambda step: distance < radius(step), BALL_SHAPE, num_classes)

@@ -24,7 +24,8 @@ def make_target() -> Tensor:
     """Return the label map (1, X, Y, Z) with a large organ, a small one, and a class that is absent."""
     target = torch.zeros((1, *SHAPE), dtype=torch.int64)
     for name, box in (("large", LARGE_BOX), ("small", SMALL_BOX)):
-        target[(0, *(slice(start, start + length) for start, length in box))] = CLASSES[name]
+        x, y, z = (slice(start, start + length) for start, length in box)
+        target[0, x, y, z] = CLASSES[name]
     return target
 
 

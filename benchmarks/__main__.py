@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -20,7 +21,7 @@ import torch
 
 from benchmarks.imbalance import PRECISION, grid_sizes
 from benchmarks.process import ROOT, Found, measure
-from benchmarks.sizes import BATCH, CLASSES, SIZES
+from benchmarks.sizes import BATCH, CLASSES, LOGITS, SIZES
 from hnlib.files import write_json
 from hnlib.networks import forward_operations
 
@@ -30,6 +31,8 @@ Sides = Mapping[str, tuple[str, Mapping[str, Any]]]
 TARGET = ROOT / "results" / "published" / "bench.json"
 MONAI, NNUNET = "MONAI DynUNet + DiceCELoss, float32", "nnU-Net v2"
 STEP = "benchmarks.training_step"
+#: Time of ours over time of MONAI's that each loss may take.
+LOSS_GOALS = {"nnu_dice+ce": 0.5, "ca_dice+ce": 0.5, "topk_dice+ce": 1.0}
 
 
 def alternate(sides: Sides, rounds: int, measure: Measure) -> dict[str, list[Found]]:
@@ -188,14 +191,39 @@ def imbalance(size: str, measure: Measure) -> list[Row]:
     ]
 
 
+def losses(size: str, measure: Measure, device: str = "cpu") -> list[Row]:
+    """Compare our losses with MONAI's DiceCELoss, forward and backward: seconds, and peak memory beside the inputs."""
+    rows, tail = [], "_gpu" if device == "cuda" else ""
+    for volume, (loss, goal) in product(LOGITS[size], LOSS_GOALS.items()):
+        given = {"loss": loss, "volume": volume, "size": size, "device": device}
+        name = f"loss_{loss.replace('+', '_')}{{}}{volume}{tail}"
+        times = alternate({"both": ("benchmarks.losses:seconds", given)}, SIZES[size].rounds, measure)["both"]
+        pair = (times, times, "MONAI DiceCELoss")
+        rows.append(compare(name.format(""), *pair, goal=goal, unit="s a step", peer_key="peer_seconds"))
+        sides = {side: ("benchmarks.losses:memory", {**given, "side": side}) for side in ("ours", "monai")}
+        peaks = alternate(sides, SIZES[size].rounds, measure)
+        pair = (peaks["ours"], peaks["monai"], "MONAI DiceCELoss")
+        rows.append(compare(name.format("_memory"), *pair, goal=0.6, unit="MiB at the peak", key="mib"))
+        shape = " x ".join(map(str, LOGITS[size][volume]))
+        rows[-2:] = [{**row, "note": "; ".join(filter(None, (row["note"], f"logits {shape}")))} for row in rows[-2:]]
+    return rows
+
+
 def gpu(size: str, measure: Measure) -> list[Row]:
-    """Run the rows of training and scan on an accelerator, with a network that keeps it busy."""
-    size = "gpu" if size == "full" else size
+    """Run the rows of training, scan and losses on an accelerator, with a network that keeps it busy."""
+    big = "gpu" if size == "full" else size
     on_device = partial(measure, device="cuda")
-    return [*training(size, on_device, "cuda"), *scan(size, on_device, "cuda")]
+    return [*training(big, on_device, "cuda"), *scan(big, on_device, "cuda"), *losses(size, on_device, "cuda")]
 
 
-GROUPS = {"training": training, "scan": scan, "loading": loading, "imbalance": imbalance, "gpu": gpu}
+GROUPS = {
+    "training": training,
+    "scan": scan,
+    "loading": loading,
+    "imbalance": imbalance,
+    "losses": losses,
+    "gpu": gpu,
+}
 
 
 def line(row: Row) -> str:

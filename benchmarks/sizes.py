@@ -65,3 +65,9 @@ SIZES = {
     "gpu": Size((128, 128, 64), 32, 5, (0.98, 0.98, 2.5), (1.1, 1.1, 3.0), rounds=3, steps=20, matrix=8192),
     "tiny": Size((16, 16, 16), 4, 3, (6.0, 6.0, 6.0), (5.0, 5.0, 6.0), rounds=1, steps=1, matrix=64),
 }
+
+#: Logits of the losses by the end of the row's name: batch, classes and the two patches of Tappeiner et al. 2022.
+LOGITS: dict[str, dict[str, tuple[int, ...]]] = {
+    "full": {"": (2, 8, 96, 80, 48), "_large": (1, 8, 192, 160, 56)},
+    "tiny": {"": (2, 8, 12, 10, 8), "_large": (1, 8, 24, 20, 8)},
+}

@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import process
+from benchmarks import losses, process
 from benchmarks.__main__ import GROUPS, alternate, compare, line, main
-from benchmarks.sizes import BATCH, CLASSES, SIZES
+from benchmarks.sizes import BATCH, CLASSES, LOGITS, SIZES
 from benchmarks.training_step import dynunet
 from hnlib.networks import forward_operations
 
@@ -47,6 +47,7 @@ def test_bench_runs_and_says_what_it_could_not_measure(rows: dict[str, dict[str,
     names = {"training_step", "training_step_fp32", "training_step_vs_nnunet", "preprocess_case", "predict_case"}
     names |= {"preprocess_case_memory", "predict_case_memory", "augmentation", "patch_read", "batch_wait"}
     names |= {"imbalance_one", "imbalance_grid", "imbalance_grid_vs_prefix_sum"}
+    names |= {f"loss_{loss}_dice_ce{end}" for loss in ("nnu", "ca", "topk") for end in ("", "_memory", "_large")}
     for name in names:
         assert rows[name]["ours"] >= 0, name
     assert all("extrapolated" in row["note"] for name, row in rows.items() if name.startswith("imbalance"))
@@ -138,3 +139,26 @@ def test_a_process_of_its_own_says_what_it_cannot_measure() -> None:
     """The reason comes back as a row, not as the traceback of another process."""
     given = {"device": "cuda"}
     assert process.measure("benchmarks.process:need", given) == {"not_measured": process.NO_GPU}
+
+
+@pytest.mark.parametrize("loss", ["nnu_dice+ce", "ca_dice+ce"])
+def test_losses_and_their_peers_are_given_the_same_task(loss: str) -> None:
+    """Ours and MONAI's agree where they are one loss; ca-Dice has no peer that skips classes, but none is absent."""
+    logits, target = losses.make_inputs(LOGITS["tiny"][""], "cpu")
+    gradients = []
+    for side in ("ours", "monai"):
+        losses.make_step(side, loss, logits, target)()
+        assert logits.grad is not None
+        gradients.append(logits.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-7)
+
+
+def test_memory_of_a_step_is_at_least_its_gradient() -> None:
+    """A process of its own, inputs not counted: the gradient of 2 x 8 x 96 x 80 x 48 float32 numbers is 22.5 MiB."""
+    pytest.importorskip("resource")
+    found = process.measure(
+        "benchmarks.losses:memory", {"side": "ours", "loss": "nnu_dice+ce", "volume": "", "size": "full"}
+    )
+    if "not_measured" in found:
+        pytest.skip(found["not_measured"])
+    assert 22 < found["mib"] < 70

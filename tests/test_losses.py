@@ -26,6 +26,7 @@ from hnlib.losses import (
     build_loss,
     deep_supervision_weights,
     downsample_labels,
+    softmax,
 )
 
 SPATIAL = (4, 3, 5)
@@ -423,10 +424,33 @@ def test_a_loss_of_any_kind_can_stand_in_a_sum() -> None:
 
 def test_a_sum_computes_the_softmax_once(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    softmax = torch.log_softmax
-    monkeypatch.setattr(torch, "log_softmax", lambda *args, **kwargs: calls.append(1) or softmax(*args, **kwargs))
-    build_loss("ce+nnu_dice+ca_dice+squared_dice")(*example())
+    once = softmax._softmax
+    monkeypatch.setattr(softmax, "_softmax", lambda *args, **kwargs: calls.append(1) or once(*args, **kwargs))
+    build_loss("ce+nnu_dice+ca_dice+squared_dice")(*example(batch=1))
     assert len(calls) == 1
+
+
+def test_blocks_and_the_whole_are_one_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU voxels pass in blocks, here of 7 voxels of each sample; where torch.compile traces they pass at once."""
+    logits, target = example()
+    loss = build_loss("squared_dice+ca_dice+ce")
+    monkeypatch.setattr(softmax, "BLOCK_NUMBERS", 28)
+    value, grad = loss(logits, target), gradient(loss, logits, target)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    torch.testing.assert_close(value, loss(logits, target))
+    torch.testing.assert_close(grad, gradient(loss, logits, target))
+
+
+@pytest.mark.parametrize("offset", [-200.0, 200.0])
+def test_a_number_added_to_all_logits_changes_nothing_where_exponentials_leave_the_range(offset: float) -> None:
+    """exp(200) is infinite and exp(-200) zero in float32."""
+    logits, target = example(dtype=torch.float32)
+    loss = build_loss("nnu_dice+ce")
+    torch.testing.assert_close(loss(logits + offset, target), loss(logits, target))
+    torch.testing.assert_close(
+        torch.autograd.grad(loss(logits + offset, target), logits)[0],
+        gradient(loss, logits, target), rtol=1e-3, atol=1e-7,
+    )  # fmt: skip
 
 
 def test_losses_need_nothing_of_hnlib_but_its_errors() -> None:

@@ -8,7 +8,7 @@ a sample). Only the pass that makes these touches C x V numbers; no one-hot tens
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
@@ -19,10 +19,14 @@ from hnlib.losses.finite import refuse_nan
 from hnlib.losses.partial import check_labelled, merge_unlabelled
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+#: Logits in a block: few enough for a cache, so many that calls cost nothing beside them.
+BLOCK_NUMBERS = 2**20
+#: A sum of exponentials above this holds all digits of any share that matters.
+SMALLEST_SUM = 1e-30
 
 
-class _SoftmaxSums(torch.autograd.Function):
-    """Log-probability of the true class, and sums of p and of p^2 by class, with a closed-form backward.
+class _WholeSums(torch.autograd.Function):
+    """Log-probability of the true class, and sums of p and of p^2 by class, in a few operations: for accelerators.
 
     With g_v = dL/d(log p_true), a_k = dL/dP_k + 2 p_k dL/dQ_k and m_v = sum_c p_c a_c,
     the gradient is dL/dz_k = p_k (a_k - m_v - g_v) + [k is true] g_v.
@@ -60,6 +64,87 @@ class _SoftmaxSums(torch.autograd.Function):
         if grad_true is not None:
             grad.scatter_add_(1, target.unsqueeze(1), grad_true.unsqueeze(1))
         return grad, None, None
+
+
+class _BlockedSums(torch.autograd.Function):
+    """The same and the sums of p g by class, with one tensor of the logits' size: for a CPU.
+
+    Voxels pass in blocks that stay in cache with all that is made of them. The gradient, here with
+    g_v = dL/d(log p_true) + p_true dL/dI_true, is written over the probabilities; a second backward makes those anew.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor, squares: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return log p_true (N, V), and P, Q (zero unless `squares`) and I (N, C) of logits (N, C, V)."""
+        ctx.set_materialize_grads(False)
+        num_samples, num_classes, num_voxels = logits.shape
+        probs, true_log_probs = torch.empty_like(logits), logits.new_empty((num_samples, num_voxels))
+        masses, squared, inside = logits.new_zeros((3, num_samples, num_classes), dtype=torch.float64)
+        for n, part in _blocks(logits):
+            z, labels, own = logits[n, :, part], target[n, part], probs[n, :, part]
+            log_total = _softmax(z, out=own)
+            log_true = torch.sub(z.gather(0, labels.unsqueeze(0))[0], log_total, out=true_log_probs[n, part])
+            masses[n] += own.sum(dim=1)
+            if squares:
+                squared[n] += torch.linalg.vector_norm(own, dim=1).square_()
+            # float64, since scatter_add adds one by one: in float32 the background's sum would lose digits
+            inside[n].scatter_add_(0, labels, log_true.exp().double())
+        ctx.probs = probs
+        ctx.save_for_backward(logits, target, true_log_probs)
+        return true_log_probs, masses, squared, inside
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_true: Tensor | None, *grads: Tensor | None) -> tuple[Tensor, None, None]:
+        """Return dL/dlogits (N, C, V)."""
+        logits, target, true_log_probs = ctx.saved_tensors
+        result, ctx.probs = ctx.probs, None
+        if result is None:  # bit for bit as in the forward
+            result = torch.empty_like(logits)
+            for n, part in _blocks(logits):
+                _softmax(logits[n, :, part], out=result[n, :, part])
+        slopes, squared_slopes, inside_slopes = (None if g is None else g.to(logits.dtype) for g in grads)
+        for n, part in _blocks(logits):
+            probs, labels, shift = result[n, :, part], target[n, part], logits.new_zeros(())
+            if grad_true is not None:
+                shift = grad_true[n, part]
+            if inside_slopes is not None:
+                shift = torch.addcmul(shift, true_log_probs[n, part].exp(), inside_slopes[n].take(labels))
+            source, slope = shift, logits.new_zeros(()) if slopes is None else slopes[n].unsqueeze(1)
+            if squared_slopes is not None:
+                slope = torch.addcmul(slope, probs, squared_slopes[n].unsqueeze(1), value=2)
+                shift = (slope * probs).sum(dim=0).add_(shift)
+            elif slopes is not None:
+                with torch.autocast("cpu", enabled=False):
+                    shift = torch.mv(probs.T, slopes[n]).add_(shift)
+            probs.mul_(slope - shift)
+            if source.ndim:
+                probs.scatter_add_(0, labels.unsqueeze(0), source.unsqueeze(0))
+        return result, None, None
+
+
+def _softmax(logits: Tensor, out: Tensor) -> Tensor:
+    """Write the probabilities of logits (C, B) into `out` and return the log-sum-exp (B)."""
+    torch.exp(logits, out=out)
+    total = out.sum(dim=0)
+    low, high = total.aminmax()
+    if low > SMALLEST_SUM and high < torch.inf:
+        out.mul_(total.reciprocal())
+        return total.log_()
+    # a sum left the range of the numbers: count from the largest logit, at the cost of two more passes
+    top = logits.amax(dim=0)
+    total = torch.sub(logits, top, out=out).exp_().sum(dim=0)
+    out.div_(total)
+    return total.log_().add_(top)
+
+
+def _blocks(logits: Tensor) -> Iterator[tuple[int, slice]]:
+    """Yield the sample and the range of voxels of each block of logits (N, C, V)."""
+    num_samples, num_classes, num_voxels = logits.shape
+    step = max(1, BLOCK_NUMBERS // num_classes)
+    for n in range(num_samples):
+        for start in range(0, num_voxels, step):
+            yield n, slice(start, start + step)
 
 
 class _SumByClass(torch.autograd.Function):
@@ -167,17 +252,21 @@ class Voxels:
         self.labelled = labelled
         self.num_classes = logits.shape[1]
         self.target = target.flatten(1).long()
-        dtype = torch.promote_types(logits.dtype, torch.float32)
-        self.logits = logits.flatten(2).to(dtype)
+        self.logits = logits.flatten(2).to(torch.promote_types(logits.dtype, torch.float32))
         if labelled is not None:
             check_labelled(labelled, logits, self.target)
             self.logits = merge_unlabelled(self.logits, labelled)
-        sums = _SoftmaxSums.apply(self.logits, self.target, squares)  # type: ignore[no-untyped-call]
-        self.true_log_probs, self.masses, self._squared_masses = cast("tuple[Tensor, Tensor, Tensor | None]", sums)
         # kept by hand, since torch.compile cannot look into functools.cached_property
         self._true_probs: Tensor | None = None
         self._counts: Tensor | None = None
         self._intersections: Tensor | None = None
+        blocked = logits.device.type == "cpu" and not torch.compiler.is_compiling()
+        sums = _BlockedSums if blocked else _WholeSums
+        found = sums.apply(self.logits, self.target, squares)  # type: ignore[no-untyped-call]
+        self.true_log_probs, self.masses, self._squared_masses = cast("tuple[Tensor, ...]", found[:3])
+        self._squares = squares
+        if blocked:
+            self._intersections = found[3]
 
     @property
     def true_probs(self) -> Tensor:
@@ -189,7 +278,7 @@ class Voxels:
     @property
     def squared_masses(self) -> Tensor:
         """Sum over voxels of p^2, shape (N, C)."""
-        if self._squared_masses is None:
+        if not self._squares:
             raise ValueError("squared masses were not asked for: make Voxels(..., squares=True)")
         return self._squared_masses
 
@@ -215,8 +304,7 @@ class Voxels:
     def _count(self) -> Tensor:
         target = self.target
         if target.device.type == "cpu":
-            ones = target.new_ones(()).expand_as(target)
-            counts = target.new_zeros((len(target), self.num_classes)).scatter_add_(1, target, ones)
+            counts = torch.stack([own.bincount(minlength=self.num_classes) for own in target])
         else:  # without atomics, as in _SumByClass
             counts = torch.stack([(target == k).sum(dim=1) for k in range(self.num_classes)], dim=1)
         return counts.to(_wide(target))

@@ -6,6 +6,7 @@ the axes that a caption should say. Points are spread sideways by a fixed sequen
 figure is the same every time.
 """
 
+from hnlib.plotting.ignored import ignore_maps
 from hnlib.plotting.landscape import interactive, landscape_explorer, landscape_maps, sigma_bounds, sigma_by_background
 from hnlib.plotting.results import confidence_violins, equivalence_intervals, paired_differences, results_by_organ
 from hnlib.plotting.scans import best_slices, contour_panel, scan_rows
@@ -22,6 +23,7 @@ __all__ = [
     "contour_panel",
     "equivalence_intervals",
     "experiment_title",
+    "ignore_maps",
     "interactive",
     "landscape_explorer",
     "landscape_maps",

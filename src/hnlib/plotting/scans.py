@@ -108,14 +108,14 @@ def contour_panel(
     planes = best_slices(reference) if planes is None else planes
     if foreign := sorted(set(planes) - set(_PLANES)):
         raise ValueError(f"unknown planes {foreign}; known: {sorted(_PLANES)}")
-    box = _shown_box(reference, spacing_mm, margin_mm)
+    box = shown_box(reference, spacing_mm, margin_mm)
     shown_mm = [(part.stop - part.start) * edge for part, edge in zip(box, spacing_mm, strict=True)]
-    fig, axes = _panels([_in_plane(shown_mm, plane) for plane in planes])
+    fig, axes = _panels([in_plane(shown_mm, plane) for plane in planes])
     shown: set[str] = set()
     for ax, (plane, index) in zip(axes, planes.items(), strict=True):
         cut = tuple(index if axis == _PLANES[plane] else part for axis, part in enumerate(box))
-        step = _in_plane(spacing_mm, plane)
-        _draw_ct(ax, image_hu[cut], step, window)
+        step = in_plane(spacing_mm, plane)
+        draw_slice(ax, image_hu[cut], step, window)
         shown |= _draw_contours(ax, reference[cut], step, organs, "-")
         if prediction is not None:
             shown |= _draw_contours(ax, prediction[cut], step, organs, (0, (2.5, 1.5)))
@@ -156,8 +156,8 @@ def scan_rows(
     Figure
         In radiological view, with the outlines of the organs.
     """
-    widths = [_in_plane(field_mm, plane)[0] for plane, _ in planes]
-    height = max(_in_plane(field_mm, plane)[1] for plane, _ in planes) * FULL_WIDTH_IN / sum(widths)
+    widths = [in_plane(field_mm, plane)[0] for plane, _ in planes]
+    height = max(in_plane(field_mm, plane)[1] for plane, _ in planes) * FULL_WIDTH_IN / sum(widths)
     size = (FULL_WIDTH_IN, (height + 0.12) * len(scans) + 0.8)
     fig, axes = plt.subplots(len(scans), len(planes), figsize=size, width_ratios=widths, squeeze=False)
     shown: set[str] = set()
@@ -166,11 +166,11 @@ def scan_rows(
         for ax, (plane, name) in zip(row, planes, strict=True):
             axis = _PLANES[plane]
             index = int(_centroid_mm(case, name)[axis] / case.spacing_mm[axis])
-            step = _in_plane(case.spacing_mm, plane)
+            step = in_plane(case.spacing_mm, plane)
             cut = tuple(index if a == axis else slice(None) for a in range(3))
-            _draw_ct(ax, case.image_hu[cut], step, window)
+            draw_slice(ax, case.image_hu[cut], step, window)
             shown |= _draw_contours(ax, case.labels[cut], step, case.organs, "-")
-            (x, y), (across, up) = _in_plane(list(origin), plane), _in_plane(field_mm, plane)
+            (x, y), (across, up) = in_plane(list(origin), plane), in_plane(field_mm, plane)
             ax.set(xlim=(x + across / 2, x - across / 2), ylim=(y - up / 2, y + up / 2), facecolor="black")
             _letters(ax, plane)
         row[0].set_ylabel(title)
@@ -197,7 +197,8 @@ def _panels(extents_mm: Sequence[tuple[float, float]]) -> tuple[Figure, list[Axe
     return fig, list(axes[0])
 
 
-def _shown_box(labels: NDArray[np.integer], spacing_mm: Sequence[float], margin_mm: float) -> tuple[slice, ...]:
+def shown_box(labels: NDArray[np.integer], spacing_mm: Sequence[float], margin_mm: float) -> tuple[slice, ...]:
+    """Return the part of a volume around all organs that is shown."""
     box = []
     for axis, (size, edge) in enumerate(zip(labels.shape, spacing_mm, strict=True)):
         others = tuple(a for a in range(3) if a != axis)
@@ -208,12 +209,14 @@ def _shown_box(labels: NDArray[np.integer], spacing_mm: Sequence[float], margin_
     return tuple(box)
 
 
-def _in_plane(values: Sequence[float], plane: str) -> tuple[float, float]:
+def in_plane(values: Sequence[float], plane: str) -> tuple[float, float]:
+    """Return those two of three values that a plane shows, across and up."""
     first, second = (value for axis, value in enumerate(values) if axis != _PLANES[plane])
     return first, second
 
 
-def _draw_ct(ax: Axes, pixels: NDArray[np.floating], step: tuple[float, float], window: tuple[float, float]) -> None:
+def draw_slice(ax: Axes, pixels: NDArray[np.floating], step: tuple[float, float], window: tuple[float, float]) -> None:
+    """Draw a CT slice in radiological view, its axes in mm."""
     extent = (0.0, pixels.shape[0] * step[0], 0.0, pixels.shape[1] * step[1])
     ax.imshow(pixels.T, origin="lower", extent=extent, cmap="gray", vmin=window[0], vmax=window[1])
     # The first axis of every plane points right or anterior; both belong on the left of the picture.

@@ -164,14 +164,34 @@ def loading(size: str, measure: Measure) -> list[Row]:
     ]
 
 
+def planner(size: str, measure: Measure, device: str = "cpu") -> list[Row]:
+    """Compare the planner's count of memory with what torch keeps and holds; nnU-Net loads a plan."""
+    del size  # the five networks are small on a CPU and as large as real ones on a GPU
+    tail, rows = ("_gpu" if device == "cuda" else ""), []
+    counted = measure("benchmarks.memory:networks", {"device": device})
+    for part, peer in (("kept", "saved tensors of torch"), ("peak", "most memory that torch holds")):
+        keys = {"key": f"{part}_by_count", "peer_key": part}
+        unit = "MiB of five networks"
+        row = compare(f"planner_memory_{part}{tail}", [counted], [counted], peer, goal=1.15, unit=unit, **keys)
+        if row["ratio"] is not None:
+            row |= {"note": f"by network {', '.join(f'{ratio:.4f}' for ratio in counted[f'{part}_ratios'])}"}
+        rows.append(row)
+    if device == "cpu":
+        loaded = measure("benchmarks.plans:load_in_nnunet", {})
+        keys = {"key": "kept_by_count", "peer_key": "kept"}
+        peer = f"{NNUNET}, network of the plan that it loads"
+        rows.append(compare("planner_nnunet", [loaded], [loaded], peer, goal=1.15, unit="MiB", **keys))
+    return rows
+
+
 def gpu(size: str, measure: Measure) -> list[Row]:
-    """Run the rows of training and scan on an accelerator, with a network that keeps it busy."""
+    """Run the rows of training, scan and planner on an accelerator, with a network that keeps it busy."""
     size = "gpu" if size == "full" else size
     on_device = partial(measure, device="cuda")
-    return [*training(size, on_device, "cuda"), *scan(size, on_device, "cuda")]
+    return [*training(size, on_device, "cuda"), *scan(size, on_device, "cuda"), *planner(size, on_device, "cuda")]
 
 
-GROUPS = {"training": training, "scan": scan, "loading": loading, "gpu": gpu}
+GROUPS = {"training": training, "scan": scan, "loading": loading, "planner": planner, "gpu": gpu}
 
 
 def line(row: Row) -> str:

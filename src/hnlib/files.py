@@ -47,6 +47,11 @@ def reason(fault: BaseException) -> str:
     return text[:120] + "..." if len(text) > 120 else text
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, in UTF-8."""
+    write_atomically(path, lambda part: part.write_text(text, "utf-8"))
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file."""
     text = json.dumps(content, indent=1) + "\n"

@@ -294,6 +294,8 @@ def test_scans_on_a_grid_are_cropped_and_resampled(folder: Path) -> None:
     assert [round(n / 2) for n in scans[0].labels.shape] == list(coarse[0].labels.shape)
     with pytest.raises(DataError, match="no case to plan on"):
         scans_on_grid(data, [])
+    with pytest.raises(ConfigError, match="three positive numbers"):
+        scans_on_grid(data, names, spacing_mm=(1.0, 0.0, 1.0))
 
 
 def test_class_uniform_is_the_rule_that_the_reasons_compare_with() -> None:

@@ -96,6 +96,10 @@ def plan(
     width: Annotated[int, typer.Option(help="channels of the finest level")] = 32,
     precision: Annotated[str, typer.Option(help="auto, float32 or bf16")] = "auto",
     voxels_per_step: Annotated[int | None, typer.Option(help="of every plan; by default what the memory holds")] = None,
+    spacing_mm: Annotated[
+        tuple[float, float, float] | None,
+        typer.Option(help="grid of the plan along X, Y, Z; by default that of a study"),
+    ] = None,
     cases: Annotated[int | None, typer.Option(help="at most so many training cases", min=1)] = None,
     outlines_only: Annotated[bool, typer.Option("--outlines-only", help="read no CT; scans are not cropped")] = False,
     out: Annotated[Path | None, typer.Option(help="the plan as an experiment, YAML")] = None,
@@ -116,7 +120,7 @@ def plan(
         report.read_size(memory), width=width, precision=choose_precision(precision), voxels_per_step=voxels_per_step
     )
     plans = None if nnunet is None else imbalance.read_nnunet(nnunet)
-    grid = None if plans is None else imbalance.nnunet_spacing(plans)
+    grid = spacing_mm if plans is None or spacing_mm else imbalance.nnunet_spacing(plans)
     if data not in DATASETS and not Path(data).is_dir():
         raise unknown("folder or data set", data, DATASETS)
     found = open_dataset(data, data_root or None) if data in DATASETS else open_dataset("folder", data)

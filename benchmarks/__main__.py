@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.imbalance import grid_sizes
 from benchmarks.process import ROOT, Found, measure
 from benchmarks.sizes import BATCH, CLASSES, SIZES
 from hnlib.files import write_json
@@ -68,7 +69,8 @@ def compare(
             notes += [f"{side} {found[0]['note']}"] if "note" in found[0] else []
     if row["ours"] is not None and row["peer"] is not None:
         ratios = [a[key] / b[sides["peer"][1]] for a, b in zip(ours, peer, strict=True)]
-        row |= {"ratio": round(median(ratios), 3), "ratio_range": [round(min(ratios), 3), round(max(ratios), 3)]}
+        low, middle, high = (float(f"{ratio:.3g}") for ratio in (min(ratios), median(ratios), max(ratios)))
+        row |= {"ratio": middle, "ratio_range": [low, high]}
     return {**row, "note": "; ".join(notes)}
 
 
@@ -169,19 +171,38 @@ def planner(size: str, measure: Measure, device: str = "cpu") -> list[Row]:
     del size  # the five networks are small on a CPU and as large as real ones on a GPU
     tail, rows = ("_gpu" if device == "cuda" else ""), []
     counted = measure("benchmarks.memory:networks", {"device": device})
+    each = [{**counted, **network} for network in counted.get("networks", [{}])]
     for part, peer in (("kept", "saved tensors of torch"), ("peak", "most memory that torch holds")):
         keys = {"key": f"{part}_by_count", "peer_key": part}
-        unit = "MiB of five networks"
-        row = compare(f"planner_memory_{part}{tail}", [counted], [counted], peer, goal=1.15, unit=unit, **keys)
-        if row["ratio"] is not None:
-            row |= {"note": f"by network {', '.join(f'{ratio:.4f}' for ratio in counted[f'{part}_ratios'])}"}
-        rows.append(row)
+        unit = "MiB, median of five networks"
+        rows.append(compare(f"planner_memory_{part}{tail}", each, each, peer, goal=1.15, unit=unit, **keys))
     if device == "cpu":
         loaded = measure("benchmarks.plans:load_in_nnunet", {})
         keys = {"key": "kept_by_count", "peer_key": "kept"}
         peer = f"{NNUNET}, network of the plan that it loads"
         rows.append(compare("planner_nnunet", [loaded], [loaded], peer, goal=1.15, unit="MiB", **keys))
     return rows
+
+
+def imbalance(size: str, measure: Measure) -> list[Row]:
+    """Compare exact class ratios in patches with sampled ones: one patch size, and a grid of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        given = {"folder": folder, "size": size}
+        measure("benchmarks.imbalance:make_scan", given)
+        sides: dict[str, tuple[str, Mapping[str, Any]]] = {
+            f"{side}{tail}": (f"benchmarks.imbalance:{side}", {**given, "grid": bool(tail)})
+            for tail in ("", "_grid")
+            for side in ("exact", "monai")
+        }
+        sides["prefix_sums"] = ("benchmarks.imbalance:prefix_sums", given)
+        found = alternate(sides, SIZES[size].rounds, measure)
+    crops, best = "MONAI RandCropByPosNegLabel, counted, sigma to 1e-5", "Monte Carlo on cumulative sums, sigma to 1e-5"
+    unit = f"s for {len(grid_sizes(size))} patch sizes of one scan"
+    return [
+        compare("imbalance_one", found["exact"], found["monai"], crops, goal=None, unit="s for one patch size"),
+        compare("imbalance_grid", found["exact_grid"], found["monai_grid"], crops, goal=1e-4, unit=unit),
+        compare("imbalance_grid_vs_prefix_sum", found["exact_grid"], found["prefix_sums"], best, goal=0.5, unit=unit),
+    ]
 
 
 def gpu(size: str, measure: Measure) -> list[Row]:
@@ -191,7 +212,8 @@ def gpu(size: str, measure: Measure) -> list[Row]:
     return [*training(size, on_device, "cuda"), *scan(size, on_device, "cuda"), *planner(size, on_device, "cuda")]
 
 
-GROUPS = {"training": training, "scan": scan, "loading": loading, "planner": planner, "gpu": gpu}
+GROUPS = {"training": training, "scan": scan, "loading": loading, "imbalance": imbalance, "planner": planner}
+GROUPS |= {"gpu": gpu}
 
 
 def line(row: Row) -> str:
@@ -202,7 +224,7 @@ def line(row: Row) -> str:
     if row["ratio"] is not None:
         low, high = row["ratio_range"]
         met = "" if row["goal"] is None else f"goal {row['goal']}: {'met' if row['ratio'] <= row['goal'] else 'missed'}"
-        text += f", {row['peer_name']} {row['peer']:.4g}, ratio {row['ratio']:.2f} ({low:.2f} to {high:.2f}), {met}"
+        text += f", {row['peer_name']} {row['peer']:.4g}, ratio {row['ratio']:.2g} ({low:.2g} to {high:.2g}), {met}"
     if "share_of_peak" in row:
         text += f"; {row['share_of_peak']:.0%} of {row['peak_operations_per_second'] / 1e9:.0f} GFLOP/s"
     return f"{text}; {row['note']}" if row["note"] else text

@@ -15,7 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import process
-from benchmarks.__main__ import GROUPS, alternate, compare, main
+from benchmarks.__main__ import GROUPS, alternate, compare, line, main
 from benchmarks.sizes import BATCH, CLASSES, SIZES
 from benchmarks.training_step import dynunet
 from hnlib.networks import forward_operations
@@ -46,8 +46,10 @@ def test_bench_runs_and_says_what_it_could_not_measure(rows: dict[str, dict[str,
     """Ours is measured, MONAI is, nnU-Net and the GPU have rows that say why they are not."""
     names = {"training_step", "training_step_fp32", "training_step_vs_nnunet", "preprocess_case", "predict_case"}
     names |= {"preprocess_case_memory", "predict_case_memory", "augmentation", "patch_read", "batch_wait"}
+    names |= {"imbalance_one", "imbalance_grid", "imbalance_grid_vs_prefix_sum"}
     for name in names:
         assert rows[name]["ours"] >= 0, name
+    assert all("extrapolated" in row["note"] for name, row in rows.items() if name.startswith("imbalance"))
     assert rows["training_step"]["ratio"] == pytest.approx(
         rows["training_step"]["ours"] / rows["training_step"]["peer"], 0.1
     )
@@ -95,6 +97,13 @@ def test_a_side_that_cannot_be_measured_is_asked_once() -> None:
 
     alternate({"ours": ("ours", {}), "peer": ("peer", {})}, 3, measure)
     assert asked == ["ours", "peer", "ours", "ours"]
+
+
+def test_small_ratios_keep_their_digits() -> None:
+    """A ratio of a hundred-thousandth is no zero."""
+    row = compare("grid", [{**HERE, "seconds": 3.0}], [{**HERE, "seconds": 3e5}], "peer", goal=1e-4, unit="s")
+    assert row["ratio"] == 1e-5
+    assert "ratio 1e-05 (1e-05 to 1e-05), goal 0.0001: met" in line(row)
 
 
 def test_rows_of_other_groups_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

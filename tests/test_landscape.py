@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -224,3 +225,13 @@ def test_scans_of_a_data_set_with_a_choice_of_organs() -> None:
     assert np.array_equal(scan_sources(data, ["phantom_000"], images=True)[0]().image_hu, case.image_hu)
     with pytest.raises(ConfigError, match="unknown organ of phantom 'mandibel': did you mean 'mandible'"):
         scan_sources(data, organs=["mandibel"])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
+def test_cuda_gives_the_same_numbers() -> None:
+    scan = row_scan(0, 1, 1, 2, 0, 2, 2, 0)
+    given = ([scan], size_grid([2, 3, 9], [1], [1, 2]), {"n": RULES["nnunet"]})
+    one = landscape(*given, quantities=EVERYTHING, device="cpu")
+    other = landscape(*given, quantities=EVERYTHING, device="cuda")
+    for quantity in EVERYTHING:
+        assert np.abs(one[quantity] - other[quantity]).max() < 1e-12

@@ -23,8 +23,8 @@ from hnlib.imbalance.axes import Floats, Ints, Sizes, centres_around, pair_proba
 from hnlib.imbalance.basis import Basis, Organ
 from hnlib.sampling import Triple
 
-#: Numbers in the largest matrix that is made from an organ: 256 MiB.
-MOST_NUMBERS = 2**25
+#: Numbers in the largest matrix that is made from an organ: 128 MiB.
+MOST_NUMBERS = 2**24
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +126,7 @@ def field_counts(shape: Triple, organs: Sequence[Organ], sizes: Sizes, field: Fi
 
         def along_x(width: int, ends: list[list[Tensor]] = ends) -> Tensor:
             low, high = ends[width]
-            return total.index_select(0, high).sub_(total.index_select(0, low))
+            return total.index_select(0, high).sub_(total.index_select(0, low)).double()
 
         rows = np.arange(field.corner[1], field.corner[1] + total.shape[1])
         joined = _join(
@@ -184,10 +184,10 @@ def _covers(length: int, widths: Sequence[int], voxels: Ints, centres: Ints, dev
 
 
 def _cumulated(members: Tensor) -> Tensor:
-    """Return sums along X that start with 0, in double precision."""
+    """Return sums along X that start with 0."""
     x, y, columns = members.shape
-    total = torch.zeros((x + 1, y, columns), dtype=torch.float64, device=members.device)
-    torch.cumsum(members, dim=0, dtype=torch.float64, out=total[1:])
+    total = torch.zeros((x + 1, y, columns), dtype=torch.int32, device=members.device)
+    torch.cumsum(members, dim=0, dtype=torch.int32, out=total[1:])
     return total
 
 

@@ -78,7 +78,7 @@ def landscape(
     workers: int = 1,
     cache: Path | None = None,
     progress: Callable[[str, int, int], None] | None = None,
-    device: str = "cpu",
+    device: str | None = None,
 ) -> pd.DataFrame:
     """Return what patches of every size hold, exactly, for each case, law of centres and class.
 
@@ -95,13 +95,13 @@ def landscape(
         class), ``classes`` (expected number of labelled classes in the patch, background included;
         the same in every row of a patch) and ``variance`` (of the share, over patches).
     workers
-        Number of processes, each with one case at a time.
+        Number of processes, each with one case at a time and one thread; an accelerator serves one.
     cache
         Folder in which the result of each case is kept, named by a digest of labels and arguments.
     progress
         Called with (what, done, total).
     device
-        Where the heavy sums are done, as torch names it.
+        Where the large products are done, as torch names it. None takes CUDA where there is one.
 
     Returns
     -------
@@ -128,9 +128,10 @@ def landscape(
         name: law if isinstance(law, CentreDistribution) else CentreDistribution(((1.0, law),))
         for name, law in centres.items()
     }
-    task = _Task(sizes, rules, tuple(quantities), cache, device)
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    task = _Task(sizes, rules, tuple(quantities), cache, place)
     found = []
-    for measured in _run(task, cases, workers):
+    for measured in _run(task, cases, workers if place == "cpu" else 1):
         found.append(measured)
         if progress:
             progress("landscape", len(found), len(cases))
@@ -280,10 +281,10 @@ def scan_quantities(
         both = np.concatenate([counts.sum(axis=2, keepdims=True), counts], axis=2)
         held = spread(both) / table.volumes[:, None, None]  # class 0: all foreground together
         out["ratio"] = held.copy()
-        out["ratio"][:, :, 0] = 1 - held[:, :, 0]
+        out["ratio"][:, :, 0] = np.maximum(1 - held[:, :, 0], 0.0)
     if {"presence", "classes", "variance"} & set(quantities):
         found = moments(parts, table, squares="variance" in quantities, device=device)
-        out["presence"] = spread(found.presence)
+        out["presence"] = np.clip(spread(found.presence), 0.0, 1.0)
         total = out["presence"][:, :, kept].sum(axis=2, keepdims=True)
         out["classes"] = np.broadcast_to(total, out["presence"].shape)
         if "variance" in quantities:

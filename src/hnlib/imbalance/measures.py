@@ -242,7 +242,7 @@ def effective_classes(ratios: ArrayLike) -> float:
     Examples
     --------
     >>> [round(effective_classes(PAPER_RATIOS[name]), 2) for name in PAPER_RATIOS]
-    [4.09, 4.16, 4.15, 3.97]
+    [4.09, 4.16, 4.15, 3.96]
     """
     return math.exp(_entropy(foreground_shares(ratios)))
 

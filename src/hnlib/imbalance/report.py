@@ -54,6 +54,6 @@ def lines(plan: PatchPlan) -> list[str]:
     if len(shown) < len(front):
         text.append(f"  ({len(shown)} of the {len(front)} plans on the front)")
     size = " x ".join(map(str, plan.candidate.patch_size))
-    weights = ", ".join(f"{name.replace('_', ' ')} {w:.1%}" for name, w in plan.draw.weights.items() if w > 0)
+    weights = ", ".join(f"{name.replace('_', ' ')} {w:.1%}" for name, w in plan.draw.weights.items() if w >= 5e-4)
     text += [f"plan: {plan.candidate.batch_size} patches of {size} voxels; centres: {weights}"]
     return [*text, *(f"- {reason}" for reason in plan.reasons)]

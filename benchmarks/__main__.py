@@ -169,6 +169,24 @@ def loading(size: str, measure: Measure) -> list[Row]:
     ]
 
 
+def planner(size: str, measure: Measure, device: str = "cpu") -> list[Row]:
+    """Compare the planner's count of memory with what torch keeps and holds; nnU-Net loads a plan."""
+    del size  # the five networks are small on a CPU and as large as real ones on a GPU
+    tail, rows = ("_gpu" if device == "cuda" else ""), []
+    counted = measure("benchmarks.memory:networks", {"device": device})
+    each = [{**counted, **network} for network in counted.get("networks", [{}])]
+    for part, peer in (("kept", "saved tensors of torch"), ("peak", "most memory that torch holds")):
+        keys = {"key": f"{part}_by_count", "peer_key": part}
+        unit = "MiB, median of five networks"
+        rows.append(compare(f"planner_memory_{part}{tail}", each, each, peer, goal=1.15, unit=unit, **keys))
+    if device == "cpu":
+        loaded = measure("benchmarks.plans:load_in_nnunet", {})
+        keys = {"key": "kept_by_count", "peer_key": "kept"}
+        peer = f"{NNUNET}, network of the plan that it loads"
+        rows.append(compare("planner_nnunet", [loaded], [loaded], peer, goal=1.15, unit="MiB", **keys))
+    return rows
+
+
 def imbalance(size: str, measure: Measure) -> list[Row]:
     """Compare exact class ratios in patches with sampled ones: one patch size, and a grid of them."""
     with tempfile.TemporaryDirectory() as folder:
@@ -210,10 +228,11 @@ def losses(size: str, measure: Measure, device: str = "cpu") -> list[Row]:
 
 
 def gpu(size: str, measure: Measure) -> list[Row]:
-    """Run the rows of training, scan and losses on an accelerator, with a network that keeps it busy."""
+    """Run the rows of training, scan, planner and losses on an accelerator, with a network that keeps it busy."""
     big = "gpu" if size == "full" else size
     on_device = partial(measure, device="cuda")
-    return [*training(big, on_device, "cuda"), *scan(big, on_device, "cuda"), *losses(size, on_device, "cuda")]
+    rows = [*training(big, on_device, "cuda"), *scan(big, on_device, "cuda"), *planner(big, on_device, "cuda")]
+    return [*rows, *losses(size, on_device, "cuda")]
 
 
 GROUPS = {
@@ -221,6 +240,7 @@ GROUPS = {
     "scan": scan,
     "loading": loading,
     "imbalance": imbalance,
+    "planner": planner,
     "losses": losses,
     "gpu": gpu,
 }

@@ -141,12 +141,12 @@ def _plans(size: Size) -> Any:
             "transpose_backward": [0, 1, 2],
             "label_manager": "LabelManager",
             "foreground_intensity_properties_per_channel": {"0": scale},
-            "configurations": {CONFIGURATION: _configuration(size)},
+            "configurations": {CONFIGURATION: configuration(size)},
         }
     )
 
 
-def _configuration(size: Size) -> dict[str, Any]:
+def configuration(size: Size) -> dict[str, Any]:
     axis = {"order_z": 0, "force_separate_z": None}
     resampling = "resample_data_or_seg_to_shape"
     return {

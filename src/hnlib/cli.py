@@ -97,6 +97,63 @@ def fetch(
     say(f"{dataset} is in {to}; next: hnlib check {dataset} {to}")
 
 
+@app.command()
+def plan(
+    data: Annotated[str, typer.Argument(help="folder with hnlib.yaml and labelled cases, or name of a data set")],
+    memory: Annotated[str, typer.Option(help="memory of a training step, such as 11GB")],
+    data_root: Root = "",
+    measure: Annotated[str, typer.Option(help="measure of imbalance")] = "sightings",
+    aim: Annotated[
+        str, typer.Option(help="what the draw of centres is best for: presence, voxels, shares")
+    ] = "presence",
+    min_uniform: Annotated[float, typer.Option(help="least share of patches anywhere")] = 1 / 3,
+    width: Annotated[int, typer.Option(help="channels of the finest level")] = 32,
+    precision: Annotated[str, typer.Option(help="auto, float32 or bf16")] = "auto",
+    voxels_per_step: Annotated[int | None, typer.Option(help="of every plan; by default what the memory holds")] = None,
+    spacing_mm: Annotated[
+        tuple[float, float, float] | None,
+        typer.Option(help="grid of the plan along X, Y, Z; by default that of a study"),
+    ] = None,
+    cases: Annotated[int | None, typer.Option(help="at most so many training cases", min=1)] = None,
+    outlines_only: Annotated[bool, typer.Option("--outlines-only", help="read no CT; scans are not cropped")] = False,
+    out: Annotated[Path | None, typer.Option(help="the plan as an experiment, YAML")] = None,
+    nnunet: Annotated[Path | None, typer.Option(help="nnUNetPlans.json; the plan goes beside it")] = None,
+) -> None:
+    """Plan patch size, batch, network and draw of centres for a memory, with reasons."""
+    from hnlib import imbalance
+    from hnlib.datasets import DATASETS, open_dataset
+    from hnlib.errors import unknown
+    from hnlib.files import write_json, write_text
+    from hnlib.imbalance import report
+    from hnlib.training import choose_precision
+
+    wish = imbalance.Wish(measure=measure, aim=aim, min_uniform=min_uniform)
+    if precision not in ("auto", "float32", "bf16"):
+        raise unknown("precision", precision, ("auto", "float32", "bf16"))
+    limits = imbalance.Limits(
+        report.read_size(memory), width=width, precision=choose_precision(precision), voxels_per_step=voxels_per_step
+    )
+    plans = None if nnunet is None else imbalance.read_nnunet(nnunet)
+    grid = spacing_mm if plans is None or spacing_mm else imbalance.nnunet_spacing(plans)
+    if data not in DATASETS and not Path(data).is_dir():
+        raise unknown("folder or data set", data, DATASETS)
+    found = open_dataset(data, data_root or None) if data in DATASETS else open_dataset("folder", data)
+    names = imbalance.planning_cases(found)[:cases]
+    spacing, scans = imbalance.scans_on_grid(
+        found, names, spacing_mm=grid, outlines_only=outlines_only, progress=_progress
+    )
+    planned = imbalance.plan(scans, spacing, limits, wish, progress=_progress)
+    for line in report.lines(planned):
+        say(line)
+    if out is not None:
+        write_text(out, imbalance.to_yaml(planned, title=out.stem.replace("_", " ")))
+        say(f"experiment {out}")
+    if nnunet is not None and plans is not None:
+        target = nnunet.with_name(f"{nnunet.stem}_hnlib.json")
+        write_json(target, imbalance.to_nnunet(planned, plans))
+        say(f"nnU-Net's plans {target}: train with -p {target.stem}")
+
+
 @app.command(rich_help_panel=WORKFLOW)
 def estimate(
     study_file: StudyFile, arms: Annotated[str, typer.Option(help="also the arms of the profile with this name")] = ""

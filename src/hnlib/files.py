@@ -76,6 +76,11 @@ def read_table(path: Path, remedy: str, **options: Any) -> pd.DataFrame:
     return table
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, in UTF-8."""
+    write_atomically(path, lambda part: part.write_text(text, "utf-8"))
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file."""
     text = json.dumps(content, indent=1) + "\n"

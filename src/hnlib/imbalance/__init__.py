@@ -9,7 +9,9 @@ two readings.
 `plan` chooses patch, batch, network and draw of centres for a memory (`best_draw` solves the draw alone).
 """
 
-from hnlib.imbalance.candidates import Limits
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from hnlib.imbalance.draw import AIMS, Draw, best_draw
 from hnlib.imbalance.expectation import expected_ratios, presence, ratio_variance
 from hnlib.imbalance.grids import planning_cases, scans_on_grid
@@ -31,10 +33,20 @@ from hnlib.imbalance.measures import (
     sigma_of_mean,
     sigma_pooled,
 )
-from hnlib.imbalance.plan_files import nnunet_spacing, read_nnunet, to_nnunet, to_yaml
-from hnlib.imbalance.planner import PLAN_MEASURES, PatchPlan, Wish, plan, planned_draw
 from hnlib.imbalance.scans import Scan, ScanSource, scan_sources
 from hnlib.imbalance.summary import summarise
+
+if TYPE_CHECKING:
+    from hnlib.imbalance.candidates import Limits
+    from hnlib.imbalance.plan_files import nnunet_spacing, read_nnunet, to_nnunet, to_yaml
+    from hnlib.imbalance.planner import PLAN_MEASURES, PatchPlan, Wish, plan, planned_draw
+
+#: The planner is imported when it is asked for: it needs the networks, and they need torch.
+_LATER = {
+    "candidates": ("Limits",),
+    "plan_files": ("nnunet_spacing", "read_nnunet", "to_nnunet", "to_yaml"),
+    "planner": ("PLAN_MEASURES", "PatchPlan", "Wish", "plan", "planned_draw"),
+}
 
 __all__ = [
     "AIMS",
@@ -81,3 +93,10 @@ __all__ = [
     "to_nnunet",
     "to_yaml",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _LATER.items():
+        if name in names:
+            return getattr(import_module(f"hnlib.imbalance.{module}"), name)
+    raise AttributeError(f"module 'hnlib.imbalance' has no attribute '{name}'")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hnlib.cases import Dataset
-from hnlib.errors import DataError
+from hnlib.errors import ConfigError, DataError
 from hnlib.imbalance.scans import Scan
 from hnlib.preprocess import body_box, resample_labels, target_spacing
 
@@ -52,9 +52,13 @@ def scans_on_grid(
 
     Raises
     ------
+    ConfigError
+        When a voxel edge is not positive.
     DataError
         When there is no case, or a file is missing or broken.
     """
+    if spacing_mm is not None and not (min(spacing_mm) > 0 and max(spacing_mm) < float("inf")):
+        raise ConfigError(f"spacing {spacing_mm} mm: three positive numbers are needed")
     if not cases:
         raise DataError("no case to plan on: check the folder and the split of the data set")
     found: list[_Found] = []

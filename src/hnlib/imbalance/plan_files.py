@@ -83,7 +83,9 @@ def to_nnunet(plan: PatchPlan, plans: Mapping[str, Any], configuration: str = "3
 
     Notes
     -----
-    nnU-Net's arrays are (Z, Y, X), then permuted by ``transpose_forward``.
+    nnU-Net's arrays are (Z, Y, X), then permuted by ``transpose_forward``. The strides are those of
+    `hnlib.networks.plan_topology`; nnU-Net v2 itself halves an axis of less than (not up to) twice the finest spacing
+    and stops at a single axis of fewer than 12 voxels, so its own plan for this patch may have another depth.
     """
     spacing = nnunet_spacing(plans, configuration)
     if any(abs(a - b) > 0.01 * b for a, b in zip(plan.spacing_mm, spacing, strict=True)):

@@ -7,7 +7,7 @@ trained. What a plan promises is what its patches show, not what a network learn
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -222,7 +222,7 @@ def plan(
     uniform = draws[place].weights[UNIFORM]
     evenly = np.append(uniform, np.full(len(organs), (1 - uniform) / len(organs)))
     even = float((shown[place].presence.T @ evenly).min())
-    return PatchPlan(**{**vars(chosen), "reasons": _reasons(chosen, largest.name, even, scans)})
+    return replace(chosen, reasons=_reasons(chosen, largest.name, even, scans))
 
 
 def planned_draw(

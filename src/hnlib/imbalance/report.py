@@ -1,0 +1,59 @@
+"""A plan in words: sizes that people write, and the lines that the command prints."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+
+from hnlib.errors import ConfigError
+from hnlib.imbalance.candidates import GB
+from hnlib.imbalance.planner import PatchPlan
+
+_UNITS = {"kb": 1e3, "mb": 1e6, "gb": GB, "tb": 1e12, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30, "tib": 2.0**40}
+#: Rows of the front that are printed.
+_ROWS = 12
+
+
+def read_size(text: str) -> float:
+    """Return the bytes of a size such as ``11GB``, ``10.5 GiB`` or ``800 MB``.
+
+    Raises
+    ------
+    ConfigError
+        When it is no number above 0 with a unit.
+
+    Examples
+    --------
+    >>> read_size("11GB"), read_size("1 GiB")
+    (11000000000.0, 1073741824.0)
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*([a-z]+)\s*", text, re.IGNORECASE)
+    unit = _UNITS.get(found[2].lower()) if found else None
+    if found is None or unit is None or not float(found[1]) > 0 or not math.isfinite(float(found[1])):
+        raise ConfigError(f"memory '{text}': a number above 0 and a unit, such as 11GB or 800MiB, is needed")
+    return float(found[1]) * unit
+
+
+def lines(plan: PatchPlan) -> list[str]:
+    """Return the front as a table, the chosen plan and its reasons, line by line."""
+    front, measure = plan.front, plan.wish.measure
+    shown = np.unique(np.linspace(0, len(front) - 1, min(_ROWS, len(front))).round().astype(int))
+    shown = np.union1d(shown, np.flatnonzero(front["chosen"]))
+    head = f"  {'patch':>15} {'batch':>5} {'levels':>6} {'GB':>6} {'context':>8} {'box':>5}  {'rarest organ':26}"
+    text = [f"{head} {measure.replace('_', ' ')}"]
+    for row in front.iloc[shown].to_dict("records"):
+        size = " x ".join(str(row[f"patch_{axis}"]) for axis in "xyz")
+        rarest = f"{str(row['rarest']).replace('_', ' ')} {row['least_presence']:.1%}"
+        text.append(
+            f"{'*' if row['chosen'] else ' '} {size:>15} {row['batch_size']:>5} {row['levels']:>6} "
+            f"{row['memory_gb']:>6.2f} {row['context_mm']:>5.0f} mm {row['organ_box']:>5.0%}  {rarest:26} "
+            f"{row[measure]:.4g}"
+        )
+    if len(shown) < len(front):
+        text.append(f"  ({len(shown)} of the {len(front)} plans on the front)")
+    size = " x ".join(map(str, plan.candidate.patch_size))
+    weights = ", ".join(f"{name.replace('_', ' ')} {w:.1%}" for name, w in plan.draw.weights.items() if w >= 5e-4)
+    text += [f"plan: {plan.candidate.batch_size} patches of {size} voxels; centres: {weights}"]
+    return [*text, *(f"- {reason}" for reason in plan.reasons)]

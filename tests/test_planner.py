@@ -1,0 +1,308 @@
+"""The planner: every plan keeps to its limits, promises what its patches show, and is chosen by the stated rule."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from scanfiles import head, organ_mask, write_head
+
+from hnlib.cli import main
+from hnlib.errors import ConfigError, DataError
+from hnlib.imbalance import Limits, Scan, Wish, expected_ratios, plan, presence, rarest_voxels, to_yaml
+from hnlib.imbalance.candidates import Candidate, candidates
+from hnlib.imbalance.grids import planning_cases, scans_on_grid
+from hnlib.imbalance.planner import PLAN_MEASURES, PatchPlan
+from hnlib.imbalance.report import lines, read_size
+from hnlib.sampling import RULES, CentreDistribution, ClassUniform, UniformPosition
+
+ORGANS = ("gland", "cord", "lens")
+SPACING = (2.0, 2.0, 3.0)
+LIMITS = Limits(2e8, width=4, cap=8, voxels_per_step=60_000)
+
+
+def scan(seed: int, *, lens: bool = True) -> Scan:
+    """Return a scan with a large organ, a long one and, where asked for, a tiny one near a corner."""
+    rng = np.random.default_rng(seed)
+    labels = np.zeros((48, 40, 30), dtype=np.uint8)
+    x, y = rng.integers(10, 16, 2)
+    labels[x : x + 18, y : y + 12, 4:12] = 1
+    labels[30:33, 20:23, 2:28] = 2
+    if lens:
+        labels[4:6, 33:35, 26:27] = 3
+    return Scan(f"case_{seed}", labels, ORGANS, frozenset(ORGANS if lens else ORGANS[:2]))
+
+
+SCANS = (scan(0), scan(1), scan(2, lens=False))
+
+
+@pytest.fixture(scope="module")
+def planned() -> PatchPlan:
+    return plan(SCANS, SPACING, LIMITS)
+
+
+def found(limits: Limits = LIMITS, shape: tuple[int, int, int] = (48, 40, 30)) -> list[Candidate]:
+    return candidates(shape, SPACING, 4, limits)
+
+
+# Candidates
+
+
+def test_every_candidate_keeps_to_the_limits() -> None:
+    """Divisible sides, three levels, voxels a step within a tenth, memory, batch and aspect."""
+    chosen = found()
+    assert len({c.patch_size for c in chosen}) == len(chosen) > 10
+    for candidate in chosen:
+        size = candidate.patch_size
+        assert not any(n % d for n, d in zip(size, candidate.topology.divisor, strict=True))
+        assert candidate.topology.num_levels >= 3
+        assert candidate.voxels_per_step == math.prod(size) * candidate.batch_size
+        assert abs(candidate.voxels_per_step / 60_000 - 1) <= 0.1
+        assert 2 <= candidate.batch_size <= 64
+        assert candidate.memory.total <= LIMITS.memory_bytes
+        edges = [n * mm for n, mm in zip(size, SPACING, strict=True)]
+        assert max(edges) <= 2 * min(edges)
+
+
+def test_without_a_number_the_voxels_are_those_that_the_memory_holds() -> None:
+    """More memory never makes fewer voxels, and some patch at batch two is the reason for the number."""
+    small, large = (found(replace(LIMITS, voxels_per_step=None, memory_bytes=b)) for b in (2e7, 4e7))
+    most = [max(c.voxels_per_step for c in part if c.batch_size == 2) for part in (small, large)]
+    assert most[0] < most[1]
+    assert all(c.memory.total <= 2e7 for c in small)
+
+
+def test_context_is_the_smaller_of_patch_and_receptive_field() -> None:
+    candidate = found()[0]
+    seen = [min(n, f) * mm for n, f, mm in zip(candidate.patch_size, candidate.receptive_field, SPACING, strict=True)]
+    assert candidate.context_mm(SPACING) ** 3 == pytest.approx(math.prod(seen))
+
+
+def test_limits_that_no_patch_meets_are_one_line() -> None:
+    """Each names what is at fault and what would do."""
+    with pytest.raises(ConfigError, match=r"memory of 1e-06 GB: no patch fits; the smallest, .* needs 0\.00"):
+        found(replace(LIMITS, memory_bytes=1e3))
+    with pytest.raises(ConfigError, match="7 voxels a step: no patch comes within 10%"):
+        found(replace(LIMITS, voxels_per_step=7))
+    with pytest.raises(ConfigError, match="scans of 6 x 6 x 6 voxels at 2 x 2 x 3 mm: no patch gives a network of 3"):
+        found(shape=(6, 6, 6))
+    with pytest.raises(ConfigError, match="memory_bytes is 0"):
+        Limits(0)
+    with pytest.raises(ConfigError, match="voxels_per_step is -3"):
+        Limits(1e9, voxels_per_step=-3)
+    with pytest.raises(ConfigError, match="unknown network of the memory model 'dynnet'"):
+        found(replace(LIMITS, network="dynnet"))
+
+
+# Plans
+
+
+def test_a_plan_promises_what_its_patches_show(planned: PatchPlan) -> None:
+    """Least presence and measures equal those of the law that the plan trains with, case by case where the organ is."""
+    rule = planned.draw.centres(ORGANS)
+    size, row = planned.candidate.patch_size, planned.table[planned.table["chosen"]].iloc[0]
+    shown = np.array([presence(s.labels, 4, size, rule)[1:] for s in SCANS])
+    held = [shown[:, 0].mean(), shown[:, 1].mean(), shown[:2, 2].mean()]
+    assert row["least_presence"] == pytest.approx(min(held), rel=1e-9)
+    assert row["rarest"] == ORGANS[int(np.argmin(held))]
+    assert row["sightings"] == pytest.approx(min(held) * planned.candidate.batch_size, rel=1e-9)
+    assert planned.draw.value == pytest.approx(min(held), rel=1e-9)
+    assert planned.draw.weights["uniform"] >= 1 / 3 - 1e-6
+
+
+def test_measures_by_ratio_are_those_of_the_mean_patch() -> None:
+    """Expected voxels of the rarest organ, from the exact ratios of each case that holds it."""
+    other = plan(SCANS, SPACING, LIMITS, Wish(measure="rarest_voxels", aim="voxels"))
+    size, rule = other.candidate.patch_size, other.draw.centres(ORGANS)
+    ratios = np.array([expected_ratios(s.labels, 4, size, rule) for s in SCANS])
+    organs = np.array([ratios[:, 1].mean(), ratios[:, 2].mean(), ratios[:2, 3].mean()])
+    expected = rarest_voxels(np.append(1 - organs.sum(), organs), other.candidate.voxels_per_step)
+    assert other.table.loc[other.table["chosen"], "rarest_voxels"].item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_draw_is_no_worse_than_organs_forced_evenly(planned: PatchPlan) -> None:
+    """Direction of field notes item 5, with the same share of patches anywhere."""
+    size, uniform = planned.candidate.patch_size, planned.draw.weights["uniform"]
+    even = CentreDistribution(((uniform, UniformPosition()), (1 - uniform, ClassUniform())))
+    shown = np.array([presence(s.labels, 4, size, even)[1:] for s in SCANS[:2]])
+    optimum = np.array([presence(s.labels, 4, size, planned.draw.centres(ORGANS))[1:] for s in SCANS[:2]])
+    assert optimum.mean(axis=0).min() >= shown.mean(axis=0).min() - 1e-9
+
+
+@pytest.mark.parametrize("measure", ["sightings", "sigma_of_mean", "sigma_pooled", "aitchison_spread"])
+def test_front_and_choice_follow_the_stated_rule(measure: str) -> None:
+    """The front is what nothing dominates; the choice is the best of those that hold the largest organ's box."""
+    result = plan(SCANS, SPACING, LIMITS, Wish(measure=measure))
+    table, sign = result.table, 1 if PLAN_MEASURES[measure].higher_is_better else -1
+    goods = np.column_stack([sign * table[measure], table["context_mm"], table["organ_box"], -table["memory_gb"]])
+    for row, kept in zip(goods, table["front"], strict=True):
+        close = 1e-8 * np.abs(goods).max(axis=0)
+        better = [(other >= row - close).all() and (other > row + close).any() for other in goods]
+        assert kept == (not any(better))
+    enough = result.front[result.front["organ_box"] >= min(0.9, result.front["organ_box"].max())]
+    best = (sign * enough[measure]).max()
+    assert sign * table.loc[table["chosen"], measure].item() == pytest.approx(best)
+    assert result.front["chosen"].sum() == 1
+
+
+def test_share_of_the_largest_organ_by_hand(planned: PatchPlan) -> None:
+    """The gland's box is 18 x 12 x 8 voxels in every scan."""
+    for row in planned.table.to_dict("records"):
+        held = min(1, row["patch_x"] / 18) * min(1, row["patch_y"] / 12) * min(1, row["patch_z"] / 8)
+        assert row["organ_box"] == pytest.approx(held)
+
+
+def test_reasons_are_sentences_with_their_numbers(planned: PatchPlan) -> None:
+    text = planned.reasons
+    assert all(reason[0].isupper() or reason[0].isdigit() for reason in text)
+    assert all(reason.endswith(".") and "nan" not in reason for reason in text)
+    assert f"{len(planned.table)} patches meet the limits, {len(planned.front)} of them" in text[0]
+    assert "largest organ, gland" in " ".join(text)
+    assert "That measure does not see" in " ".join(text)
+
+
+def test_a_patch_longer_than_a_scan_is_said() -> None:
+    """A scan of 5 slices is padded by every patch."""
+    short = replace(SCANS[0], name="short", labels=SCANS[0].labels[:, :, 5:10])
+    result = plan((scan(0), scan(1), replace(short, labelled=frozenset(ORGANS[:2]))), SPACING, LIMITS)
+    assert "1 of 3 scans are shorter than the patch along an axis and are padded there." in result.reasons
+
+
+def test_faults_of_data_and_wishes_are_one_line() -> None:
+    nobody = [scan(0, lens=False), scan(1, lens=False)]
+    with pytest.raises(DataError, match="organ lens: no voxel in any of 2 cases"):
+        plan(nobody, SPACING, LIMITS)
+    with pytest.raises(DataError, match="no scan to plan on"):
+        plan([], SPACING, LIMITS)
+    with pytest.raises(ConfigError, match="unknown measure 'sighting': did you mean 'sightings'"):
+        Wish(measure="sighting")
+    with pytest.raises(ConfigError, match="unknown aim 'shere': did you mean 'shares'"):
+        Wish(aim="shere")
+    with pytest.raises(ConfigError, match=r"min_uniform is 1\.5"):
+        Wish(min_uniform=1.5)
+
+
+# Words and files
+
+
+def test_sizes_as_people_write_them() -> None:
+    assert [read_size(text) for text in ("11GB", " 1.5 gib ", "800MiB")] == [11e9, 1.5 * 2**30, 800 * 2**20]
+    for text in ("11", "GB", "11 potatoes", "-3GB", "0GB", "1e3GB", ""):
+        with pytest.raises(ConfigError, match="a number above 0 and a unit"):
+            read_size(text)
+
+
+def test_the_printed_table_holds_the_chosen_plan(planned: PatchPlan) -> None:
+    """At most twelve rows of the front and the chosen one, marked."""
+    text = lines(planned)
+    marked = [line for line in text if line.startswith("*")]
+    assert len(marked) == 1
+    assert " x ".join(map(str, planned.candidate.patch_size)) in marked[0]
+    assert text[-len(planned.reasons) :] == [f"- {reason}" for reason in planned.reasons]
+
+
+def test_yaml_is_an_experiment_with_its_reasons(planned: PatchPlan) -> None:
+    """Shares of four digits that sum to 1, and comments that YAML skips."""
+    text = to_yaml(planned, title="mine")
+    stored = yaml.safe_load(text)
+    assert stored["patch_size"] == list(planned.candidate.patch_size)
+    assert (stored["title"], stored["batch_size"], stored["network"]) == (
+        "mine",
+        planned.candidate.batch_size,
+        "dynunet",
+    )
+    assert sum(stored["centres"].values()) == pytest.approx(1, abs=1e-12)
+    for name, weight in stored["centres"].items():
+        assert weight == pytest.approx(planned.draw.weights[name], abs=3e-4)
+    assert all(f"# {reason}" in text for reason in planned.reasons)
+
+
+BOXED = {"parotid_left": "left", "mandible": "jaw"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for k, case in enumerate("abcd"):
+        write_head(tmp_path / "data" / case / "image.nii.gz", head(k))
+        for organ, file in BOXED.items():
+            write_head(tmp_path / "data" / case / f"{file}.nii.gz", organ_mask(organ))
+    (tmp_path / "data" / "hnlib.yaml").write_text(yaml.safe_dump({"organs": BOXED}))
+    return tmp_path / "data"
+
+
+def test_command_plans_on_a_folder_and_writes_an_experiment_that_loads(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Table, choice and reasons are printed; the file is one that experiments read."""
+    from hnlib.experiments import load_experiment
+
+    (tmp_path / "profiles").mkdir()
+    monkeypatch.setenv("HNLIB_EXPERIMENTS", str(tmp_path))
+    given = ["--memory", "1GB", "--width", "4", "--voxels-per-step", "20000", "--precision", "float32"]
+    with pytest.raises(SystemExit) as caught:
+        main(["plan", str(folder), *given, "--out", str(tmp_path / "planned.yaml")])
+    printed = capsys.readouterr().out
+    assert not caught.value.code
+    assert "rarest organ" in printed
+    assert "plan: " in printed
+    load_experiment.cache_clear()
+    experiment = load_experiment("planned")
+    load_experiment.cache_clear()
+    assert experiment.patch_size is not None
+    assert f"{experiment.batch_size} patches of {' x '.join(map(str, experiment.patch_size))} voxels" in printed
+
+
+def test_command_tells_faults_in_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def fails(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as caught:
+            main(["plan", *arguments])
+        assert caught.value.code == 2
+        text = capsys.readouterr().err.strip()
+        assert text.startswith("hnlib: ")
+        assert "\n" not in text
+        return text
+
+    assert "did you mean 'openkbp'" in fails("opnkbp", "--memory", "11GB")
+    assert "such as 11GB" in fails(str(folder), "--memory", "eleven")
+    assert "unknown measure 'sigma'" in fails(str(folder), "--memory", "1GB", "--measure", "sigma")
+    assert "no patch fits" in fails(str(folder), "--memory", "1kB", "--width", "4")
+    assert "cannot be read" in fails(str(folder), "--memory", "1GB", "--nnunet", str(folder / "none.json"))
+    (folder / "hnlib.yaml").write_text(yaml.safe_dump({"organs": {"jaw": "jaw", "lens_left": "none"}}))
+    assert "organ lens_left: no voxel" in fails(str(folder), "--memory", "1GB", "--width", "4")
+
+
+def test_scans_on_a_grid_are_cropped_and_resampled(folder: Path) -> None:
+    """To twice the spacing the body has half the voxels along every axis; without CT the scan keeps its air."""
+    from hnlib.datasets import open_dataset
+
+    data = open_dataset("folder", folder)
+    names = planning_cases(data)
+    assert names == data.split()["train"]
+    own, scans = scans_on_grid(data, names)
+    double = (own[0] * 2, own[1] * 2, own[2] * 2)
+    _, coarse = scans_on_grid(data, names, spacing_mm=double)
+    _, whole = scans_on_grid(data, names, outlines_only=True)
+    case = data.load(names[0])
+    assert own == pytest.approx(case.spacing_mm)
+    assert np.array_equal(whole[0].labels, case.labels)
+    assert all(n < m for n, m in zip(scans[0].labels.shape[:2], case.labels.shape[:2], strict=True))
+    assert [round(n / 2) for n in scans[0].labels.shape] == list(coarse[0].labels.shape)
+    with pytest.raises(DataError, match="no case to plan on"):
+        scans_on_grid(data, [])
+    with pytest.raises(ConfigError, match="three positive numbers"):
+        scans_on_grid(data, names, spacing_mm=(1.0, 0.0, 1.0))
+
+
+def test_class_uniform_is_the_rule_that_the_reasons_compare_with() -> None:
+    """In scans that hold every organ, forcing each equally often is `ClassUniform`."""
+    result = plan(SCANS[:2], SPACING, LIMITS)
+    rule = CentreDistribution(((1 / 3, UniformPosition()), (2 / 3, ClassUniform())))
+    assert rule.weights == pytest.approx(RULES["class_uniform_two_thirds"].weights)
+    shown = np.array([presence(s.labels, 4, result.candidate.patch_size, rule)[1:] for s in SCANS[:2]])
+    assert f"the rarest would be in {shown.mean(axis=0).min():.1%}." in " ".join(result.reasons)
+    assert isinstance(result.table, pd.DataFrame)

@@ -250,3 +250,16 @@ def with_less_data(method: str, rival: str, cases: int, rival_cases: int, claime
 def not_testable(reason: str) -> Finding:
     """Say why neither the papers' numbers nor the data at hand can decide."""
     return Finding(NOT_TESTABLE, reason)
+
+
+def loss_gains_more_at_small() -> Finding:
+    """Ask whether in Tappeiner's Table 1 ca-Dice gains more DSC at the small patch than at the large one."""
+    means = organ_rows("tappeiner2022", "1", "dsc").mean()
+    gains = {
+        size: 100 * float(means[f"{size}_ca_dice_ce"] - means[f"{size}_nnu_dice_ce"]) for size in ("small", "large")
+    }
+    error = 2 * 2 / math.sqrt(12 * 7)  # two SDs of a sum of four means over seven rows rounded to 1 point
+    text = (
+        f"{gains['small']:+.1f} points at the small, {gains['large']:+.1f} at the large patch (rounding: ±{error:.1f})"
+    )
+    return own_numbers(gains["small"] - gains["large"] > -error, text, row=_where("tappeiner2022", "1"))

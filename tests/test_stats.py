@@ -500,7 +500,7 @@ def test_bootstrap_covers_less_which_is_why_t_is_the_default():
 
 
 def test_chain_of_tests_raises_few_false_alarms():
-    """Two experiments, two organs, two metrics, 15 patients, nothing differs: 400 studies, alarms in 5 % at most.
+    """Two experiments, two organs, two metrics, 20 patients, nothing differs: 400 studies, alarms in 5 % at most.
 
     One metric is rounded to a grid, as distances between voxels are. Simulation error: 2 SE, 2.2 %.
     """
@@ -509,11 +509,11 @@ def test_chain_of_tests_raises_few_false_alarms():
     experiment = np.array([0, 1] + [0] * 4 + [1] * 4)
     alarms = np.zeros((studies, 2), dtype=bool)
     for number in range(studies):
-        arms = [skewed_dsc(generator, 15, lost=(0.04, 0.04), error=(1, 1), organs=2) for _ in range(2)]
+        arms = [skewed_dsc(generator, 20, lost=(0.04, 0.04), error=(1, 1), organs=2) for _ in range(2)]
         differences = [new - base for new, base in arms]
         columns = [values.mean(axis=1) for values in differences]
         for values in differences:
-            columns += [*values.T, *(np.round(20 * values).T)]
+            columns += [*values.T, *(np.round(200 * values).T)]
         p = np.array([signed_rank(column).p for column in columns])
         _, shown = gatekept(p, primary, experiment)
         alarms[number] = shown.any(), (np.nan_to_num(holm(p[~primary]), nan=1) < 0.05).any()

@@ -165,10 +165,9 @@ def difference_table(tests: pd.DataFrame) -> pd.DataFrame:
 def shown_table(tests: pd.DataFrame) -> pd.DataFrame:
     """Return differences by organ and metric, one column an experiment; a star where the chain of tests shows them."""
     rows = tests[~tests["primary"].astype(bool)]
-    digits = rows["metric"].map(lambda name: 2 if str(name).endswith("_mm") else 3)
     text = [
-        DASH if np.isnan(row.difference) else f"{row.difference:+.{places}f}{'*' if row.shown else ''}"
-        for row, places in zip(rows.itertuples(), digits, strict=True)
+        DASH if np.isnan(value) else f"{value:+.{2 if str(metric).endswith('_mm') else 3}f}{'*' if shown else ''}"
+        for value, metric, shown in zip(rows["difference"], rows["metric"], rows["shown"], strict=True)
     ]
     wide = rows.assign(text=text).pivot(index=["metric", "organ"], columns="experiment", values="text")
     wide = wide.loc[rows.set_index(["metric", "organ"]).index.unique(), rows["experiment"].unique()]

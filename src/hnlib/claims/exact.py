@@ -152,7 +152,7 @@ def loss_grows_as_k_falls(percents: Sequence[int], trials: int = 200) -> Finding
     least, ends = math.inf, np.zeros(2)
     for _ in range(trials):
         number = int(rng.integers(10, 200))
-        label = np.sort(rng.beta(*rng.uniform(0.3, 3, 2), number))
+        label = np.sort(rng.beta(rng.uniform(0.3, 3), rng.uniform(0.3, 3), number))
         background = rng.uniform(0, number)
         kept = [math.ceil(percent * number / 100) for percent in sorted(percents, reverse=True)]
         dice = [2 * label[:k].sum() / (k + (label[:k] ** 2).sum() + background) for k in kept]

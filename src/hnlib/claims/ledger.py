@@ -102,7 +102,7 @@ def _claim(path: Path | str, entry: Any, papers: Mapping[str, str]) -> Claim:
 
 
 def _check_rule(claim: str, call: Mapping[str, Any]) -> None:
-    name = call.get("rule")
+    name = str(call.get("rule"))
     if name not in RULES:
         raise unknown(f"rule of claim {claim}", name, RULES)
     signature = inspect.signature(RULES[name])

@@ -37,7 +37,8 @@ class Evidence:
 
     def table(self, dataset: str, name: str) -> pd.DataFrame | None:
         """Return a table, rows of the study's own profile where it has profiles; None where it is missing."""
-        return self._read(dataset, name)
+        found: pd.DataFrame | None = self._read(dataset, name)
+        return found
 
     def _load(self, dataset: str, name: str) -> pd.DataFrame | None:
         folder = self.root / dataset

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import pandas as pd
 
@@ -32,6 +33,12 @@ def organ_rows(paper: str, table: str, metric: str, column: str = "mean") -> pd.
     """Return a printed table without its average rows."""
     found = wide(paper, table, metric, column)
     return found[~found.index.isin(AVERAGES)]
+
+
+def _one_row(paper: str, table: str, metric: str, organ: str = "average") -> dict[str, float]:
+    """Return one printed row, method to value, without the methods that have none."""
+    column = wide(paper, table, metric).T[organ].dropna()
+    return {str(name): float(value) for name, value in column.items()}
 
 
 def _where(paper: str, *tables: str) -> str:
@@ -75,7 +82,7 @@ def without_miss(cases: int = 15, penalty: float = 1000.0) -> Finding:
     """Ask whether one missed chiasm, coded as 1000 mm, alone keeps ca-Dice from a better mean 95HD."""
     rows = printed_table("tappeiner2022").query("metric == 'hd95_plastimatch_mm' and organ not in @AVERAGES")
     means = rows.pivot(index="organ", columns="method", values="mean")
-    mean = float(means.loc["optic_chiasm", "large_ca_dice_ce"])
+    mean = float(means["large_ca_dice_ce"]["optic_chiasm"])
     printed_sd = float(rows.query("organ == 'optic_chiasm' and method == 'large_ca_dice_ce'")["sd"].item())
     others = (cases * mean - penalty) / (cases - 1)
     implied_sd = (penalty - others) / math.sqrt(cases)  # one value apart from cases - 1 equal ones, ddof 1
@@ -121,10 +128,10 @@ def best(
     holds, words = True, []
     for table, metrics in tables.items():
         for metric in metrics.split():
-            row = wide(paper, table, metric).loc[organ].dropna()
-            rivals = row[list(others)] if others else row.drop(method)
+            row = _one_row(paper, table, metric, organ)
+            rivals = [value for name, value in row.items() if (name in others if others else name != method)]
             lower = lower_is_better(metric)
-            nearest = float(rivals.min() if lower else rivals.max())
+            nearest = min(rivals) if lower else max(rivals)
             holds &= bool(row[method] < nearest if lower else row[method] > nearest)
             words.append(f"{row[method]:g} against {nearest:g}")
     return own_numbers(holds, "; ".join(words), row=_where(paper, *tables))
@@ -187,9 +194,10 @@ def _as_claimed(count: int, number: int, claimed: int | str) -> bool:
 
 def rising(paper: str, table: str, metric: str, methods: Sequence[str], *, organ: str = "average") -> Finding:
     """Ask whether a row rises from each method to the next."""
-    row = wide(paper, table, metric).loc[organ, list(methods)]
-    text = " to ".join(f"{value:g}" for value in row)
-    return own_numbers(bool((row.diff().dropna() > 0).all()), text, row=_where(paper, table))
+    values = [_one_row(paper, table, metric, organ)[method] for method in methods]
+    text = " to ".join(f"{value:g}" for value in values)
+    rises = all(first < second for first, second in pairwise(values))
+    return own_numbers(rises, text, row=_where(paper, table))
 
 
 def larger_gain(
@@ -221,9 +229,9 @@ def little_gain(
 ) -> Finding:
     """Ask whether methods differ from a baseline by no more than a limit in the average rows."""
     gains = [
-        float(row[method] - row[baseline])
+        row[method] - row[baseline]
         for table, metric in tables.items()
-        for row in [wide(paper, table, metric).loc["average"]]
+        for row in [_one_row(paper, table, metric)]
         for method in methods
     ]
     text = f"{min(gains):+.2f} to {max(gains):+.2f} points against {baseline}"
@@ -240,7 +248,7 @@ def group_gap(organs: Sequence[str], against: Sequence[str], *, least: float) ->
 
 def with_less_data(method: str, rival: str, cases: int, rival_cases: int, claimed_percent: float) -> Finding:
     """Ask whether Gao's method is within 0.1 points of a rival with the claimed share of its training data."""
-    row = wide("gao2019", "3", "dsc_percent").loc["average"]
+    row = _one_row("gao2019", "3", "dsc_percent")
     share = 100 * cases / rival_cases
     holds = abs(row[method] - row[rival]) <= 0.1 and abs(share - claimed_percent) <= 0.5
     text = f"{row[method]:g} against {row[rival]:g} with {share:.1f} % of the scans"

@@ -368,7 +368,7 @@ def verdict_counts(table: pd.DataFrame, verdicts: Sequence[str], *, ax: Axes | N
     counts = table.groupby(["paper", "verdict"]).size().unstack(fill_value=0)
     counts = counts.reindex(index=papers, columns=list(verdicts), fill_value=0)
     ax = make_axes(ax, 0.9 + 0.34 * len(papers))
-    start = np.zeros(len(papers))
+    start = 0 * counts.iloc[:, 0].to_numpy()
     for verdict, colour in zip(verdicts, VERDICT_COLOURS, strict=False):
         widths = counts[verdict].to_numpy()
         bars = ax.barh(range(len(papers)), widths, left=start, height=0.7, color=colour, label=verdict)

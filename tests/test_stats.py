@@ -27,6 +27,7 @@ from hnlib.stats import (
     printed_table,
     rank_experiments,
     seed_averaged,
+    seed_interval,
     seed_spread,
     signed_rank,
 )
@@ -178,6 +179,18 @@ def test_interval_where_every_patient_gains_the_same():
     assert (found.difference, found.low, found.high, found.method) == (0.25, 0.25, 0.25, "t")
     found = paired_difference(table, "recipe", "base", method="BCa", resamples=99, rng=rng())
     assert (found.difference, found.low, found.high, found.method) == (0.25, 0.25, 0.25, "percentile")
+
+
+def test_interval_over_seeds_by_hand():
+    """Runs at 0.6, 0.7, 0.8 against 0.5, 0.6, 0.7: 0.1 +- t(4) x sqrt(2 x 0.01 / 3); one seed has none."""
+    runs = [study([[mean], [mean]], "recipe", seed=k) for k, mean in enumerate((0.6, 0.7, 0.8))]
+    base = [study([[mean], [mean]], "base", seed=k) for k, mean in enumerate((0.5, 0.6, 0.7))]
+    low, high = seed_interval(pd.concat([*runs, *base]), "recipe", "base")
+    half = 2.776445 * np.sqrt(2 * 0.01 / 3)
+    assert (low, high) == (pytest.approx(0.1 - half), pytest.approx(0.1 + half))
+    back = seed_interval(pd.concat([*runs, *base]), "base", "recipe")
+    assert back == (pytest.approx(-high), pytest.approx(-low))
+    assert np.isnan(seed_interval(pd.concat([runs[0], *base]), "recipe", "base")).all()
 
 
 def test_pairs_that_one_side_lacks_are_counted():

@@ -13,7 +13,7 @@ import pandas as pd
 
 from hnlib.claims.finding import NOT_REPRODUCED, NOT_RUN, REPRODUCED, Finding, Verdict
 from hnlib.equivalence import Group, Interval, mean_difference
-from hnlib.stats import lower_is_better, paired_difference
+from hnlib.stats import lower_is_better, paired_difference, seed_interval
 
 FOUR = ("large_nnu_dice_ce", "large_ca_dice_ce", "small_nnu_dice_ce", "small_ca_dice_ce")
 SEEDS_OF_FOUR, SEEDS = 5, 3
@@ -37,8 +37,8 @@ class Evidence:
 
     def table(self, dataset: str, name: str) -> pd.DataFrame | None:
         """Return a table, rows of the study's own profile where it has profiles; None where it is missing."""
-        found: pd.DataFrame | None = self._read(dataset, name)
-        return found
+        found = self._read(dataset, name)
+        return found if isinstance(found, pd.DataFrame) else None
 
     def _load(self, dataset: str, name: str) -> pd.DataFrame | None:
         folder = self.root / dataset
@@ -66,8 +66,9 @@ def difference(
     """Ask whether an experiment is better than another on the same test patients, or worse (``more`` False).
 
     Reproduced where the 95 % interval of the paired difference, mean over organs, excludes zero on the claimed
-    side; with a ``margin`` (in the metric's unit), where it excludes being worse by more than that. ``organs``
-    restricts the rows; ``seeds`` is the number that makes the answer whole.
+    side, and the interval over seeds excludes zero, too; with a ``margin`` (in the metric's unit), where the
+    former excludes being worse by more than that. ``organs`` restricts the rows; ``seeds`` is the number that makes
+    the answer whole.
     """
     row = f"{dataset}, metrics.csv: {experiment} minus {baseline}, {metric}, {', '.join(organs) or 'all organs'}"
     rows, lacking = _runs(evidence, dataset, "metrics", (experiment, baseline), organs)
@@ -80,6 +81,8 @@ def difference(
     partial = _partial(rows, (experiment, baseline), seeds)
     sign = 1 if more != lower_is_better(metric) else -1
     verdict, word = _sided(Interval(*(limit + sign * margin for limit in interval)), sign)
+    if not margin:
+        verdict, word = _beyond_seeds(verdict, word, *seed_interval(rows, experiment, baseline, metric=metric))
     scale, unit = _scale(metric)
     text = f"{scale * found.difference:+.2f}{unit}{word}, {found.cases} patients"
     return Finding(verdict, text, _interval_text(interval, scale), partial, row, EVALUATION)
@@ -101,6 +104,12 @@ def interaction(evidence: Evidence, dataset: str, *, metric: str = "dsc", seeds:
     found = paired_difference(long, "small", "large", metric=metric)
     interval = Interval(found.difference, found.low, found.high)
     verdict, word = _sided(interval, -1 if lower_is_better(metric) else 1)
+    by_seed = values.groupby(["seed", "organ", "experiment"])["value"].mean().unstack("experiment")
+    per_run = [
+        (by_seed[f"{size}_ca_dice_ce"] - by_seed[f"{size}_nnu_dice_ce"]).groupby("seed").mean().dropna().rename(size)
+        for size in ("small", "large")
+    ]
+    verdict, word = _beyond_seeds(verdict, word, *_over_seeds(*per_run))
     scale, unit = _scale(metric)
     text = f"{scale * found.difference:+.2f}{unit}{word}, {found.cases} patients"
     return Finding(verdict, text, _interval_text(interval, scale), _partial(rows, FOUR, seeds), row, EVALUATION)
@@ -156,6 +165,12 @@ def drift_changes(
         return Finding(NOT_RUN, lacking, row=row, chapter=CONFIDENCE)
     interval = _drift(_paired_confidence(rows, experiment, baseline))
     verdict, word = _sided(interval, -1 if falls else 1)
+    per_run = [
+        rows[rows["experiment"] == name].groupby(["seed", "split", "organ"])["soft_recall"].mean().unstack("split")
+        for name in both
+    ]
+    drifts = [(part["train"] - part["test"]).groupby("seed").mean() for part in per_run]
+    verdict, word = _beyond_seeds(verdict, word, *_over_seeds(*drifts))
     if unchanged:
         verdict = NOT_REPRODUCED if verdict == REPRODUCED else REPRODUCED
     partial = _partial(rows, both, 0)
@@ -173,6 +188,8 @@ def confidence_rises(evidence: Evidence, dataset: str, experiment: str, baseline
     found = paired_difference(long, experiment, baseline, metric="soft_recall")
     interval = Interval(found.difference, found.low, found.high)
     verdict, word = _sided(interval, 1)
+    over_seeds = seed_interval(long, experiment, baseline, metric="soft_recall")
+    verdict, word = _beyond_seeds(verdict, word, *over_seeds)
     text = f"{found.difference:+.3f}{word}, {found.cases} patients"
     return Finding(verdict, text, _interval_text(interval), _partial(rows, both, 0), row, CONFIDENCE)
 
@@ -200,7 +217,7 @@ def rarely_absent(
     chosen = table[(table["centres"] == centres) & (table["patch"] == patch) & (table["class"] != "background")]
     absent = ((1 - chosen["presence"]) ** 2).groupby(chosen["class"]).mean()
     worst = str(absent.idxmax())
-    text = f"at worst the {worst.replace('_', ' ')} is absent from {100 * absent.max():.1f} % of the batches of two"
+    text = f"at worst the {worst.replace('_', ' ')} is absent from {100 * absent.max():.1f} % of the batches of two, {100 * most:g} % allowed"
     return Finding(REPRODUCED if absent.max() <= most else NOT_REPRODUCED, text, row=row, chapter=IMBALANCE)
 
 
@@ -271,6 +288,26 @@ def _sided(interval: Interval, sign: int) -> tuple[Verdict, str]:
     if sign * interval.value > 0:
         return REPRODUCED, ""
     return NOT_REPRODUCED, " (the opposite)"
+
+
+def _over_seeds(first: pd.Series[Any], second: pd.Series[Any]) -> tuple[float, float]:
+    """Return Welch's 95 % interval of the difference of two sets of runs; NaN where one has fewer than two."""
+    if min(len(first), len(second)) < 2:
+        return np.nan, np.nan
+    groups = [Group(float(part.mean()), float(part.std()), len(part)) for part in (first, second)]
+    found = mean_difference(*groups, confidence_level=0.95)
+    return found.low, found.high
+
+
+def _beyond_seeds(verdict: Verdict, word: str, low: float, high: float) -> tuple[Verdict, str]:
+    """Take back what is told from zero over patients but not over seeds; say where seeds cannot tell."""
+    if word not in ("", " (the opposite)"):
+        return verdict, word
+    if np.isnan(low):
+        return verdict, f"{word} (spread between seeds unknown)"
+    if low <= 0 <= high:
+        return NOT_REPRODUCED, " (within the spread between seeds)"
+    return verdict, word
 
 
 def _scale(metric: str) -> tuple[float, str]:

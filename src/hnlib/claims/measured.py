@@ -217,7 +217,8 @@ def rarely_absent(
     chosen = table[(table["centres"] == centres) & (table["patch"] == patch) & (table["class"] != "background")]
     absent = ((1 - chosen["presence"]) ** 2).groupby(chosen["class"]).mean()
     worst = str(absent.idxmax())
-    text = f"at worst the {worst.replace('_', ' ')} is absent from {100 * absent.max():.1f} % of the batches of two, {100 * most:g} % allowed"
+    share = f"{100 * absent.max():.1f} % of the batches of two, {100 * most:g} % allowed"
+    text = f"at worst the {worst.replace('_', ' ')} is absent from {share}"
     return Finding(REPRODUCED if absent.max() <= most else NOT_REPRODUCED, text, row=row, chapter=IMBALANCE)
 
 

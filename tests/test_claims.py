@@ -313,6 +313,20 @@ def test_a_margin_asks_whether_it_is_not_worse(tmp_path):
     root = study(tmp_path, {"metrics": metrics({"a": 0.78, "b": 0.8})})
     assert measured.difference(Evidence(root), "scans", "a", "b").verdict == NOT_REPRODUCED
     assert measured.difference(Evidence(root), "scans", "a", "b", margin=0.05).verdict == REPRODUCED
+    close = measured.difference(Evidence(root), "scans", "a", "b", margin=0.001)
+    assert close.verdict == NOT_REPRODUCED
+    assert "worse by more than 0.001" in close.found
+
+
+def test_runs_of_another_profile_are_named(tmp_path):
+    """The study's own profile is the default; another one is named with the data set; a metric may be lacking."""
+    both = pd.concat([metrics({"a": 0.8, "b": 0.6}), metrics({"a": 0.6, "b": 0.8}).assign(profile="gpu")])
+    evidence = Evidence(study(tmp_path, {"metrics": both}))
+    assert measured.difference(evidence, "scans", "a", "b").verdict == REPRODUCED
+    assert measured.difference(evidence, "scans@gpu", "a", "b").verdict == NOT_REPRODUCED
+    lacking = measured.difference(evidence, "scans", "a", "b", metric="recall")
+    assert lacking.verdict == NOT_RUN
+    assert "share no test case with a value of recall" in lacking.found
 
 
 def test_distances_are_better_when_less(tmp_path):

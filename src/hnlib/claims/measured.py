@@ -29,6 +29,11 @@ class Evidence:
     ----------
     root
         Folder of studies, such as ``results/published``.
+
+    Notes
+    -----
+    A data set is named as ``openkbp``, for the runs of its study's own profile, or as ``openkbp@gpu`` for those of
+    another one.
     """
 
     def __init__(self, root: Path | str) -> None:
@@ -36,18 +41,19 @@ class Evidence:
         self._read = cache(self._load)
 
     def table(self, dataset: str, name: str) -> pd.DataFrame | None:
-        """Return a table, rows of the study's own profile where it has profiles; None where it is missing."""
+        """Return a table, rows of one profile where it has profiles; None where it is missing."""
         found = self._read(dataset, name)
         return found if isinstance(found, pd.DataFrame) else None
 
     def _load(self, dataset: str, name: str) -> pd.DataFrame | None:
+        dataset, _, wanted = dataset.partition("@")
         folder = self.root / dataset
         if not (folder / f"{name}.csv").exists() or not (folder / "study.json").exists():
             return None
         found = pd.read_csv(folder / f"{name}.csv")
         if "profile" not in found.columns:
             return found
-        profile = json.loads((folder / "study.json").read_text())["profile"]
+        profile = wanted or json.loads((folder / "study.json").read_text())["profile"]
         return found[found["profile"] == profile].reset_index(drop=True)
 
 
@@ -76,12 +82,17 @@ def difference(
         return Finding(NOT_RUN, lacking, row=row, chapter=EVALUATION)
     if unlearnt := _not_learnt(rows, organs):
         return Finding(NOT_RUN, unlearnt, row=row, chapter=EVALUATION)
-    found = paired_difference(rows, experiment, baseline, metric=metric)
+    try:
+        found = paired_difference(rows, experiment, baseline, metric=metric)
+    except ValueError as fault:  # the runs have no such metric, or no test patient in common
+        return Finding(NOT_RUN, str(fault), row=row, chapter=EVALUATION)
     interval = Interval(found.difference, found.low, found.high)
     partial = _partial(rows, (experiment, baseline), seeds)
     sign = 1 if more != lower_is_better(metric) else -1
     verdict, word = _sided(Interval(*(limit + sign * margin for limit in interval)), sign)
-    if not margin:
+    if margin:
+        word = word.replace("zero", f"{margin:g} less").replace("the opposite", f"worse by more than {margin:g}")
+    else:
         verdict, word = _beyond_seeds(verdict, word, *seed_interval(rows, experiment, baseline, metric=metric))
     scale, unit = _scale(metric)
     text = f"{scale * found.difference:+.2f}{unit}{word}, {found.cases} patients"
@@ -96,7 +107,9 @@ def interaction(evidence: Evidence, dataset: str, *, metric: str = "dsc", seeds:
         return Finding(NOT_RUN, lacking, row=row, chapter=EVALUATION)
     values = rows[(rows["metric"] == metric) & (rows["split"] == "test")]
     keys = ["case", "organ", "experiment"]
-    wide = values.groupby(keys)["value"].mean().unstack("experiment").dropna()
+    wide = values.groupby(keys)["value"].mean().unstack("experiment").reindex(columns=list(FOUR)).dropna()
+    if wide.empty:
+        return Finding(NOT_RUN, f"no {metric} of the same test patients in all four", row=row, chapter=EVALUATION)
     gain = {size: wide[f"{size}_ca_dice_ce"] - wide[f"{size}_nnu_dice_ce"] for size in ("small", "large")}
     sums = pd.DataFrame({"small": gain["small"], "large": gain["large"]}).reset_index()
     long = sums.melt(["case", "organ"], ["small", "large"], "experiment", "value")
@@ -185,7 +198,10 @@ def confidence_rises(evidence: Evidence, dataset: str, experiment: str, baseline
     if rows is None:
         return Finding(NOT_RUN, lacking, row=row, chapter=CONFIDENCE)
     long = rows.rename(columns={"soft_recall": "value"}).assign(metric="soft_recall")
-    found = paired_difference(long, experiment, baseline, metric="soft_recall")
+    try:
+        found = paired_difference(long, experiment, baseline, metric="soft_recall")
+    except ValueError as fault:  # no test patient in common
+        return Finding(NOT_RUN, str(fault), row=row, chapter=CONFIDENCE)
     interval = Interval(found.difference, found.low, found.high)
     verdict, word = _sided(interval, 1)
     over_seeds = seed_interval(long, experiment, baseline, metric="soft_recall")

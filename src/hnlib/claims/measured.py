@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +37,13 @@ class Evidence:
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
-        self._read = cache(self._load)
+        self._tables: dict[tuple[str, str], pd.DataFrame | None] = {}
 
     def table(self, dataset: str, name: str) -> pd.DataFrame | None:
         """Return a table, rows of one profile where it has profiles; None where it is missing."""
-        found = self._read(dataset, name)
-        return found if isinstance(found, pd.DataFrame) else None
+        if (dataset, name) not in self._tables:
+            self._tables[dataset, name] = self._load(dataset, name)
+        return self._tables[dataset, name]
 
     def _load(self, dataset: str, name: str) -> pd.DataFrame | None:
         dataset, _, wanted = dataset.partition("@")

@@ -276,8 +276,8 @@ def test_holm_by_hand():
 
 
 def test_holm_is_that_of_statsmodels():
-    """On 50 families with ties."""
-    for size in range(1, 51):
+    """On families of 1 to 50 with ties."""
+    for size in (1, 2, 7, 50):
         p = np.round(rng().beta(0.3, 1, size), 2)
         assert holm(p) == pytest.approx(multipletests(p, method="holm")[1])
     assert holm([]).size == 0
@@ -522,11 +522,11 @@ def test_bootstrap_covers_less_which_is_why_t_is_the_default():
 
 
 def test_chain_of_tests_raises_few_false_alarms():
-    """Two experiments, two organs, two metrics, 20 patients, nothing differs: 400 studies, alarms in 5 % at most.
+    """Two experiments, two organs, two metrics, 20 patients, nothing differs: 250 studies, alarms in 5 % at most.
 
-    One metric is rounded to a grid, as distances between voxels are. Simulation error: 2 SE, 2.2 %.
+    One metric is rounded to a grid, as distances between voxels are. Simulation error: 2 SE, 2.8 %.
     """
-    generator, studies = rng(), 400
+    generator, studies = rng(), 250
     primary = np.array([True] * 2 + [False] * 8)
     experiment = np.array([0, 1] + [0] * 4 + [1] * 4)
     alarms = np.zeros((studies, 2), dtype=bool)
@@ -540,8 +540,8 @@ def test_chain_of_tests_raises_few_false_alarms():
         _, shown = gatekept(p, primary, experiment)
         alarms[number] = shown.any(), (np.nan_to_num(holm(p[~primary]), nan=1) < 0.05).any()
     chain, organs_alone = alarms.mean(axis=0)
-    assert 0.01 <= chain <= 0.05 + 0.022
-    assert organs_alone <= 0.05 + 0.022
+    assert 0.01 <= chain <= 0.05 + 0.028
+    assert organs_alone <= 0.05 + 0.028
 
 
 def test_ranking_raises_few_false_alarms():

@@ -4,6 +4,7 @@ Notebooks hold the story; this module holds the few lines of table work behind i
 computed from the tables, so that the prose cannot disagree with them.
 """
 
+from hnlib.chapters.claims import claims_facts, claims_ledger, claims_of
 from hnlib.chapters.data import (
     by_rule,
     credit,
@@ -42,7 +43,9 @@ from hnlib.chapters.phantom import (
     sizes,
 )
 from hnlib.chapters.runs import (
+    comparison,
     confidence_facts,
+    detectable_table,
     difference_table,
     drift_table,
     evaluation_facts,
@@ -53,6 +56,7 @@ from hnlib.chapters.runs import (
     runs_summary,
     runs_table,
     seed_table,
+    shown_table,
     tiny_study,
     training_answer,
 )
@@ -66,12 +70,17 @@ __all__ = [
     "SIZE_COLUMNS",
     "begin",
     "by_rule",
+    "claims_facts",
+    "claims_ledger",
+    "claims_of",
+    "comparison",
     "comparison_facts",
     "comparison_sources",
     "comparison_table",
     "confidence_facts",
     "credit",
     "dataset_facts",
+    "detectable_table",
     "difference_table",
     "drift_table",
     "evaluation_facts",
@@ -100,6 +109,7 @@ __all__ = [
     "runs_summary",
     "runs_table",
     "seed_table",
+    "shown_table",
     "sigma_facts",
     "sigma_points",
     "sigma_table",

@@ -8,7 +8,14 @@ figure is the same every time.
 
 from hnlib.plotting.ignored import ignore_maps
 from hnlib.plotting.landscape import interactive, landscape_explorer, landscape_maps, sigma_bounds, sigma_by_background
-from hnlib.plotting.results import confidence_violins, equivalence_intervals, paired_differences, results_by_organ
+from hnlib.plotting.results import (
+    confidence_violins,
+    equivalence_intervals,
+    paired_differences,
+    ranking,
+    results_by_organ,
+    verdict_counts,
+)
 from hnlib.plotting.scans import best_slices, contour_panel, scan_rows
 from hnlib.plotting.study import class_ratios, organ_volumes, sigma_dots, training_curves
 from hnlib.plotting.style import FULL_WIDTH_IN, HALF_WIDTH_IN, STYLE, experiment_title, use_style
@@ -29,6 +36,7 @@ __all__ = [
     "landscape_maps",
     "organ_volumes",
     "paired_differences",
+    "ranking",
     "results_by_organ",
     "scan_rows",
     "sigma_bounds",
@@ -36,4 +44,5 @@ __all__ = [
     "sigma_dots",
     "training_curves",
     "use_style",
+    "verdict_counts",
 ]

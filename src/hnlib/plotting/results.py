@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
@@ -20,6 +20,7 @@ from hnlib.organs import organ
 from hnlib.plotting.style import (
     FAINT,
     FULL_WIDTH_IN,
+    INK,
     METRIC_LABELS,
     draw_interval,
     experiment_legend,
@@ -32,7 +33,10 @@ from hnlib.plotting.style import (
     set_organ_ticks,
     spread,
 )
-from hnlib.stats import case_differences, organ_summary, paired_difference, seed_averaged
+from hnlib.stats import Ranking, case_differences, organ_summary, paired_difference, seed_averaged
+
+VERDICT_COLOURS = ("#009E73", "#E69F00", "#D55E00", "#BBBBBB", "#E5E5E5")
+"""Colours of verdicts, from what holds to what is not known."""
 
 
 def results_by_organ(
@@ -99,7 +103,6 @@ def paired_differences(
     metrics: pd.DataFrame,
     baseline: str,
     *,
-    rng: np.random.Generator,
     metric: str = "dsc",
     split: str = "test",
 ) -> Figure:
@@ -111,8 +114,6 @@ def paired_differences(
         Rows of ``metrics.csv`` of one profile.
     baseline
         Experiment that is subtracted from every other one.
-    rng
-        Source of the bootstrap of the mean over organs.
     metric, split
         What is compared.
 
@@ -120,7 +121,7 @@ def paired_differences(
     -------
     Figure
         One panel an experiment: a point is a case (for the mean over organs, a patient), seeds averaged.
-        Bars: 95 % t interval by organ, 95 % BCa bootstrap over patients for the mean over organs.
+        Bars: 95 % t intervals over patients, not corrected for their number.
 
     Raises
     ------
@@ -150,7 +151,7 @@ def paired_differences(
                 draw_interval(ax, intervals[name], height, "o", horizontal=True)
         patients = rows.groupby("case")["difference"].mean().to_numpy()
         ax.plot(patients, spread(len(patients), 0.5), "o", color="#777777", alpha=0.5, ms=3, mew=0)
-        found = paired_difference(metrics, experiment, baseline, metric=metric, split=split, rng=rng)
+        found = paired_difference(metrics, experiment, baseline, metric=metric, split=split)
         draw_interval(ax, {"mean": found.difference, "low": found.low, "high": found.high}, 0, "D", horizontal=True)
         ax.set_title(f"{panel_title(experiment)}\nn = {found.cases}")
         ax.axhline(0.5, color=FAINT, lw=0.6)
@@ -160,6 +161,59 @@ def paired_differences(
     label = METRIC_LABELS.get(metric, metric)
     fig.supxlabel(f"difference in {label} from {experiment_title(baseline)}", fontsize=9)
     return fig
+
+
+def ranking(found: Ranking, *, ax: Axes | None = None) -> Axes:
+    """Draw mean ranks on one axis, with a bar across experiments that are not told apart.
+
+    Parameters
+    ----------
+    found
+        Result of `hnlib.stats.rank_experiments`.
+    ax
+        Axes to draw on.
+
+    Returns
+    -------
+    Axes
+        Best left. A bar joins neighbours among which no pair differs at the level of the ranking, after Demšar
+        2006; the bars rest on paired tests, not on a critical difference of ranks.
+    """
+    names, places = list(found.ranks["experiment"]), found.ranks["mean_rank"].to_numpy()
+    ax = make_axes(ax, 0.9 + 0.17 * len(names) + 0.1 * len(found.groups))
+    for index, group in enumerate(found.groups):
+        inside = places[[names.index(name) for name in group]]
+        ax.plot([inside.min() - 0.03, inside.max() + 0.03], [-0.35 - 0.3 * index] * 2, color=INK, lw=3)
+    half = math.ceil(len(names) / 2)
+    left, right = 1, max(len(names), 2)
+    below = -0.35 - 0.3 * len(found.groups)
+    for index, (name, place) in enumerate(zip(names, places, strict=True)):
+        first = index < half
+        level = below - 0.6 * (index if first else len(names) - 1 - index) - 0.3
+        ax.plot([place, place, left if first else right], [0, level, level], color=FAINT, lw=0.8, zorder=0)
+        ax.plot([place], [0], marker_of(index), color=INK, mfc="white", mew=1.0, ms=4.5, clip_on=False, zorder=4)
+        text = f"{experiment_title(name)} ({place:.2f})"
+        end, side = (left, "right") if first else (right, "left")
+        ax.annotate(
+            text,
+            (end, level),
+            (-4 if first else 4, 0),
+            textcoords="offset points",
+            annotation_clip=False,
+            ha=side,
+            va="center",
+            fontsize=8,
+        )
+    ax.set_xlim(left, right)
+    ax.set_ylim(below - 0.6 * half, 0)
+    ax.set_xticks(range(left, right + 1))
+    ax.xaxis.tick_top()
+    ax.xaxis.set_label_position("top")
+    ax.set_xlabel(f"mean rank by {METRIC_LABELS.get(found.metric, found.metric)} (1 is best, n = {found.cases})")
+    ax.yaxis.set_visible(False)
+    ax.spines[["left", "bottom"]].set_visible(False)
+    ax.spines["top"].set_visible(True)
+    return ax
 
 
 def confidence_violins(confidence_quantiles: pd.DataFrame, drift: pd.DataFrame) -> Figure:
@@ -291,3 +345,38 @@ def _draw_comparison(ax: Axes, row: Any, place: int) -> None:
     ax.plot([row.low, row.high], [place, place], color=colour, lw=1.6, zorder=3)
     look = {"equivalent": ("o", colour), "undecided": ("o", "white"), "different": ("X", colour)}[row.verdict]
     ax.plot([row.value], [place], look[0], color=colour, mfc=look[1], ms=5, zorder=4)
+
+
+def verdict_counts(table: pd.DataFrame, verdicts: Sequence[str], *, ax: Axes | None = None) -> Axes:
+    """Draw how the claims of each paper came out.
+
+    Parameters
+    ----------
+    table
+        One row a claim: ``paper``, ``verdict``; papers are drawn in the order of their rows.
+    verdicts
+        Verdicts from left to right, up to five.
+    ax
+        Axes to draw on.
+
+    Returns
+    -------
+    Axes
+        One bar a paper, as long as its number of claims; the number of each verdict stands in its part.
+    """
+    papers = list(table["paper"].unique())
+    counts = table.groupby(["paper", "verdict"]).size().unstack(fill_value=0)
+    counts = counts.reindex(index=papers, columns=list(verdicts), fill_value=0)
+    ax = make_axes(ax, 0.9 + 0.34 * len(papers))
+    start = 0 * counts.iloc[:, 0].to_numpy()
+    for verdict, colour in zip(verdicts, VERDICT_COLOURS, strict=False):
+        widths = counts[verdict].to_numpy()
+        bars = ax.barh(range(len(papers)), widths, left=start, height=0.7, color=colour, label=verdict)
+        ax.bar_label(bars, [str(width) if width else "" for width in widths], label_type="center", fontsize=8)
+        start = start + widths
+    ax.set_yticks(range(len(papers)), ["\n".join(textwrap.wrap(paper, 34)) for paper in papers])
+    ax.set_ylim(len(papers) - 0.5, -0.5)
+    ax.set_xlabel("claims")
+    ax.tick_params(axis="y", length=0)
+    ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, columnspacing=0.8, handlelength=1, borderaxespad=0.2)
+    return ax

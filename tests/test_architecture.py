@@ -13,7 +13,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "hnlib"
 
 LAYERS = (
     ("errors", "files", "organs"),
-    ("anatomy", "cases", "datasets", "dicom", "dicom_export", "volumes"),
+    ("anatomy", "cases", "datasets", "dicom", "dicom_export", "surfaces", "volumes"),
     ("preprocess", "sampling", "augmentation", "losses", "networks", "metrics"),
     ("cache", "imbalance", "patches", "training", "inference", "confidence", "model_file"),
     ("equivalence", "stats", "plotting", "predict"),

@@ -184,6 +184,26 @@ def test_no_labelled_organ_gives_an_empty_table_with_the_columns():
     assert table.empty
 
 
+def test_a_boolean_mask_is_the_label_map_of_one_organ():
+    reference, prediction = voxel(5, 5, 5), voxel(6, 5, 5)
+    wanted = one(reference, prediction)
+    assert one(reference > 0, prediction > 0) == wanted
+    assert one(reference > 0, prediction) == wanted
+
+
+def test_by_default_every_organ_is_labelled_and_has_the_tolerance_of_the_vocabulary():
+    """Planes 2 mm apart: within 2.5 mm (brainstem), beyond 1.01 mm (mandible)."""
+    reference, prediction = np.zeros((2, 12, 5, 5), np.uint8)
+    reference[2, 1:4, 1:4], prediction[3, 1:4, 1:4] = 1, 1
+    reference[8, 1:4, 1:4], prediction[9, 1:4, 1:4] = 2, 2
+    table = evaluate_case(reference, prediction, spacing_mm=(2, 2, 2), organs=["brainstem", "mandible"])
+    scores = table[table.metric == "surface_dsc"].set_index("organ").value
+    assert scores["brainstem"] == 1
+    assert scores["mandible"] < 1
+    with pytest.raises(ValueError, match="organ 'larynx' is labelled but has no voxel"):
+        evaluate_case(reference, prediction, spacing_mm=(2, 2, 2), organs=["brainstem", "mandible", "larynx"])
+
+
 @pytest.mark.parametrize("predicted", [False, True])
 def test_labelled_organ_without_a_voxel_is_refused_whatever_was_predicted(predicted):
     """A labelled organ with an empty reference is a fault of the data."""
@@ -203,7 +223,9 @@ def test_does_not_leak_the_deprecation_warnings_of_the_package():
     ("change", "text"),
     [
         ({"prediction": np.zeros((3, 3, 4), np.uint8)}, "reference has shape"),
-        ({"prediction": np.zeros((3, 3, 3), bool)}, "integer label map"),
+        ({"prediction": np.zeros((3, 3, 3))}, "integer label map"),
+        ({"organs": "mandible"}, r"organs is the text 'mandible'; give a list of names: \['mandible'\]"),
+        ({"labelled": "mandible"}, "labelled is the text 'mandible'"),
         ({"prediction": np.full((3, 3, 3), 2, np.uint8)}, "prediction has labels 2..2 but 1 organs"),
         ({"spacing_mm": (1.0, 0.0, 1.0)}, "three positive numbers"),
         ({"spacing_mm": (1.0, 1.0)}, "three positive numbers"),
@@ -224,3 +246,43 @@ def test_arguments_that_do_not_fit_are_named(change, text):
     } | change
     with pytest.raises(ValueError, match=text):
         evaluate_case(**arguments)
+
+
+def test_an_organ_the_patient_lacks_is_counted_apart():
+    """Absent: one row, 1 where the network drew it all the same; nothing that could enter a mean."""
+    reference = voxel(5, 5, 5)
+    for predicted in (0, 1):
+        prediction = reference.copy()
+        prediction[1, 1, 1] = 2 * predicted
+        given = {"spacing_mm": SPACING, "organs": ("brainstem", "submandibular_left")}
+        table = evaluate_case(reference, prediction, **given, absent={"submandibular_left"})
+        rows = table[table.organ == "submandibular_left"]
+        assert rows[["metric", "value"]].to_numpy().tolist() == [["hallucinated", predicted]]
+        assert len(table) == len(METRICS) + 1
+        with pytest.raises(ValueError, match="is absent but has voxels"):
+            evaluate_case(reference, prediction, **given, labelled=(), absent={"brainstem"})
+        with pytest.raises(ValueError, match="are labelled and absent"):
+            evaluate_case(reference, prediction, **given, labelled={"brainstem"}, absent={"brainstem"})
+
+
+def test_further_metrics_come_on_request():
+    """A voxel against itself and a second one 7 mm off, in the order asked for; undefined where the organ is missed."""
+    reference, prediction = voxel(2, 5, 5), voxel(2, 5, 5) | voxel(9, 5, 5)
+    wanted = ("hd_mm", "hd95_mean_mm", "assd_mm", "dsc")
+    given = {"spacing_mm": SPACING, "organs": ("mandible",), "metrics": wanted}
+    table = evaluate_case(reference, prediction, **given)
+    assert tuple(table.metric) == wanted
+    assert table.value.tolist() == pytest.approx([7.0, 3.5, 4 * 6 / 24 + 4 * 7 / 24, 2 / 3])
+    missed = evaluate_case(reference, reference * 0, **given)
+    assert missed.value.isna().tolist() == [True, True, True, False]
+    with pytest.raises(ValueError, match="metrics holds"):
+        evaluate_case(reference, prediction, **{**given, "metrics": ("nsd",)})
+
+
+def test_a_case_is_the_same_in_either_order_of_memory():
+    """nibabel gives Fortran-ordered arrays, others C-ordered ones."""
+    reference, prediction = blobs(1)
+    given = {"spacing_mm": SPACING, "organs": ("mandible", "larynx")}
+    straight = evaluate_case(reference, prediction, **given)
+    turned = evaluate_case(np.asfortranarray(reference), np.asfortranarray(prediction), **given)
+    pd.testing.assert_frame_equal(straight, turned)

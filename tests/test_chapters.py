@@ -51,9 +51,28 @@ def test_the_chosen_configuration_is_one_of_the_four() -> None:
     """A better experiment outside the four does not take their place."""
     values = {("large_nnu_dice_ce", "brainstem"): 0.7, ("recipe", "brainstem"): 0.9}
     rows = pd.concat([metric_rows(values), metric_rows(values, split="validation")])
-    facts = chapters.evaluation_facts(rows, pd.DataFrame(columns=["difference", "low", "high"]))
+    facts = chapters.evaluation_facts(rows, pd.DataFrame(columns=["difference", "shown"]))
     assert facts["chosen"] == "large, nnU-Dice+CE"
     assert facts["chosen-dsc"] == "0.700"
+
+
+def test_what_the_tests_show_is_starred() -> None:
+    """Twelve cases that all gain in one organ and not in the other; the phrase names the primary endpoint."""
+    rows = pd.concat(
+        metric_rows({("base", "brainstem"): 0.5, ("base", "mandible"): 0.5}).assign(case=f"c{k}") for k in range(12)
+    )
+    gain = rows["organ"].eq("brainstem") * (0.1 + 0.001 * rows["case"].str[1:].astype(int))
+    rows = pd.concat([rows, rows.assign(experiment="small_ca_dice_ce", value=rows["value"] + gain)])
+    tests = chapters.comparison(rows, "base")
+    column = chapters.shown_table(tests)["small, ca-Dice+CE"]
+    assert column.to_dict() == {("dsc", "Brainstem"): "+0.106*", ("dsc", "Mandible"): "+0.000"}
+    table = chapters.difference_table(tests)
+    assert table.loc["small, ca-Dice+CE", ["difference", "cases", "left_out"]].tolist() == [0.0528, 12, 0]
+    chosen = pd.concat([rows, rows.assign(split="validation")])
+    facts = chapters.evaluation_facts(chosen, table)
+    assert facts["verdict"].endswith("show a difference for small, ca-Dice+CE (+0.053).")
+    detectable = chapters.detectable_table(rows, "base")
+    assert detectable.loc["Brainstem", "first of all tests"] > detectable.loc["Brainstem", "one test"] > 0
 
 
 def test_an_organ_that_was_not_learnt_has_no_drift_to_speak_of() -> None:

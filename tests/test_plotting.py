@@ -26,6 +26,7 @@ from hnlib.plotting import (
     experiment_title,
     organ_volumes,
     paired_differences,
+    ranking,
     results_by_organ,
     scan_rows,
     sigma_dots,
@@ -34,6 +35,7 @@ from hnlib.plotting import (
 )
 from hnlib.plotting.study import _apart
 from hnlib.plotting.style import set_organ_ticks, spread
+from hnlib.stats import rank_experiments
 
 
 @pytest.fixture(autouse=True)
@@ -204,14 +206,31 @@ def test_paired_differences_draw_cases_and_the_mean_over_organs():
     rng = np.random.default_rng(0)
     base = rng.uniform(0.5, 0.6, (6, 2))
     gain = rng.uniform(0.0, 0.2, (6, 2))
-    fig = paired_differences(metrics({"base": base, "recipe": base + gain}), "base", rng=rng)
+    fig = paired_differences(metrics({"base": base, "recipe": base + gain}), "base")
     (ax,) = fig.axes
     assert sorted(points(ax, ORGANS["mandible"].colour)[:, 0]) == pytest.approx(sorted(gain[:, 0]))
     assert points(ax, "#222222", {"D"})[:, 0] == pytest.approx([gain.mean()])
     assert [label.get_text() for label in ax.get_yticklabels()] == ["mean over organs", "Brainstem", "Mandible"]
     assert ax.get_title(loc="left") == "recipe\nn = 6"
     with pytest.raises(ValueError, match="no experiment shares"):
-        paired_differences(metrics({"base": base}), "base", rng=rng)
+        paired_differences(metrics({"base": base}), "base")
+
+
+def test_ranking_joins_what_is_not_told_apart():
+    """Marks stand at the mean ranks; one bar spans the two that are mixed and stops before the one that is worse."""
+    noise = 0.01 * np.random.default_rng(0).standard_normal((2, 12, 2))
+    values = {"small_ca_dice_ce": 0.8 + noise[0], "recipe": 0.8 + noise[1], "snet": np.full((12, 2), 0.5)}
+    found = rank_experiments(metrics(values))
+    ax = ranking(found)
+    marks = points(ax, "#222222")
+    assert sorted(marks[:, 0]) == pytest.approx(sorted(found.ranks["mean_rank"]))
+    (bar,) = (line.get_xdata() for line in ax.lines if line.get_linewidth() == 3)
+    first, second, third = found.ranks["mean_rank"]
+    assert bar[0] < first
+    assert second < bar[1] < third
+    named = {f"{name.experiment} ({name.mean_rank:.2f})" for name in found.ranks.itertuples()}
+    assert {text.replace("small, ca-Dice+CE", "small_ca_dice_ce") for text in texts(ax)} > named
+    assert ax.get_xlabel() == "mean rank by DSC (1 is best, n = 12)"
 
 
 def quantile_rows():

@@ -14,11 +14,13 @@ from hnlib.experiments import FOUR_CONFIGURATIONS, Run, Study, prepare_study, re
 from hnlib.files import write_json
 from hnlib.plotting import experiment_title
 from hnlib.stats import (
+    ALL_ORGANS,
     PAPER_NEAREST,
     choose_by_validation,
+    compare_experiments,
+    detectable_differences,
     mean_over_organs,
     organ_summary,
-    paired_difference,
     paper_table1,
 )
 from hnlib.stats import seed_spread as spread_over_seeds
@@ -147,14 +149,38 @@ def partial_table(tables: Path | str) -> pd.DataFrame:
     return wide.rename(index=title, columns=experiment_title).rename_axis(index=None, columns=["", ""])
 
 
-def difference_table(metrics: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """Return the paired difference in mean DSC of every experiment from the baseline, with its interval."""
-    rng = np.random.default_rng(0)
-    others = [name for name in metrics["experiment"].unique() if name != baseline]
-    found = [paired_difference(metrics, name, baseline, rng=rng) for name in others]
-    columns = ["experiment", "difference", "low", "high", "cases", "organs", "seeds"]
-    table = pd.DataFrame([{name: getattr(row, name) for name in columns} for row in found], columns=columns)
-    return table.set_index("experiment").rename(index=experiment_title).round({"difference": 3, "low": 3, "high": 3})
+def comparison(metrics: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """Return the tests of every experiment against the baseline by those metrics that the rows hold."""
+    known = [name for name in ("dsc", "surface_dsc", "hd95_mm") if (metrics["metric"] == name).any()]
+    return compare_experiments(metrics, baseline, measures=known)
+
+
+def difference_table(tests: pd.DataFrame) -> pd.DataFrame:
+    """Return the primary endpoint, the paired difference in mean DSC over organs, with interval and test."""
+    columns = ["difference", "low", "high", "p", "p_holm", "rank_biserial", "shown", "cases", "left_out", "note"]
+    table = tests[tests["primary"].astype(bool)].set_index("experiment")[columns]
+    return table.rename(index=experiment_title).round({"difference": 4, "low": 4, "high": 4, "rank_biserial": 2})
+
+
+def shown_table(tests: pd.DataFrame) -> pd.DataFrame:
+    """Return differences by organ and metric, one column an experiment; a star where the chain of tests shows them."""
+    rows = tests[~tests["primary"].astype(bool)]
+    digits = rows["metric"].map(lambda name: 2 if str(name).endswith("_mm") else 3)
+    text = [
+        DASH if np.isnan(row.difference) else f"{row.difference:+.{places}f}{'*' if row.shown else ''}"
+        for row, places in zip(rows.itertuples(), digits, strict=True)
+    ]
+    wide = rows.assign(text=text).pivot(index=["metric", "organ"], columns="experiment", values="text")
+    wide = wide.loc[rows.set_index(["metric", "organ"]).index.unique(), rows["experiment"].unique()]
+    names = {name: name if name == ALL_ORGANS else title(name) for name in rows["organ"].unique()}
+    return wide.rename(index=names, level="organ").rename(columns=experiment_title).rename_axis(columns=None)
+
+
+def detectable_table(metrics: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """Return the smallest difference in DSC that the test patients would show with a probability of 80 %."""
+    table = detectable_differences(metrics, baseline).set_index("organ").round(4)
+    names = {"sd": "SD of the difference", "detectable": "one test", "detectable_holm": "first of all tests"}
+    return table.rename(index=lambda name: name if name == ALL_ORGANS else title(name), columns=names)
 
 
 def seed_table(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -172,16 +198,14 @@ def evaluation_facts(metrics: pd.DataFrame, differences: pd.DataFrame) -> Facts:
     test = metrics.query("split == 'test' and metric == 'dsc'")
     means = mean_over_organs(metrics).query("split == 'test' and metric == 'dsc' and experiment == @chosen")["mean"]
     seeds = int(metrics["seed"].nunique())
-    clear = [name for name, row in differences.iterrows() if row["low"] > 0 or row["high"] < 0]
+    clear = differences[differences["shown"].astype(bool)]
     if not len(differences):
         verdict = "There is nothing to compare it with."
-    elif clear:
-        signs = ", ".join(
-            f"{name} ({value:+.3f})" for name, value in differences["difference"].items() if name in clear
-        )
-        verdict = f"Against the baseline the 95 % interval over patients excludes zero for {signs}."
+    elif len(clear):
+        signs = ", ".join(f"{name} ({value:+.3f})" for name, value in clear["difference"].items())
+        verdict = f"Against the baseline the tests, corrected for their number, show a difference for {signs}."
     else:
-        verdict = "Against the baseline no 95 % interval over patients excludes zero."
+        verdict = "Against the baseline the tests, corrected for their number, show no difference."
     caveat = (
         f"{seeds} seeds give a rough idea of the spread between runs, no more."
         if seeds > 1

@@ -6,7 +6,13 @@ the axes that a caption should say. Points are spread sideways by a fixed sequen
 figure is the same every time.
 """
 
-from hnlib.plotting.results import confidence_violins, equivalence_intervals, paired_differences, results_by_organ
+from hnlib.plotting.results import (
+    confidence_violins,
+    equivalence_intervals,
+    paired_differences,
+    ranking,
+    results_by_organ,
+)
 from hnlib.plotting.scans import best_slices, contour_panel, scan_rows
 from hnlib.plotting.study import class_ratios, organ_volumes, sigma_dots, training_curves
 from hnlib.plotting.style import FULL_WIDTH_IN, HALF_WIDTH_IN, STYLE, experiment_title, use_style
@@ -23,6 +29,7 @@ __all__ = [
     "experiment_title",
     "organ_volumes",
     "paired_differences",
+    "ranking",
     "results_by_organ",
     "scan_rows",
     "sigma_dots",

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
@@ -20,6 +19,7 @@ from hnlib.organs import organ
 from hnlib.plotting.style import (
     FAINT,
     FULL_WIDTH_IN,
+    INK,
     METRIC_LABELS,
     draw_interval,
     experiment_legend,
@@ -32,7 +32,7 @@ from hnlib.plotting.style import (
     set_organ_ticks,
     spread,
 )
-from hnlib.stats import case_differences, organ_summary, paired_difference, seed_averaged
+from hnlib.stats import Ranking, case_differences, organ_summary, paired_difference, seed_averaged
 
 
 def results_by_organ(
@@ -99,7 +99,6 @@ def paired_differences(
     metrics: pd.DataFrame,
     baseline: str,
     *,
-    rng: np.random.Generator,
     metric: str = "dsc",
     split: str = "test",
 ) -> Figure:
@@ -111,8 +110,6 @@ def paired_differences(
         Rows of ``metrics.csv`` of one profile.
     baseline
         Experiment that is subtracted from every other one.
-    rng
-        Source of the bootstrap of the mean over organs.
     metric, split
         What is compared.
 
@@ -120,7 +117,7 @@ def paired_differences(
     -------
     Figure
         One panel an experiment: a point is a case (for the mean over organs, a patient), seeds averaged.
-        Bars: 95 % t interval by organ, 95 % BCa bootstrap over patients for the mean over organs.
+        Bars: 95 % t intervals over patients, not corrected for their number.
 
     Raises
     ------
@@ -150,7 +147,7 @@ def paired_differences(
                 draw_interval(ax, intervals[name], height, "o", horizontal=True)
         patients = rows.groupby("case")["difference"].mean().to_numpy()
         ax.plot(patients, spread(len(patients), 0.5), "o", color="#777777", alpha=0.5, ms=3, mew=0)
-        found = paired_difference(metrics, experiment, baseline, metric=metric, split=split, rng=rng)
+        found = paired_difference(metrics, experiment, baseline, metric=metric, split=split)
         draw_interval(ax, {"mean": found.difference, "low": found.low, "high": found.high}, 0, "D", horizontal=True)
         ax.set_title(f"{panel_title(experiment)}\nn = {found.cases}")
         ax.axhline(0.5, color=FAINT, lw=0.6)
@@ -160,6 +157,59 @@ def paired_differences(
     label = METRIC_LABELS.get(metric, metric)
     fig.supxlabel(f"difference in {label} from {experiment_title(baseline)}", fontsize=9)
     return fig
+
+
+def ranking(found: Ranking, *, ax: Axes | None = None) -> Axes:
+    """Draw mean ranks on one axis, with a bar across experiments that are not told apart.
+
+    Parameters
+    ----------
+    found
+        Result of `hnlib.stats.rank_experiments`.
+    ax
+        Axes to draw on.
+
+    Returns
+    -------
+    Axes
+        Best left. A bar joins neighbours among which no pair differs at the level of the ranking, after Demšar
+        2006; the bars rest on paired tests, not on a critical difference of ranks.
+    """
+    names, places = list(found.ranks["experiment"]), found.ranks["mean_rank"].to_numpy()
+    ax = make_axes(ax, 0.9 + 0.17 * len(names) + 0.1 * len(found.groups))
+    for index, group in enumerate(found.groups):
+        inside = places[[names.index(name) for name in group]]
+        ax.plot([inside.min() - 0.03, inside.max() + 0.03], [-0.35 - 0.3 * index] * 2, color=INK, lw=3)
+    half = math.ceil(len(names) / 2)
+    left, right = 1, max(len(names), 2)
+    below = -0.35 - 0.3 * len(found.groups)
+    for index, (name, place) in enumerate(zip(names, places, strict=True)):
+        first = index < half
+        level = below - 0.6 * (index if first else len(names) - 1 - index) - 0.3
+        ax.plot([place, place, left if first else right], [0, level, level], color=FAINT, lw=0.8, zorder=0)
+        ax.plot([place], [0], marker_of(index), color=INK, mfc="white", mew=1.0, ms=4.5, clip_on=False, zorder=4)
+        text = f"{experiment_title(name)} ({place:.2f})"
+        end, side = (left, "right") if first else (right, "left")
+        ax.annotate(
+            text,
+            (end, level),
+            (-4 if first else 4, 0),
+            textcoords="offset points",
+            annotation_clip=False,
+            ha=side,
+            va="center",
+            fontsize=8,
+        )
+    ax.set_xlim(left, right)
+    ax.set_ylim(below - 0.6 * half, 0)
+    ax.set_xticks(range(left, right + 1))
+    ax.xaxis.tick_top()
+    ax.xaxis.set_label_position("top")
+    ax.set_xlabel(f"mean rank by {METRIC_LABELS.get(found.metric, found.metric)} (1 is best, n = {found.cases})")
+    ax.yaxis.set_visible(False)
+    ax.spines[["left", "bottom"]].set_visible(False)
+    ax.spines["top"].set_visible(True)
+    return ax
 
 
 def confidence_violins(confidence_quantiles: pd.DataFrame, drift: pd.DataFrame) -> Figure:

@@ -1,0 +1,48 @@
+"""From tables of single cases to means, intervals, comparisons and verdicts.
+
+The unit of sampling is the patient. Seeds of one case are averaged first, organs of one patient stay together,
+and the spread over seeds is reported beside the interval, never inside it. Functions read rows of
+``metrics.csv`` and raise a ValueError of one line where a table does not serve.
+"""
+
+from hnlib.stats.paired import PairedDifference, case_differences, paired_difference
+from hnlib.stats.power import detectable_differences, minimum_detectable_effect
+from hnlib.stats.printed import PAPER_NEAREST, PRINTED, paper_table1, printed_table
+from hnlib.stats.ranking import Ranking, rank_experiments
+from hnlib.stats.tables import (
+    COLUMNS,
+    choose_by_validation,
+    lower_is_better,
+    mean_over_organs,
+    organ_summary,
+    seed_averaged,
+    seed_spread,
+)
+from hnlib.stats.testing import ALL_ORGANS, SignedRank, compare_experiments, gatekept, holm, signed_rank
+
+__all__ = [
+    "ALL_ORGANS",
+    "COLUMNS",
+    "PAPER_NEAREST",
+    "PRINTED",
+    "PairedDifference",
+    "Ranking",
+    "SignedRank",
+    "case_differences",
+    "choose_by_validation",
+    "compare_experiments",
+    "detectable_differences",
+    "gatekept",
+    "holm",
+    "lower_is_better",
+    "mean_over_organs",
+    "minimum_detectable_effect",
+    "organ_summary",
+    "paired_difference",
+    "paper_table1",
+    "printed_table",
+    "rank_experiments",
+    "seed_averaged",
+    "seed_spread",
+    "signed_rank",
+]

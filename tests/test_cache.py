@@ -61,6 +61,36 @@ def test_a_damaged_cache_file_is_one_line(tmp_path: Path, content: bytes) -> Non
         load_prepared(tmp_path / "pt_7.b2nd")
 
 
+def test_no_flipped_byte_gives_other_voxels(tmp_path: Path) -> None:
+    """The compressor notices some damages, the checksum the rest; where nothing is noticed, nothing has changed."""
+    path = tmp_path / "pt_7.b2nd"
+    save_prepared(path, prepared())
+    good, whole, said = path.read_bytes(), load_prepared(path), []
+    for place in np.linspace(0, len(good) - 1, 150, dtype=int):
+        path.write_bytes(good[:place] + bytes([good[place] ^ 0x10]) + good[place + 1 :])
+        try:
+            case = load_prepared(path)
+        except DataError as fault:
+            said.append(str(fault))
+            continue
+        assert np.array_equal(case.image, whole.image)
+        assert np.array_equal(case.labels, whole.labels)
+        assert replace(case, image=whole.image, labels=whole.labels) == whole
+    assert any("its checksum is not that of its voxels" in line for line in said)
+    assert all(line.startswith(f"case pt_7, cache file {path}: cannot be read (") for line in said)
+
+
+def test_a_case_of_an_older_version_has_no_checksum_and_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "pt_7.b2nd"
+    save_prepared(path, prepared())
+    stored = blosc2.open(str(path), mode="a")
+    about = json.loads(stored.vlmeta["prepared"])
+    del about["crc32"]
+    stored.vlmeta["prepared"] = json.dumps(about)
+    del stored
+    assert np.array_equal(load_prepared(path).labels, prepared().labels)
+
+
 def test_prepare_writes_once_and_finds_its_work_again(tmp_path: Path) -> None:
     data = PhantomDataset(num_cases=FEW)
     plan, cache = prepare(data, tmp_path)

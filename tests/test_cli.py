@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,8 +13,9 @@ import pandas as pd
 import pytest
 from damage import full_disk
 from nbformat.v4 import new_code_cell, new_notebook
+from typer.main import get_command
 
-from hnlib.cli import main
+from hnlib.cli import app, main
 from hnlib.errors import ConfigError
 from hnlib.experiments import Study
 from hnlib.experiments.notebooks import parse_parameters, run_notebook
@@ -49,6 +52,65 @@ def test_a_broken_patient_stops_preparation_with_nothing_written(
     assert "case pt_1" in line
     assert "ct.csv" in line
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ("train study.json a -1", "a number below 0 stands where one of at least 0 is needed; see hnlib train --help"),
+        ("train study.json a one", "it must be a valid integer|is not a valid integer"),
+        ("train study.json a 0 --devices 0", "'?--devices'?: .*1.*; see hnlib train --help"),
+        ("train study.json", "Missing argument .*; see hnlib train --help"),
+        ("trian study.json a 0", "No such command 'trian'.*; see hnlib --help"),
+        ("prepare phantom tiny --oot study.json", "No such option: --oot .*; see hnlib prepare --help"),
+    ],
+)
+def test_a_command_that_cannot_be_read_is_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: str, text: str
+) -> None:
+    assert re.search(text, fails(capsys, *arguments.split()))
+
+
+def test_no_command_is_answered_by_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([])
+    printed = capsys.readouterr()
+    assert "prepare" in printed.out + printed.err
+    assert "hnlib: " not in printed.out + printed.err
+
+
+def test_every_argument_and_option_has_a_help_text() -> None:
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    silent = [
+        (name, parameter.name)
+        for name, command in commands.items()
+        for parameter in command.params
+        if not parameter.help or not command.help
+    ]
+    assert commands
+    assert not silent
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "text"),
+    [
+        (BrokenProcessPool(), 2, "a process was killed, most likely for want of memory"),
+        (KeyboardInterrupt(), 130, "stopped; give the same command again"),
+    ],
+)
+def test_what_stops_a_command_from_outside_is_one_line(
+    fault: BaseException, status: int, text: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise fault
+
+    monkeypatch.setattr("hnlib.experiments.prepare_study", stop)
+    with pytest.raises(SystemExit) as caught:
+        main(["prepare", "phantom", "tiny", "--out", "study.json"])
+    assert caught.value.code == status
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith(f"hnlib: {text}")
 
 
 def test_a_missing_study_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -100,13 +100,13 @@ GOOD = "title: t\npatch: large\nloss: ce\ncentres: nnunet\nnetwork: dynunet\n"
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (GOOD + "pathc: 3\n", "pathc: Extra inputs are not permitted"),
-        (GOOD.replace("large", "medium"), "patch: Input should be 'large' or 'small'"),
+        (GOOD + "pathc: 3\n", "pathc: no such key; correct it"),
+        (GOOD.replace("large", "medium"), "patch: is 'medium'; one of 'large' or 'small' is needed"),
         (GOOD.replace("loss: ce", "loss: cee"), "unknown loss 'cee'"),
         (GOOD.replace("nnunet", "nnunnet"), "nnunnet"),
         (GOOD.replace("dynunet", "unet"), "unknown network 'unet'"),
         ("title: [", "not valid YAML"),
-        ("", "title: Field required"),
+        ("", "title: is missing; correct it"),
     ],
 )
 def test_a_wrong_experiment_is_one_line(own_configuration: Path, text: str, told: str) -> None:
@@ -142,6 +142,39 @@ def test_a_missing_or_broken_study_is_one_line(tmp_path: Path, content: str | No
         (tmp_path / "study.json").write_text(content)
     with pytest.raises(DataError, match=r"study .*study\.json"):
         load_study(tmp_path / "study.json")
+
+
+def test_what_is_no_study_is_not_to_be_deleted(tmp_path: Path) -> None:
+    """The file may be something else, such as a notebook, or the short study.json beside the tables."""
+    for content, text in (
+        ("# README", "is no study \\("),
+        ('{"dataset": "phantom"}', "is no study \\(it lacks 'split'\\)"),
+    ):
+        (tmp_path / "study.json").write_text(content)
+        with pytest.raises(DataError, match=text + r".*; give the file that hnlib prepare wrote, or prepare again$"):
+            load_study(tmp_path / "study.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("run.json", "{", "cannot be read as JSON .*; delete it and run hnlib train again"),
+        ("run.json", "[]", "lacks digests, hardware"),
+        ("history.csv", "", "cannot be read as a table"),
+    ],
+)
+def test_a_damaged_record_of_a_run_is_one_line(tiny_study: Study, name: str, content: str, text: str) -> None:
+    folder = tiny_study.run_folder("large_nnu_dice_ce", 99)
+    folder.mkdir(parents=True, exist_ok=True)
+    record = dict.fromkeys(
+        ("steps", "seconds", "parameters", "voxels_per_step", "patch", "precision", "hardware", "versions", "digests")
+    )
+    (folder / "run.json").write_text(json.dumps(record))
+    (folder / "history.csv").write_text("step\n1\n")
+    (folder / name).write_text(content)
+    with pytest.raises(DataError, match=text) as caught:
+        train_run(tiny_study, "large_nnu_dice_ce", 99)
+    assert str(folder / name) in str(caught.value)
 
 
 def test_a_negative_seed_is_refused(tiny_study: Study) -> None:

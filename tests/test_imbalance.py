@@ -110,6 +110,12 @@ def test_row_of_voxels_by_hand() -> None:
     assert chance.tolist() == pytest.approx([3 / 4, 1.0, 1 / 2])
 
 
+def test_a_law_may_be_given_by_its_name() -> None:
+    labels, patch = np.array([0, 0, 0, 0, 0, 1], np.uint8).reshape(6, 1, 1), (4, 1, 1)
+    for measure in (expected_ratios, presence):
+        assert measure(labels, 2, patch, "uniform").tolist() == measure(labels, 2, patch, RULES["uniform"]).tolist()
+
+
 def test_one_voxel_patches_have_the_law_of_their_centres() -> None:
     """A patch of one voxel is its centre: class-uniform centres give every organ the same ratio and presence."""
     labels, _ = random_case((6, 6, 6), 4, 0.3, seed=1)

@@ -283,7 +283,7 @@ def test_rules_hold_the_stated_weights() -> None:
     assert RULES["paper"].components == ((2 / 3, HuGated(324.7904)), (1 / 3, VoxelUniform()))
     assert RULES["class_uniform_two_thirds"].components == ((1 / 3, UniformPosition()), (2 / 3, ClassUniform()))
     assert [name for name, rule in RULES.items() if rule.stratified] == ["nnunet"]
-    assert all(centre_rule(name) is rule for name, rule in RULES.items())
+    assert all(centre_rule(name) is centre_rule(rule) is rule for name, rule in RULES.items())
 
 
 def test_unknown_rule_names_the_nearest() -> None:

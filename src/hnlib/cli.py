@@ -1,13 +1,15 @@
 """Commands: each does one step of the study; `make` and Snakemake call them.
 
-A fault in data or configuration, a full disk too, is told in one line and ends with status 2.
+A fault in data, configuration or the command itself, a full disk too, is told in one line and ends with status 2.
 """
 
 from __future__ import annotations
 
+import re
 import sys
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -17,7 +19,15 @@ from hnlib.files import reason
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
+#: What a shell calls a command that was interrupted from the keyboard.
+STOPPED = 130
+#: Second panel of ``hnlib --help``.
+WORKFLOW = "Steps of make and Snakemake"
+#: The base of what typer raises for a command that it cannot read, in its own copy of click or in click itself.
+_Unreadable: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 StudyFile = Annotated[Path, typer.Argument(help="study.json, written by hnlib prepare")]
+ExperimentName = Annotated[str, typer.Argument(help="name of a file in experiments, such as large_nnu_dice_ce")]
+Seed = Annotated[int, typer.Argument(help="number of the repetition, from 0", min=0)]
 Root = Annotated[str, typer.Option(help="folder of the data; the phantom needs none")]
 
 
@@ -83,7 +93,7 @@ def fetch(
     say(f"{dataset} is in {to}; next: hnlib check {dataset} {to}")
 
 
-@app.command()
+@app.command(rich_help_panel=WORKFLOW)
 def estimate(study_file: StudyFile) -> None:
     """Print time, memory and disk that the study's unfinished runs will take, from a few timed steps."""
     from hnlib.experiments import load_study
@@ -92,7 +102,7 @@ def estimate(study_file: StudyFile) -> None:
     say(estimate_study(load_study(study_file)))
 
 
-@app.command()
+@app.command(rich_help_panel=WORKFLOW)
 def describe(study_file: StudyFile, out: Annotated[Path, typer.Option(help="folder of the tables")]) -> None:
     """Write the tables and pictures that need no training: volumes, in-patch class ratios, a case."""
     from hnlib.experiments import describe_study, load_study
@@ -106,9 +116,9 @@ def describe(study_file: StudyFile, out: Annotated[Path, typer.Option(help="fold
 @app.command()
 def train(
     study_file: StudyFile,
-    experiment: str,
-    seed: int,
-    devices: Annotated[int, typer.Option(help="GPUs, or processes on CPU, that share each batch")] = 1,
+    experiment: ExperimentName,
+    seed: Seed,
+    devices: Annotated[int, typer.Option(help="GPUs, or processes on CPU, that share each batch", min=1)] = 1,
 ) -> None:
     """Train one run, or continue it; the notebook 03_training does the same with curves."""
     from hnlib.experiments import load_study, train_run
@@ -120,8 +130,8 @@ def train(
 @app.command()
 def measure(
     study_file: StudyFile,
-    experiment: str,
-    seed: int,
+    experiment: ExperimentName,
+    seed: Seed,
     out: Annotated[Path | None, typer.Option(help="copy of the run's small record")] = None,
 ) -> None:
     """Predict and measure the cases of one trained run."""
@@ -133,7 +143,7 @@ def measure(
         copy_file(folder / "run.json", out)
 
 
-@app.command()
+@app.command(rich_help_panel=WORKFLOW)
 def tables(study_file: StudyFile, out: Annotated[Path, typer.Option(help="folder of the tables")]) -> None:
     """Gather the finished runs of a study into tidy tables, and draw the predictions of a test case."""
     from hnlib.experiments import load_study, write_tables
@@ -144,7 +154,7 @@ def tables(study_file: StudyFile, out: Annotated[Path, typer.Option(help="folder
     say(f"picture {draw_predictions(study, out, out / 'pictures')}")
 
 
-@app.command()
+@app.command(rich_help_panel=WORKFLOW)
 def publish(
     study_file: StudyFile,
     results: Annotated[Path, typer.Option(help="folder of the study's results")] = Path("results"),
@@ -159,7 +169,7 @@ def publish(
 
 
 @app.command()
-def export(study_file: StudyFile, experiment: str, seed: int) -> None:
+def export(study_file: StudyFile, experiment: ExperimentName, seed: Seed) -> None:
     """Write model.pt into the folder of a trained run: all that `hnlib predict` needs."""
     from hnlib.experiments import load_study
     from hnlib.experiments.export import export_model
@@ -198,7 +208,7 @@ def cache(clear: Annotated[str, typer.Option(help="name of a folder in the list,
     say(f"in {home('cache')} and {home('runs')}; hnlib cache --clear NAME removes one")
 
 
-@app.command()
+@app.command(rich_help_panel=WORKFLOW)
 def notebook(
     source: Annotated[Path, typer.Argument(help="notebook without outputs")],
     target: Annotated[Path, typer.Argument(help="where the executed copy goes")],
@@ -216,17 +226,41 @@ def version() -> None:
     say(__version__)
 
 
-def main(arguments: list[str] | None = None) -> Any:
+def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line; a user's fault is one line on the error stream and status 2."""
+    status = 2
     try:
-        return app(args=arguments, standalone_mode=True)
+        status = app(args=arguments, prog_name="hnlib", standalone_mode=False) or 0
     except HnlibError as fault:
-        typer.echo(f"hnlib: {fault}", err=True)
+        _tell(str(fault))
+    except _Unreadable as fault:
+        if type(fault).__name__ != "NoArgsIsHelpError":  # the help was asked for, and printed
+            _tell(_misuse(fault))
+    except typer.Abort:
+        status = STOPPED
+    except BrokenProcessPool:
+        _tell("a process was killed, most likely for want of memory; free some and give the same command again")
     except OSError as fault:  # from a place that does not say more about it
         where = f"{fault.filename}: " if fault.filename else ""
         remedy = "check that it is there, that you may read and write it, and that the disk has space"
-        typer.echo(f"hnlib: {where}{reason(fault)}; {remedy}", err=True)
-    raise SystemExit(2)
+        _tell(f"{where}{reason(fault)}; {remedy}")
+    if status == STOPPED:
+        _tell("stopped; give the same command again to go on")
+    raise SystemExit(status)
+
+
+def _tell(line: str) -> None:
+    typer.echo(f"hnlib: {line}", err=True)
+
+
+def _misuse(fault: Any) -> str:
+    """Return in one line what is wrong with a command, and how to see what it takes."""
+    text = " ".join(fault.format_message().split()).rstrip(".")
+    text = re.sub(r"Input should be (.*?)(, unable .*)?$", r"it must be \1", text)
+    if re.fullmatch(r"-\d", getattr(fault, "option_name", "")):
+        text = "a number below 0 stands where one of at least 0 is needed"
+    command = fault.ctx.command_path if getattr(fault, "ctx", None) else "hnlib"
+    return f"{text}; see {command} --help"
 
 
 if __name__ == "__main__":

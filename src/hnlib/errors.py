@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from typing import Any
 
 
 class HnlibError(Exception):
@@ -29,8 +30,41 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> ConfigError:
     --------
     >>> print(unknown("organ", "brainstm", ["brainstem", "mandible"]))
     unknown organ 'brainstm': did you mean 'brainstem'? Known: brainstem, mandible
+    >>> print(unknown("loss", "CE", ["ce", "dice"]))
+    unknown loss 'CE': did you mean 'ce'? Known: ce, dice
     """
     names = sorted(known)
-    near = get_close_matches(str(name), names, n=1)
-    hint = f"did you mean '{near[0]}'? " if near else ""
+    lower = {one.lower(): one for one in names}
+    near = get_close_matches(str(name).lower(), lower, n=1)
+    hint = f"did you mean '{lower[near[0]]}'? " if near else ""
     return ConfigError(f"unknown {kind} '{name}': {hint}Known: {', '.join(names)}")
+
+
+def wrong_value(error: Mapping[str, Any]) -> str:
+    """Return in a user's words what one of pydantic's errors says: where, what stands there, what is needed.
+
+    Examples
+    --------
+    >>> wrong_value({"loc": ("training", "stepz"), "type": "extra_forbidden", "msg": "", "input": 3})
+    'training.stepz: no such key'
+    >>> wrong_value({"loc": ("seeds", 0), "type": "int_parsing", "msg": "", "input": "x"})
+    "seeds.0: is 'x'; a whole number is needed"
+    """
+    # pydantic adds which type of several it tried, and whether a key is meant
+    where = ".".join(str(part) for part in error["loc"] if part not in ("int", "str", "[key]")) or "the file"
+    kind, limits = str(error["type"]), error.get("ctx", {})
+    if kind == "missing":
+        return f"{where}: is missing"
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"{where}: no such key"
+    table = "a table of keys and values"
+    words = {"int": "a whole number", "float": "a number", "string": "a text", "bool": "true or false"}
+    words |= {"tuple": "a list", "list": "a list", "dict": table, "model": table, "dataclass": table}
+    needed = {
+        "greater_than": f"a number above {limits.get('gt')}",
+        "too_short": f"a length of at least {limits.get('min_length')}",
+        "too_long": f"a length of at most {limits.get('max_length')}",
+        "literal_error": f"one of {limits.get('expected')}",
+    }.get(kind) or words.get(kind.split("_")[0], error["msg"])
+    needed += " or a text" if "int" in error["loc"] else ""
+    return f"{where}: is {error['input']!r}; {needed} is needed"

@@ -47,6 +47,35 @@ def reason(fault: BaseException) -> str:
     return text[:120] + "..." if len(text) > 120 else text
 
 
+def read_json(path: Path, remedy: str) -> Any:
+    """Read a JSON file.
+
+    Raises
+    ------
+    DataError
+        When it is missing, cannot be read or is no JSON; ``remedy`` says what to do.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as fault:
+        raise DataError(f"file {path}: cannot be read as JSON ({reason(fault)}); {remedy}") from None
+
+
+def read_table(path: Path, remedy: str, **options: Any) -> pd.DataFrame:
+    """Read a CSV table; ``options`` are those of `pandas.read_csv`.
+
+    Raises
+    ------
+    DataError
+        When it is missing or cannot be read; ``remedy`` says what to do.
+    """
+    try:
+        table: pd.DataFrame = pd.read_csv(path, **options)
+    except (OSError, ValueError) as fault:
+        raise DataError(f"file {path}: cannot be read as a table ({reason(fault)}); {remedy}") from None
+    return table
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file."""
     text = json.dumps(content, indent=1) + "\n"

@@ -50,7 +50,7 @@ from hnlib.datasets.case_files import (
     stem,
     volumes_in,
 )
-from hnlib.errors import ConfigError, DataError, unknown
+from hnlib.errors import ConfigError, DataError, unknown, wrong_value
 from hnlib.organs import organ
 
 SETTINGS = "hnlib.yaml"
@@ -114,9 +114,7 @@ class FolderDataset:
         except FileNotFoundError:
             raise ConfigError(f"{self._file}: the file is missing; name the organs there") from None
         except ValidationError as fault:
-            first = fault.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the file"
-            raise ConfigError(f"{self._file}: {where}: {first['msg']}; correct it") from None
+            raise ConfigError(f"{self._file}: {wrong_value(fault.errors()[0])}; correct it") from None
         except (OSError, UnicodeError, yaml.YAMLError) as fault:
             raise ConfigError(f"{self._file}: cannot be read ({' '.join(str(fault).split())}); correct it") from None
 

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hnlib.augmentation import augmentation
-from hnlib.errors import ConfigError, unknown
+from hnlib.errors import ConfigError, unknown, wrong_value
 from hnlib.losses import build_loss
 from hnlib.networks import NETWORKS
 from hnlib.sampling import centre_rule
@@ -158,9 +158,7 @@ def _read(kind: str, folder: Path, name: str, model: type[Model]) -> Model:
     except yaml.YAMLError as fault:
         raise ConfigError(f"{kind} '{name}', file {path}: not valid YAML ({' '.join(str(fault).split())})") from None
     except ValidationError as fault:
-        first = fault.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{kind} '{name}', file {path}: {where}: {first['msg']}") from None
+        raise ConfigError(f"{kind} '{name}', file {path}: {wrong_value(fault.errors()[0])}; correct it") from None
 
 
 @cache

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from hnlib.errors import DataError
-from hnlib.experiments.study import Study, check_run
+from hnlib.experiments.study import Study, check_run, read_record
 from hnlib.model_file import ModelFile, save_model, see
 from hnlib.networks import plan_topology
 from hnlib.training import read_checkpoint
@@ -37,7 +36,7 @@ def export_model(study: Study, experiment: str, seed: int) -> Path:
         attribution=study.attribution,
         weights=read_checkpoint(folder / "checkpoint.pt")["network"],
         mirror=study.mirror(found),
-        provenance=json.loads((folder / "run.json").read_text()),
+        provenance=read_record(folder),
     )
     save_model(folder / "model.pt", model)
     return folder / "model.pt"

@@ -7,7 +7,6 @@ A run is a pure function of (data set, profile, experiment, seed). Its folder ho
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import time
@@ -28,8 +27,8 @@ from hnlib.confidence import quantile_table, summarise, true_class_probabilities
 from hnlib.errors import DataError
 from hnlib.experiments.config import Experiment, load_experiment
 from hnlib.experiments.export import export_model
-from hnlib.experiments.study import Study, check_run
-from hnlib.files import write_atomically, write_json, write_table
+from hnlib.experiments.study import Study, check_run, read_record
+from hnlib.files import read_table, write_atomically, write_json, write_table
 from hnlib.inference import keep_largest_components, predict_probabilities
 from hnlib.losses import DeepSupervision, build_loss
 from hnlib.metrics import evaluate_case
@@ -62,8 +61,9 @@ def train_run(study: Study, experiment: str, seed: int, *, devices: int = 1, rep
     folder = study.run_folder(experiment, seed)
     if not (folder / "run.json").exists():
         _train(study, found, experiment, seed, folder, devices, report)
-    record = json.loads((folder / "run.json").read_text())
-    return Run(folder, record, pd.read_csv(folder / "history.csv", keep_default_na=False, na_values=["nan", "NaN"]))
+    record, remedy = read_record(folder), f"delete {folder / 'run.json'} too and run hnlib train again"
+    history = read_table(folder / "history.csv", remedy, keep_default_na=False, na_values=["nan", "NaN"])
+    return Run(folder, record, history)
 
 
 def untrained_network(study: Study, experiment: Experiment) -> nn.Module:

@@ -14,13 +14,17 @@ from hnlib.cases import SPLITS, Dataset
 from hnlib.datasets import open_dataset
 from hnlib.errors import ConfigError, DataError
 from hnlib.experiments.config import Experiment, Profile, Triple, load_experiment, load_profile, run_digest
-from hnlib.files import write_json
+from hnlib.files import read_json, reason, write_json
 from hnlib.networks import halve_in_plane, plan_patch
 from hnlib.organs import mirror_values
 from hnlib.preprocess import Plan, Prepared
 from hnlib.sampling import CentreDistribution, centre_rule
 
 Progress = Callable[[str, int, int], None]
+#: What the record of a finished training says at least.
+RECORD = frozenset(
+    {"steps", "seconds", "parameters", "voxels_per_step", "patch", "precision", "hardware", "versions", "digests"}
+)
 
 
 def home(kind: str) -> Path:
@@ -166,7 +170,10 @@ def load_study(path: Path) -> Study:
     except FileNotFoundError:
         raise DataError(f"study {path}: no such file; run hnlib prepare first") from None
     except (OSError, ValueError, KeyError, TypeError) as fault:
-        raise DataError(f"study {path}: cannot be read ({fault}); delete it and run hnlib prepare again") from None
+        why = f"it lacks {fault}" if isinstance(fault, KeyError) else reason(fault)
+        raise DataError(
+            f"study {path}: is no study ({why}); give the file that hnlib prepare wrote, or prepare again"
+        ) from None
     if not Path(study.cache).name.endswith(cache_digest(study.data_digest, study.plan)):
         raise DataError(
             f"study {path}: its cache {study.cache} is of another version of hnlib; run hnlib prepare again"
@@ -180,3 +187,19 @@ def check_run(study: Study, experiment: str, seed: int) -> Experiment:
     if seed < 0:
         raise ConfigError(f"seed {seed}: a whole number of at least 0 is needed")
     return found
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Read the ``run.json`` of a finished training.
+
+    Raises
+    ------
+    DataError
+        When it is damaged.
+    """
+    remedy = "delete it and run hnlib train again, which goes on from the checkpoint"
+    record = read_json(folder / "run.json", remedy)
+    lacking = RECORD - record.keys() if isinstance(record, dict) else RECORD
+    if lacking:
+        raise DataError(f"file {folder / 'run.json'}: lacks {', '.join(sorted(lacking))}; {remedy}")
+    return dict(record)

@@ -18,8 +18,8 @@ import pandas as pd
 from hnlib.cases import SPLITS
 from hnlib.errors import DataError
 from hnlib.experiments.config import load_experiment
-from hnlib.experiments.study import Study
-from hnlib.files import copy_file, write_json, write_table
+from hnlib.experiments.study import Study, read_record
+from hnlib.files import copy_file, read_table, write_json, write_table
 from hnlib.imbalance import expected_ratios, presence
 from hnlib.preprocess import body_box
 from hnlib.sampling import centre_rule
@@ -130,10 +130,12 @@ def finished_runs(study: Study, experiments: Sequence[str] | None = None) -> lis
 
 
 def _run_rows(folder: Path, experiment: str, seed: int, profile: str) -> dict[str, pd.DataFrame]:
-    record = json.loads((folder / "run.json").read_text())
+    record = read_record(folder)
     key: dict[str, Any] = {"profile": profile, "experiment": experiment, "seed": seed}
-    tables = {name: pd.read_csv(folder / f"{name}.csv") for name in ("metrics", "confidence", "confidence_quantiles")}
-    history = pd.read_csv(folder / "history.csv")
+    remedy = f"delete {folder / 'measured.json'} and run hnlib measure again"
+    names = ("metrics", "confidence", "confidence_quantiles")
+    tables = {name: read_table(folder / f"{name}.csv", remedy) for name in names}
+    history = read_table(folder / "history.csv", f"delete {folder / 'run.json'} too and run hnlib train again")
     flat = {
         **key,
         "title": load_experiment(experiment).title,

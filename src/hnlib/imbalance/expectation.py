@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hnlib.sampling import CentreDistribution, Labels, Triple, as_triple
+from hnlib.sampling import CentreDistribution, Labels, Triple, as_triple, centre_rule
 
 Axis = NDArray[np.intp]
 Span = tuple[int, int]
@@ -24,7 +24,7 @@ def expected_ratios(
     labels: Labels,
     num_classes: int,
     patch_size: Sequence[int],
-    centres: CentreDistribution,
+    centres: CentreDistribution | str,
     image_hu: NDArray[np.floating[Any]] | None = None,
 ) -> NDArray[np.float64]:
     """Return the expected share of each class in a patch, exactly.
@@ -40,7 +40,7 @@ def expected_ratios(
     patch_size
         Voxels of the patch along X, Y, Z, each at least 1; may exceed the volume.
     centres
-        The law from which patch centres are drawn.
+        The law from which patch centres are drawn, or its name in `hnlib.sampling.RULES`.
     image_hu
         CT numbers in HU, shape (X, Y, Z); needed where ``centres`` is gated by HU.
 
@@ -76,7 +76,7 @@ def expected_ratios(
     """
     _check_classes(labels, num_classes)
     patch = as_triple("patch_size", patch_size)
-    starts = centres.start_probabilities(labels, patch, image_hu)
+    starts = centre_rule(centres).start_probabilities(labels, patch, image_hu)
     ratios = np.zeros(num_classes, dtype=np.float64)
     foreground = np.flatnonzero(labels != 0)
     if foreground.size:
@@ -98,7 +98,7 @@ def presence(
     labels: Labels,
     num_classes: int,
     patch_size: Sequence[int],
-    centres: CentreDistribution,
+    centres: CentreDistribution | str,
     image_hu: NDArray[np.floating[Any]] | None = None,
 ) -> NDArray[np.float64]:
     """Return the probability that a patch holds at least one voxel of each class, exactly.
@@ -121,7 +121,7 @@ def presence(
     """
     _check_classes(labels, num_classes)
     patch = as_triple("patch_size", patch_size)
-    starts = centres.start_probabilities(labels, patch, image_hu)
+    starts = centre_rule(centres).start_probabilities(labels, patch, image_hu)
     chance = np.zeros(num_classes, dtype=np.float64)
     chance[0] = 1.0
     foreground = np.flatnonzero(labels != 0)

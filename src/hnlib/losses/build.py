@@ -160,7 +160,8 @@ def build_loss(text: str) -> nn.Module:
     ----------
     text
         Names of `LOSSES` joined by ``+``, each with an optional weight in front (``0.5*ce``) and
-        optional arguments of its class in brackets behind (``dice(pooling=batch, background=in)``).
+        optional arguments of its class in brackets behind (``dice(pooling=batch, background=in)``);
+        ``in`` and ``true`` mean the same, so do ``out`` and ``false``.
         Without a weight a term has weight 1.
 
     Returns

@@ -242,8 +242,8 @@ RULES: dict[str, CentreDistribution] = {
 }
 
 
-def centre_rule(name: str) -> CentreDistribution:
-    """Return a named law of centres.
+def centre_rule(name: str | CentreDistribution) -> CentreDistribution:
+    """Return a named law of centres; a law is returned as it is.
 
     Names: ``nnunet`` (half uniform in position, half forced to a class, exactly one of two),
     ``paper`` (two thirds background above 324.7904 HU, one third uniform over foreground voxels,
@@ -254,6 +254,8 @@ def centre_rule(name: str) -> CentreDistribution:
     hnlib.errors.ConfigError
         When the name is unknown.
     """
+    if isinstance(name, CentreDistribution):
+        return name
     if name not in RULES:
         raise unknown("sampling rule", name, RULES)
     return RULES[name]

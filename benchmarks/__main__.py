@@ -164,6 +164,27 @@ def loading(size: str, measure: Measure) -> list[Row]:
     ]
 
 
+def evaluation(size: str, measure: Measure) -> list[Row]:
+    """Compare all metrics of a case with two of the package's and of MONAI's: seconds and peak memory."""
+    size = "tiny" if size == "tiny" else "full"
+    with tempfile.TemporaryDirectory() as folder:
+        given = {"folder": folder, "size": size}
+        shape = measure("benchmarks.evaluation:make_case", given)["shape"]
+        sides = {side: (f"benchmarks.evaluation:{side}", given) for side in ("ours", "package")}
+        found = alternate(sides, SIZES[size].rounds, measure)
+        # MONAI takes a minute and some GiB: one round beside one of ours
+        found["monai"] = [measure("benchmarks.evaluation:monai", given)]
+    rows = []
+    for name, ours, peer, peer_name, goal in (
+        ("evaluation_case", found["ours"], found["package"], "surface-distance-based-measures", 1.0),
+        ("evaluation_case_vs_monai", found["ours"][-1:], found["monai"], "MONAI", 0.05),
+    ):
+        rows.append(compare(name, ours, peer, peer_name, goal=goal, unit="s a case"))
+        memory = {"goal": 1.0, "unit": "MiB at the peak", "key": "peak_mib"}
+        rows.append(compare(f"{name}_memory", ours, peer, peer_name, **memory))
+    return [{**row, "note": f"{row['note']}; {shape} voxels"} for row in rows]
+
+
 def gpu(size: str, measure: Measure) -> list[Row]:
     """Run the rows of training and scan on an accelerator, with a network that keeps it busy."""
     size = "gpu" if size == "full" else size
@@ -171,7 +192,7 @@ def gpu(size: str, measure: Measure) -> list[Row]:
     return [*training(size, on_device, "cuda"), *scan(size, on_device, "cuda")]
 
 
-GROUPS = {"training": training, "scan": scan, "loading": loading, "gpu": gpu}
+GROUPS = {"training": training, "scan": scan, "loading": loading, "evaluation": evaluation, "gpu": gpu}
 
 
 def line(row: Row) -> str:

@@ -45,7 +45,15 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
 def test_bench_runs_and_says_what_it_could_not_measure(rows: dict[str, dict[str, Any]]) -> None:
     """Ours is measured, MONAI is, nnU-Net and the GPU have rows that say why they are not."""
     names = {"training_step", "training_step_fp32", "training_step_vs_nnunet", "preprocess_case", "predict_case"}
-    names |= {"preprocess_case_memory", "predict_case_memory", "augmentation", "patch_read", "batch_wait"}
+    names |= {
+        "evaluation_case",
+        "evaluation_case_vs_monai",
+        "preprocess_case_memory",
+        "predict_case_memory",
+        "augmentation",
+        "patch_read",
+        "batch_wait",
+    }
     for name in names:
         assert rows[name]["ours"] >= 0, name
     assert rows["training_step"]["ratio"] == pytest.approx(

@@ -73,16 +73,18 @@ def measure_scan(data: TCIA, case: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     (one, found), (two, again) = (data.load_labels(case, observer) for observer in OBSERVERS)
     both = [name for name in data.organs if name in found & again]
     metrics = [_rows(name, {"outlined_by_one": 1.0}).assign(grid="native") for name in sorted(found ^ again)]
-    maps, spacing = (one.array, two.array), one.spacing_mm
+    shape, spacing = one.array.shape, one.spacing_mm
+    coarse_shape = (OPENKBP_IN_PLANE, OPENKBP_IN_PLANE, shape[2])
+    coarse = [resample_labels(labels, coarse_shape, len(data.organs) + 1) for labels in (one.array, two.array)]
+    edges = [edge * old / new for edge, old, new in zip(spacing, shape, coarse_shape, strict=True)]
+    box = voxel_box(one.array | two.array)  # organs fill a small part of a scan
+    maps = (one.array[box], two.array[box])
     metrics.append(_measure(maps, spacing, data.organs, both).assign(grid="native"))
-    coarse_shape = (OPENKBP_IN_PLANE, OPENKBP_IN_PLANE, one.array.shape[2])
-    coarse = [resample_labels(labels, coarse_shape, len(data.organs) + 1) for labels in maps]
-    edges = [edge * old / new for edge, old, new in zip(spacing, one.array.shape, coarse_shape, strict=True)]
     kept = [name for name in both if all((labels == data.organs.index(name) + 1).any() for labels in coarse)]
     lost = [_rows(name, {"lost": float(name not in kept)}) for name in both]
     found_coarse = _measure((coarse[0], coarse[1]), (edges[0], edges[1], edges[2]), data.organs, kept)
     metrics.append(pd.concat([found_coarse, *lost]).assign(grid="openkbp"))
-    distances = [_binned(one.array, two.array, data.organs.index(name) + 1, spacing, name) for name in both]
+    distances = [_binned(*maps, data.organs.index(name) + 1, spacing, name) for name in both]
     return (
         pd.concat(metrics, ignore_index=True).assign(case=case)[["grid", "case", "organ", "metric", "value"]],
         pd.concat(distances, ignore_index=True).assign(case=case)[["case", "organ", "distance_mm", "area_mm2"]],

@@ -316,6 +316,8 @@ def _check_affine(affine: NDArray[np.float64]) -> None:
 
 
 def _labels(native: NDArray[Any]) -> NDArray[Any]:
+    if native.dtype == np.uint8:
+        return native
     if native.dtype.kind == "f" and not np.equal(native, np.round(native)).all():
         raise DataError("holds fractions or NaN; a label map has whole numbers only, export it again")
     low, high = native.min(), native.max()

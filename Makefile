@@ -53,7 +53,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 book: $(READY) ## run the study (DATASET, PROFILE, DATA_ROOT), then build the book from its tables
-	$(call workflow,book,dataset=$(DATASET) profile=$(PROFILE) $(if $(DATA),"data_root=$(DATA)"))
+	$(call workflow,book,dataset=$(DATASET) profile=$(PROFILE) $(if $(ARMS),"arms=$(ARMS)") $(if $(DATA),"data_root=$(DATA)"))
 
 site: DATASET = openkbp
 site: $(READY) ## build the book from the published tables, without training

@@ -14,15 +14,17 @@ from hnlib.experiments import load_profile
 DATASET = config.get("dataset", "phantom")
 PROFILE = config.get("profile", "phantom")
 DATA_ROOT = config.get("data_root", "")
+ARMS = config.get("arms", "")
 PUBLISHED = config.get("tables", "")
 
 try:
     SETTINGS = load_profile(PROFILE)
+    EXPERIMENTS = SETTINGS.runs_with(ARMS)
 except HnlibError as fault:
     sys.exit(f"hnlib: {fault}")
 
 STUDY = f"results/{DATASET}/{PROFILE}/study.json"
-RUNS = [f"{experiment}-seed{seed}" for experiment in SETTINGS.study for seed in SETTINGS.seeds]
+RUNS = [f"{experiment}-seed{seed}" for experiment in EXPERIMENTS for seed in SETTINGS.seeds]
 TABLES = f"{PUBLISHED}/{DATASET}" if PUBLISHED else f"results/{DATASET}"
 CHAPTERS = sorted(os.path.splitext(name)[0] for name in os.listdir("notebooks") if name.endswith(".ipynb"))
 SITE = "build/site/_build/html/index.html"
@@ -48,7 +50,8 @@ rule prepare:
         STUDY,
     threads: 2
     shell:
-        "hnlib prepare {DATASET} {PROFILE} --data-root '{DATA_ROOT}' --out {output} && hnlib estimate {output}"
+        "hnlib prepare {DATASET} {PROFILE} --data-root '{DATA_ROOT}' --out {output}"
+        " && hnlib estimate {output} --arms '{ARMS}'"
 
 
 rule describe:

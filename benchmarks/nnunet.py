@@ -69,9 +69,10 @@ def preprocess(folder: str, size: str) -> Found:
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 
     manager, data = _plans(SIZES[size]), _dataset(len(SIZES[size].plan.organs) + 1)
+    target = tempfile.mkdtemp(dir=place)  # it does not write over a case of an earlier round
     began = now("cpu")
     DefaultPreprocessor(verbose=False).run_case_save(
-        str(place / "nnunet_case"),
+        str(Path(target) / "nnunet_case"),
         [str(place / IMAGE)],
         str(place / LABELS),
         manager,

@@ -14,7 +14,6 @@ import json
 import platform
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from hnlib.datasets import TCIA
 from hnlib.datasets.tcia import OBSERVERS
 from hnlib.files import write_json, write_table
 from hnlib.observers import HD95_DEFINITIONS, agreement, measure_scan, patient, swapped_axes, tolerances
+from hnlib.processes import process_pool
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "results" / "published" / "tcia"
@@ -60,7 +60,7 @@ def measure_all(root: Path, cache: Path, workers: int) -> tuple[pd.DataFrame, pd
     cache.mkdir(parents=True, exist_ok=True)
     jobs = [(split, case) for split, cases in TCIA(root).split().items() for case in cases]
     found = []
-    with ProcessPoolExecutor(workers) as pool:
+    with process_pool(workers) as pool:
         results = pool.map(measure, [(root, case, cache) for _, case in jobs])
         for done, ((split, _), tables) in enumerate(zip(jobs, results, strict=True), start=1):
             found.append([table.assign(split=split) for table in tables])

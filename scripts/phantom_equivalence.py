@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import warnings
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +29,7 @@ from hnlib.datasets import OpenKBP, PhantomDataset
 from hnlib.datasets.phantom_anatomy import ALL_ORGANS, CHIASM_TO_NERVE, statistics
 from hnlib.equivalence import Group, Interval, mean_difference, mean_ratio, spread_ratio, verdict
 from hnlib.files import write_json, write_table
+from hnlib.processes import process_pool
 
 OUT = Path(__file__).resolve().parents[1] / "results" / "published" / "phantom"
 SEED = 1  # not the seed of the study
@@ -213,7 +213,7 @@ def main() -> None:
     if given.picture:
         draw(given.picture, given.out / "pictures")
         return
-    with ProcessPoolExecutor(given.workers) as pool:
+    with process_pool(given.workers) as pool:
         outlined = list(pool.map(measure_outlines, range(given.cases)))
         numbers = [found for part in pool.map(measure_numbers, range(given.cases)) for found in part]
     table = pd.DataFrame([*outline_rows(outlined), *number_rows(numbers)])

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scanfiles import BOXES, HEAD_MM, HEAD_SHAPE, RAS, head, organ_mask, ras_affine, write_dicom, write_head, write_scan
 
 from hnlib.cli import main
+from hnlib.datasets.check import Sized, _odd_sizes
 from hnlib.datasets.openkbp import AXES, SHAPE
 from hnlib.datasets.pddca import TRAINING
 from hnlib.datasets.tcia import OBSERVERS
@@ -392,7 +393,7 @@ def check(dataset: str, root: Path, capsys: pytest.CaptureFixture[str]) -> tuple
     assert "Traceback" not in printed.out
     lines = printed.out.splitlines()
     problems = [line for line in lines if line.startswith("problem: ")]
-    assert lines[-1].endswith(f"cases read, {len(problems)} problems found")
+    assert lines[-1].endswith(f"cases read, {len(problems)} problem{'' if len(problems) == 1 else 's'} found")
     assert all(line.startswith(("problem: ", "note: ")) for line in lines[:-1])
     assert isinstance(stop.value.code, int)
     return stop.value.code, problems
@@ -446,3 +447,112 @@ def test_what_is_no_case_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert len(problems) == 1
         assert problems[0].startswith(f"problem: case {name}, folder {tmp_path / dataset}")
         assert text in problems[0]
+
+
+def test_an_unknown_label_in_many_cases_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """hnlib.yaml says 9 where the files say 7: no line a case, and none that nobody outlined the mandible."""
+    write_folder(tmp_path, PDDCA[:2])
+    settings = tmp_path / "hnlib.yaml"
+    settings.write_text(settings.read_text("utf-8").replace("mandible: 7", "mandible: 9"), "utf-8")
+    status, problems = check("folder", tmp_path, capsys)
+    assert status == 1
+    assert problems == [
+        "problem: data set folder: label 7 stands for no organ in 4 of 4 cases "
+        "(Patient Nr. 7, 患者 é, case 0, case 1), while none has mandible; name it in hnlib.yaml, or remove it"
+    ]
+
+
+def test_an_unknown_file_in_many_cases_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_pddca(tmp_path, PDDCA[:5])
+    for case in tmp_path.iterdir():
+        (case / "structures" / "Chiasm.nrrd").rename(case / "structures" / "Chisam.nrrd")
+    _, (line,) = check("pddca", tmp_path, capsys)
+    assert "Chisam.nrrd stands for no organ in 6 of 6 cases (" in line
+    assert "while none has optic_chiasm; name it rightly" in line
+
+
+def test_an_organ_that_no_case_has_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_pddca(tmp_path, PDDCA[:1])
+    for case in tmp_path.iterdir():
+        (case / "structures" / "Chiasm.nrrd").unlink()
+    _, (line,) = check("pddca", tmp_path, capsys)
+    assert line.startswith(
+        "problem: data set pddca: no case has optic_chiasm under the name or label that stands for it;"
+    )
+
+
+@pytest.mark.parametrize("spacing", [(0.3, 0.3, 0.3), (1.0, 1.0, 5.0), (60.0, 60.0, 60.0)])
+def test_a_scan_that_holds_no_body_is_told(
+    spacing: tuple[float, float, float], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of 34 x 32 x 32 voxels of tissue: a body of 10 mm, one of 34 mm, and one beyond any scanner."""
+    write_folder(tmp_path, PDDCA[:2])
+    write_case(tmp_path / "case 1", 90, ras_affine(spacing))
+    _, (line,) = check("folder", tmp_path, capsys)
+    assert line.startswith(f"problem: case case 1, file {tmp_path / 'case 1' / 'image.nii.gz'}: ")
+    assert "export it with the" in line
+    if spacing[0] < 1:
+        assert "with voxel edges of 0.3 x 0.3 x 0.3 mm the patient is 10 x 10 x 10 mm large" in line
+
+
+def test_voxel_edges_unlike_the_others_are_told() -> None:
+    """2.4 times the median is taken, 2.6 times is not; slices may vary five-fold; a thin scan is told once."""
+    usual = [Sized(f"usual {k}", (1.0, 1.0, 2.5), (200, 200, 250)) for k in range(5)]
+    fine = [Sized("", spacing, (200, 200, 250)) for spacing in ((2.4, 1, 2.5), (0.45, 0.45, 0.6), (1, 1, 12))]
+    assert list(_odd_sizes([*usual, *fine])) == []
+    for spacing in ((2.6, 1.0, 2.5), (0.35, 0.35, 2.5), (1.0, 1.0, 13.0), (1.0, 1.0, 0.45)):
+        (found,) = _odd_sizes([*usual, Sized("case x, file y", spacing, (200, 200, 250))])
+        assert found.is_problem
+        assert found.text.startswith("case x, file y: voxel edges of ")
+        assert "are far from the 1 x 1 x 2.5 mm that are usual here; compare with the source" in found.text
+    (found,) = _odd_sizes([*usual, Sized("case x, file y", (0.1, 0.1, 2.5), (20, 20, 250))])
+    assert "the patient is 20 x 20 x 250 mm large" in found.text
+
+
+@pytest.mark.parametrize(
+    ("dataset", "empty", "named"),
+    [
+        ("folder", lambda c: [p.unlink() for p in c.iterdir() if p.name != "image.nii.gz"], "labels.nii.gz"),
+        ("pddca", lambda c: shutil.rmtree(c / "structures"), "structures/BrainStem.nrrd"),
+        ("openkbp", lambda c: [p.unlink() for p in c.glob("[A-Z]*.csv")], "Brainstem.csv"),
+    ],
+)
+def test_a_patient_without_any_organ_is_a_problem(
+    dataset: str, empty: Callable[[Path], object], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its line names the file that was looked for."""
+    write, damages = LAYOUTS[dataset]
+    (case, *_) = write(tmp_path, damages[:2])
+    empty(case_folder(dataset, tmp_path, case))
+    status, problems = check(dataset, tmp_path, capsys)
+    assert status == 1
+    place = case_folder(dataset, tmp_path, case)
+    assert problems == [
+        f"problem: case {case}, file {place / named}: no organ is outlined there, nor in another file of the case; "
+        "copy its outlines, or leave the case out"
+    ]
+
+
+def test_the_line_on_another_grid_says_which_is_the_scan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_folder(tmp_path, PDDCA[:1])
+    write_head(tmp_path / "case 0" / LEFT, mask("parotid_left")[1:])
+    _, (line,) = check("folder", tmp_path, capsys)
+    assert "(shape 40 x 40 x 32 of the scan against 39 x 40 x 32)" in line
+
+
+def test_few_shared_voxels_are_noted_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the brainstem's 80 voxels 16 are a fifth: a note on the data set; 17 are a problem of the case."""
+    write_folder(tmp_path, PDDCA[:3])
+    for k, shared in enumerate((10, 16, 17)):
+        wider = mask("parotid_left")
+        wider.reshape(-1)[np.flatnonzero(mask("brainstem"))[:shared]] = 1
+        write_head(tmp_path / f"case {k}" / LEFT, wider)
+    with pytest.raises(SystemExit):
+        main(["check", "folder", str(tmp_path)])
+    said = [line for line in capsys.readouterr().out.splitlines() if "share" in line]
+    assert len(said) == 2
+    assert re.match("problem: case case 2, .*: brainstem and parotid_left share 17 voxels of 80; ", said[0])
+    assert said[1] == (
+        "note: data set folder: in 2 of 5 cases outlines share voxels, which go to the later organ; "
+        "most in case case 1: 16 of brainstem and parotid_left"
+    )

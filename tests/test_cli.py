@@ -13,9 +13,11 @@ import pandas as pd
 import pytest
 from damage import full_disk
 from nbformat.v4 import new_code_cell, new_notebook
+from scanfiles import head, organ_mask, write_head
 from typer.main import get_command
 
 from hnlib.cli import app, main
+from hnlib.datasets import FolderDataset
 from hnlib.errors import ConfigError
 from hnlib.experiments import Study
 from hnlib.experiments.notebooks import parse_parameters, run_notebook
@@ -95,6 +97,7 @@ def test_every_argument_and_option_has_a_help_text() -> None:
     ("fault", "status", "text"),
     [
         (BrokenProcessPool(), 2, "a process was killed, most likely for want of memory"),
+        (MemoryError(), 2, "there is not enough memory"),
         (KeyboardInterrupt(), 130, "stopped; give the same command again"),
     ],
 )
@@ -123,6 +126,21 @@ def test_prepare_writes_a_study(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     assert caught.value.code == 0
     assert json.loads((tmp_path / "study.json").read_text())["dataset"] == "phantom"
     assert "3 train, 1 validation, 2 test" in capsys.readouterr().out
+
+
+def test_prepare_says_whom_the_profile_leaves_out(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Eight cases: five to train, of which tiny takes three; one validates, two test."""
+    for k in range(8):
+        write_head(tmp_path / "data" / f"c{k}" / "image.nii.gz", head(k))
+        write_head(tmp_path / "data" / f"c{k}" / "jaw.nrrd", organ_mask("mandible"))
+    (tmp_path / "data" / "hnlib.yaml").write_text("organs: {mandible: jaw}\n")
+    training = FolderDataset(tmp_path / "data").split()["train"]
+    out = str(tmp_path / "study.json")
+    with pytest.raises(SystemExit):
+        main(["prepare", "folder", "tiny", "--data-root", str(tmp_path / "data"), "--out", out])
+    said = capsys.readouterr().out
+    assert f"left out of train by num_cases of profile tiny: 2 cases ({training[3]}, {training[4]})\n" in said
+    assert said.count("left out") == 1
 
 
 def test_a_fault_of_the_file_system_is_one_line(

@@ -202,9 +202,9 @@ def test_nothing_in_common_is_refused(folders) -> None:
         (
             head()[:-1],
             SPACING,
-            r"case HaN_002: prediction .* another grid than its reference \(shape 24 x 30 x 12 against 23",
+            r"case HaN_002: prediction .* another grid \(shape 24 x 30 x 12 of the reference against 23",
         ),
-        (head(), (1.0, 1.0, 3.0), r"case HaN_002: .*spacing 1 x 1 x 2.5 mm against 1 x 1 x 3 mm"),
+        (head(), (1.0, 1.0, 3.0), r"case HaN_002: .*spacing 1 x 1 x 2.5 mm of the reference against 1 x 1 x 3 mm"),
         (head(values=(1, 2, 8)), SPACING, r"case HaN_002, file .*: label 8 stands for no organ in .*dataset.json"),
     ],
 )

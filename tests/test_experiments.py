@@ -117,6 +117,57 @@ def test_a_wrong_experiment_is_one_line(own_configuration: Path, text: str, told
     assert "\n" not in str(caught.value)
 
 
+def test_arms_share_a_profile_and_are_asked_for_by_name() -> None:
+    profile = load_profile("tiny").model_copy(update={"study": ("a", "b"), "arms": {"losses": ("b", "c")}})
+    assert profile.experiments() == ("a", "b")
+    assert profile.experiments("losses") == ("b", "c")
+    assert profile.runs_with("losses") == profile.all_experiments == ("a", "b", "c")
+    with pytest.raises(ConfigError, match="did you mean 'losses'"):
+        profile.experiments("loses")
+
+
+def test_an_experiment_changes_fields_of_its_profile() -> None:
+    profile = load_profile("laptop")
+    changes = {"prior_bias": False, "training": {"batch_size": 8}}
+    own = load_experiment("large_ca_dice_ce").model_copy(update={"changes": changes, "more_steps": 0.5})
+    assert own.under(profile).training == replace(profile.training, batch_size=8, steps=profile.training.steps // 2)
+    assert (own.under(profile).prior_bias, own.under(profile).width) == (False, profile.width)
+    assert load_experiment("large_ca_dice_ce").under(profile) == profile
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"widht": 3}, "unknown change in experiment 'mine': 'widht'|did you mean 'width'"),
+        ({"study": []}, "unknown change"),
+        ({"training": {"batchsize": 8}}, "did you mean 'batch_size'"),
+        ({"training": {"batch_size": "many"}}, "training.batch_size"),
+        ({"width": "wide"}, "changes: width"),
+    ],
+)
+def test_a_wrong_change_is_told(changes: dict[str, object], told: str) -> None:
+    own = load_experiment("large_ca_dice_ce").model_copy(update={"changes": changes, "title": "mine"})
+    with pytest.raises(ConfigError, match=told):
+        own.under(load_profile("laptop"))
+
+
+def test_changes_and_levels_give_another_run(tiny_study: Study, own_configuration: Path) -> None:
+    tiny = Path(__file__).parents[1] / "experiments" / "profiles" / "tiny.yaml"
+    (own_configuration / "profiles" / "tiny.yaml").write_text(tiny.read_text().replace("study: ", "study: [] #"))
+    (own_configuration / "deep.yaml").write_text(GOOD)
+    (own_configuration / "flat.yaml").write_text(GOOD + "levels: 2\n")
+    (own_configuration / "wide.yaml").write_text(GOOD + "changes: {width: 6}\n")
+    (own_configuration / "few.yaml").write_text(GOOD + "train_cases: 2\n")
+    (own_configuration / "many.yaml").write_text(GOOD + "train_cases: 9\n")
+    assert len({tiny_study.run_digest(name) for name in ("deep", "flat", "wide", "few", "many")}) == 5
+    assert tiny_study.training_cases(load_experiment("deep")) == tiny_study.split["train"]
+    assert tiny_study.training_cases(load_experiment("few")) == tiny_study.split["train"][:2]
+    with pytest.raises(ConfigError, match="train_cases is 9, and phantom has 3"):
+        tiny_study.training_cases(load_experiment("many"))
+    assert tiny_study.topology(load_experiment("flat")).num_levels == 2
+    assert tiny_study.topology(load_experiment("deep")).num_levels > 2
+
+
 def test_unknown_names_are_told() -> None:
     with pytest.raises(ConfigError, match="unknown experiment 'large_nnu_dice': did you mean 'large_nnu_dice_ce'"):
         load_experiment("large_nnu_dice")
@@ -183,7 +234,7 @@ def test_a_negative_seed_is_refused(tiny_study: Study) -> None:
 
 
 @pytest.mark.slow
-def test_from_scan_to_published_tables(tiny_study: Study, tmp_path: Path) -> None:
+def test_from_scan_to_published_tables(tiny_study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole path on the smallest study: train, measure, describe, gather, publish, read."""
     told: list[str] = []
     for experiment in tiny_study.settings.study:
@@ -220,6 +271,24 @@ def test_from_scan_to_published_tables(tiny_study: Study, tmp_path: Path) -> Non
     assert publish(tiny_study, tmp_path / "results", tmp_path / "published") == 2
     assert read_tables(first.parent)["study"]["profile"] == "laptop"
     assert len(read_tables(first.parent)["runs"]) == 2
+
+
+@pytest.mark.slow
+def test_of_an_arm_the_test_cases_alone_are_measured(
+    tiny_study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, arm = tiny_study.settings.study
+    changed = tiny_study.settings.model_copy(update={"study": (own,), "arms": {"other": (arm,)}})
+    for module in ("study", "tables"):
+        monkeypatch.setattr(f"hnlib.experiments.{module}.load_profile", lambda _: changed)
+    monkeypatch.setenv("HNLIB_RUNS", str(tmp_path / "runs"))
+    for experiment in (own, arm):
+        train_run(tiny_study, experiment, 0, report=lambda _: None)
+        measure_run(tiny_study, experiment, 0, report=lambda _: None)
+    assert write_tables(tiny_study, tmp_path) == 2
+    metrics, confidence = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("metrics", "confidence"))
+    assert metrics.groupby("experiment")["split"].nunique().to_dict() == {own: 3, arm: 1}
+    assert set(confidence["experiment"]) == {own}
 
 
 def test_an_unfinished_run_is_not_measured(tiny_study: Study) -> None:

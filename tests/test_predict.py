@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from hnlib.dicom_export import planes, read_headers, write_segmentation, write_s
 from hnlib.errors import ConfigError, DataError
 from hnlib.experiments import Study, train_run
 from hnlib.experiments.export import export_model
-from hnlib.model_file import ModelFile, how_far, load_model, look_at, save_model, see
+from hnlib.model_file import ModelFile, how_far, load_model, look_at, odd_volumes, origin, save_model, see
 from hnlib.networks import build_network, plan_topology
 from hnlib.predict import Outputs, doubts, predict_files, predict_image, write_labels
 from hnlib.preprocess import Plan, preprocess_case
@@ -184,6 +185,51 @@ def test_a_scan_with_values_that_are_no_numbers_is_refused(bad: float, model_pat
 # Model files
 
 
+def test_a_model_says_where_it_comes_from_and_how_good_it_is(model: ModelFile) -> None:
+    """Files without a test, and without anything, say so."""
+    made = {"dataset": "openkbp", "profile": "laptop", "experiment": "recipe", "steps": 9}
+    test = {"mean_dsc": 0.5, "cases": 2, "dsc": {"brainstem": 0.75, "parotid_left": 0.25}}
+    assert origin(replace(model, provenance={**made, "test": test})) == (
+        "openkbp/laptop/recipe, 9 steps; mean test DSC 0.500 over 2 organs, 2 cases"
+    )
+    assert origin(replace(model, provenance=made)).startswith("openkbp/laptop/recipe, 9 steps; not measured (")
+    assert origin(replace(model, provenance={})).startswith("origin unknown; not measured (")
+
+
+def test_a_volume_far_from_those_of_training_is_told(model: ModelFile) -> None:
+    """Half and twice are taken; an organ that was never outlined, or is not found, is not judged."""
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[5:15, 4:14, 2:12] = 1  # 1000 voxels of 3.75 mm3
+    labels[16:26, 4:14, 2:12] = 2
+    one = Case("one", scan(), labels, (1.0, 1.5, 2.5), ORGANS, frozenset({"brainstem"}))
+    seen = see([preprocess_case(one, PLAN)], PLAN)
+    low, high = seen.volumes_ml
+    assert low[0] == high[0] == pytest.approx(3.75, rel=0.1)
+    assert (low[1], high[1]) == (0.0, np.inf)
+    known = replace(model, seen=replace(seen, volumes_ml=((3.0, 0.0, 0.0), (4.0, np.inf, np.inf))))
+    assert list(odd_volumes({"brainstem": 1.5, "parotid_left": 99.0, "parotid_right": 0.0}, known)) == []
+    assert list(odd_volumes({"brainstem": 8.1}, known)) == [
+        "brainstem has 8.1 ml where training had 3 to 4 ml; look at its outline"
+    ]
+    assert len(list(odd_volumes({"brainstem": 1.4}, known))) == 1
+    older = replace(model, seen=replace(seen, volumes_ml=((), ())))
+    assert list(odd_volumes({"brainstem": 8.1}, older)) == []
+
+
+def test_a_model_file_of_an_older_version_lacks_volumes_and_is_read(model_path: Path, tmp_path: Path) -> None:
+    content = torch.load(model_path, weights_only=True)
+    del content["seen"]["volumes_ml"]
+    torch.save(content, tmp_path / "older.pt")
+    assert load_model(tmp_path / "older.pt").seen.volumes_ml == ((), ())
+
+
+def test_a_model_of_the_profile_tiny_is_warned_of(model: ModelFile, tmp_path: Path) -> None:
+    save_model(tmp_path / "tiny.pt", replace(model, provenance={"profile": "tiny"}))
+    source, said = write_scan(tmp_path / "ct.nrrd", scan()), list[str]()
+    predict_files(source, tmp_path / "tiny.pt", Outputs(tmp_path / "out.nii.gz"), report=said.append)
+    assert any(line.startswith("warning: ") and "the profile tiny shows only that files work" in line for line in said)
+
+
 def test_a_model_file_comes_back_as_it_was(model: ModelFile, model_path: Path) -> None:
     again = load_model(model_path)
     assert replace(again, weights={}) == replace(model, weights={})
@@ -337,6 +383,18 @@ def test_a_segmentation_holds_every_voxel_and_no_other(tmp_path: Path) -> None:
     assert not (tmp_path / "none.dcm").exists()
 
 
+def test_a_name_of_one_part_is_written_without_a_warning(tmp_path: Path) -> None:
+    """Anonymised scans have such names; any warning would fail this test."""
+    pytest.importorskip("highdicom")
+    folder = patient(tmp_path / "ct")
+    for path in folder.iterdir():
+        slice_ = pydicom.dcmread(path)
+        slice_.PatientName = "anonymous"
+        slice_.save_as(path)
+    write_segmentation(tmp_path / "seg.dcm", outlined(), read_volume(folder).affine, ORGANS, folder)
+    assert pydicom.dcmread(tmp_path / "seg.dcm").PatientName == "anonymous"
+
+
 def test_slices_that_lack_what_a_segmentation_repeats_are_named(tmp_path: Path) -> None:
     pytest.importorskip("highdicom")
     folder = patient(tmp_path / "ct")
@@ -397,6 +455,9 @@ def test_the_command_writes_all_that_is_asked_for(
     printed = capsys.readouterr().out
     ml = np.count_nonzero(wanted == 1) * 1.0 * 1.5 * 2.5 / 1000
     assert (f"brainstem: {ml:.2f} ml" if ml else "brainstem: not found") in printed
+    written = [out, out.with_name("organs.labels.txt"), out.with_name("organs.ctbl"), tmp_path / "s.dcm"]
+    assert f"written: {', '.join(map(str, written))}, {tmp_path / 'r.dcm'}\n" in printed
+    assert f"model {model_path}: " in printed
 
 
 @pytest.mark.parametrize(
@@ -422,6 +483,91 @@ def test_a_users_fault_is_one_line_and_status_2(
     assert message in said
     assert said.count("\n") == 1
     assert not out.exists()
+
+
+#: What is given as scan, what predict says of it, and whether it does so when forced, too.
+SILLY = {
+    "three.nii.gz": (np.arange(-810, 810, 60, np.float32).reshape(3, 3, 3), "far from the 1 scans", False),
+    "row.nii.gz": (np.linspace(-900, 900, 5, dtype=np.float32).reshape(5, 1, 1), "far from the 1 scans", False),
+    "one.nii.gz": (np.full((1, 1, 1), 40, np.float32), "is constant, 40 everywhere", True),
+    "air.nii.gz": (np.full(SHAPE, -1000, np.float32), "is constant, -1000 everywhere", True),
+    "huge.nii.gz": (scan(), "voxel edges of 1e+03 x 1e+03 x 1e+03 mm make the scan too large", True),
+    "text.nii.gz": (b"hello", "cannot be read", True),
+    "text.txt": (b"hello", "is of no known kind", True),
+    "empty": ({}, "holds no DICOM slice", True),
+    "notes": ({"notes.txt": b"hello"}, "holds no DICOM slice", True),
+    "text": ({"IM1": b"hello"}, "slice IM1 is damaged or no DICOM file (it lacks DICOM's header)", True),
+    "none": (None, "is missing: no none.nii.gz, .nii, .nrrd, .mha, .mhd nor a DICOM folder is there", True),
+}
+
+
+@pytest.mark.parametrize("name", SILLY)
+def test_what_is_no_scan_is_one_line_and_nothing_is_written(
+    name: str, model_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Forced, a small scan gives a label map of its shape, and what is no scan is still none."""
+    given, text, always = SILLY[name]
+    source, out = tmp_path / name, tmp_path / "out.nii.gz"
+    if isinstance(given, np.ndarray):
+        nib.save(nib.Nifti1Image(given, np.diag([1e3, 1e3, 1e3, 1] if "huge" in name else [1, 1.5, 2.5, 1])), source)
+    elif isinstance(given, bytes):
+        source.write_bytes(given)
+    elif given is not None:
+        source.mkdir()
+        for inner, content in given.items():
+            (source / inner).write_bytes(content)
+    for option in ([], ["--force"]):
+        with pytest.raises(SystemExit) as stop:
+            main(["predict", str(source), "--checkpoint", str(model_path), "--out", str(out), *option])
+        said = capsys.readouterr().err
+        if option and not always:
+            assert stop.value.code == 0
+            assert nib.load(out).shape == given.shape  # type: ignore[union-attr]
+        else:
+            assert stop.value.code == 2
+            assert text in said
+            assert str(source) in said
+            assert said.count("\n") == 1
+            assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("image", "outputs", "text"),
+    [
+        ("ct.nii.gz", ["ct.nii.gz"], "ct.nii.gz: the scan, the model or another output has this name"),
+        ("ct.nii.gz", ["ct/../ct.nii.gz"], "ct.nii.gz: the scan, the model"),
+        ("ct", ["o.nii", "a.dcm", "a.dcm"], "a.dcm: the scan, the model or another output"),
+        ("ct", ["o.nii", "ct/003.dcm"], "003.dcm: the scan, the model or another output"),
+        ("ct", ["o.nii", "ct"], "ct: the scan, the model"),
+        ("ct.nii.gz", ["folder.nii"], "folder.nii: is a folder; name a file in it"),
+        ("ct.nii.gz", ["ct.nii.gz/deep/o.nii"], "is no folder that you may write to; choose another"),
+        ("ct.nii.gz", ["o.NII.GZ"], "name it .nii.gz or .nii"),
+    ],
+)
+def test_an_output_in_place_of_what_is_needed_is_refused_before_any_work(
+    image: str, outputs: list[str], text: str, model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the scan nor one of its slices is ever replaced."""
+    write_scan(tmp_path / "ct.nii.gz", scan())
+    patient(tmp_path / "ct")
+    (tmp_path / "folder.nii").mkdir()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    monkeypatch.setattr(predict, "_predict", pytest.fail)
+    with pytest.raises((ConfigError, DataError), match=re.escape(text)):
+        predict_files(tmp_path / image, model_path, Outputs(*(tmp_path / name for name in outputs)))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_objects_may_lie_among_the_slices_and_be_written_again(model_path: Path, tmp_path: Path) -> None:
+    folder = patient(tmp_path / "ct")
+    for _ in range(2):
+        predict_files(folder, model_path, Outputs(tmp_path / "o.nii", structures=folder / "rs.dcm"))
+
+
+def test_a_file_that_is_no_model_is_told_in_our_words(tmp_path: Path) -> None:
+    write_scan(tmp_path / "ct.nii.gz", scan())
+    with pytest.raises(DataError, match=r"ct\.nii\.gz: is no model file, or cut off; give the model\.pt"):
+        load_model(tmp_path / "ct.nii.gz")
 
 
 def test_an_output_that_is_not_nifti_is_refused_before_any_work(model_path: Path, tmp_path: Path) -> None:

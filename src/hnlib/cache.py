@@ -13,7 +13,6 @@ import json
 import math
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
@@ -26,6 +25,7 @@ from hnlib.cases import Case, Dataset
 from hnlib.errors import DataError
 from hnlib.files import write_atomically, write_json
 from hnlib.preprocess import BODY_HU, Plan, Prepared, make_plan, preprocess_case
+from hnlib.processes import process_pool
 
 #: Raise it when the arrays that `hnlib.preprocess.preprocess_case` writes change, so that old caches are not used.
 VERSION = 1
@@ -203,7 +203,7 @@ def prepare(
     cache = folder / f"{dataset.name}-{cache_digest(dataset.digest(), plan)}"
     missing = [(dataset, name, plan, path) for name in names if not (path := case_path(cache, name)).exists()]
     if workers > 1 and len(missing) > 1:
-        with ProcessPoolExecutor(workers) as pool:
+        with process_pool(workers) as pool:
             for done, _ in enumerate(pool.map(_prepare_one, missing), start=1):
                 report("preprocess", done, len(missing))
     else:

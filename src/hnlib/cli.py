@@ -51,10 +51,13 @@ def prepare(
     data_root: Root = "",
 ) -> None:
     """Preprocess every case once into the cache and write study.json."""
-    from hnlib.experiments import prepare_study
+    from hnlib.experiments import left_out, prepare_study
 
     study = prepare_study(dataset, profile, data_root, progress=_progress)
     study.save(out)
+    for split, names in left_out(study).items():
+        some = ", ".join(names[:6]) + (" ..." if len(names) > 6 else "")
+        say(f"left out of {split} by num_cases of profile {profile}: {len(names)} cases ({some})")
     cases = ", ".join(f"{len(names)} {split}" for split, names in study.split.items())
     sizes = ", ".join(f"{name} {' x '.join(map(str, size))}" for name, size in study.patches.items())
     say(f"{dataset}/{profile}: {cases}; patches {sizes} voxels; cache {study.cache}")
@@ -74,7 +77,8 @@ def check(
     for finding in check_dataset(data):
         problems += finding.is_problem
         say(f"{'problem' if finding.is_problem else 'note'}: {finding.text}")
-    say(f"{sum(map(len, data.split().values()))} cases read, {problems} problems found")
+    word = "problem" if problems == 1 else "problems"
+    say(f"{sum(map(len, data.split().values()))} cases read, {problems} {word} found")
     if problems:
         raise typer.Exit(1)
 
@@ -95,12 +99,14 @@ def fetch(
 
 
 @app.command(rich_help_panel=WORKFLOW)
-def estimate(study_file: StudyFile) -> None:
+def estimate(
+    study_file: StudyFile, arms: Annotated[str, typer.Option(help="also the arms of the profile with this name")] = ""
+) -> None:
     """Print time, memory and disk that the study's unfinished runs will take, from a few timed steps."""
     from hnlib.experiments import load_study
     from hnlib.experiments.estimate import estimate_study
 
-    say(estimate_study(load_study(study_file)))
+    say(estimate_study(load_study(study_file), arms))
 
 
 @app.command(rich_help_panel=WORKFLOW)
@@ -124,8 +130,14 @@ def train(
     """Train one run, or continue it; the notebook 03_training does the same with curves."""
     from hnlib.experiments import load_study, train_run
 
-    run = train_run(load_study(study_file), experiment, seed, devices=devices, report=say)
-    say(f"run folder {run.folder}")
+    study = load_study(study_file)
+    finished = (study.run_folder(experiment, seed) / "run.json").exists()
+    run = train_run(study, experiment, seed, devices=devices, report=say)
+    say(
+        f"already trained, {run.record['steps']} steps; run folder {run.folder}"
+        if finished
+        else f"run folder {run.folder}"
+    )
 
 
 @app.command()
@@ -137,11 +149,15 @@ def measure(
 ) -> None:
     """Predict and measure the cases of one trained run."""
     from hnlib.experiments import load_study, measure_run
+    from hnlib.experiments.scores import score_lines
     from hnlib.files import copy_file
 
     folder = measure_run(load_study(study_file), experiment, seed, report=say)
     if out is not None:
         copy_file(folder / "run.json", out)
+    for line in score_lines(folder):
+        say(line)
+    say(f"tables metrics.csv and confidence.csv in {folder}")
 
 
 @app.command(rich_help_panel=WORKFLOW)
@@ -191,7 +207,6 @@ def predict(
     from hnlib.predict import Outputs, predict_files
 
     predict_files(image, checkpoint, Outputs(out, dicom_seg, rtstruct), force=force, report=say)
-    say(f"label map {out}")
 
 
 @app.command()
@@ -242,6 +257,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             _tell(_misuse(fault))
     except typer.Abort:
         status = STOPPED
+    except MemoryError:
+        _tell("there is not enough memory; close other programs, or take smaller scans")
     except BrokenProcessPool:
         _tell("a process was killed, most likely for want of memory; free some and give the same command again")
     except OSError as fault:  # from a place that does not say more about it

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom.errors import InvalidDicomError
 
 from hnlib.errors import DataError
+from hnlib.files import reason
 
 #: Objects that lie beside the slices of a scan and are no scan.
 NO_SCAN = frozenset({"RTSTRUCT", "RTPLAN", "RTDOSE", "RTIMAGE", "RTRECORD", "SEG", "REG", "SR", "PR", "KO"})
@@ -55,6 +57,14 @@ def read_series(folder: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]
     return array, np.diag((-1.0, -1.0, 1.0, 1.0)) @ affine
 
 
+def is_slice(path: Path) -> bool:
+    """Return whether a file is a DICOM slice, not another object that may lie beside slices."""
+    try:
+        return pydicom.dcmread(path, specific_tags=["Modality"]).get("Modality") not in NO_SCAN
+    except Exception:  # what a file that is none makes a reader raise is no part of any reader's promise
+        return False
+
+
 def _slices(folder: Path) -> list[Any]:
     series: dict[str, list[Any]] = defaultdict(list)
     for path in sorted(folder.iterdir()):
@@ -66,7 +76,7 @@ def _slices(folder: Path) -> list[Any]:
             found = pydicom.dcmread(io.BytesIO(path.read_bytes()))
             modality, uid = found.get("Modality"), str(found.get("SeriesInstanceUID"))
         except Exception as fault:  # what a damaged file makes a reader raise is no part of any reader's promise
-            text = " ".join(str(fault).split())[:120]
+            text = "it lacks DICOM's header" if isinstance(fault, InvalidDicomError) else reason(fault)
             raise DataError(f"slice {path.name} is damaged or no DICOM file ({text}); copy it again") from None
         if modality not in NO_SCAN:
             found.filename = path.name

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,9 @@ def write_segmentation(
     if not pixels.any():
         raise DataError(f"file {path}: no organ has a voxel, and a DICOM segmentation must not be empty")
     try:
-        segmentation = _segmentation(hd, headers, pixels, organs)
+        with warnings.catch_warnings():  # the name is the scan's own, with one component or more
+            warnings.filterwarnings("ignore", "The string .* is unlikely to represent the intended person name")
+            segmentation = _segmentation(hd, headers, pixels, organs)
     except (AttributeError, ValueError, TypeError) as fault:  # its words for a slice that lacks something
         reason = " ".join(str(fault).split())[:120]
         raise DataError(f"image {folder}: highdicom cannot refer to its slices ({reason}); export them again") from None

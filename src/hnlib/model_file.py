@@ -5,7 +5,9 @@ It needs neither the study nor the experiment files that made it, and holds numb
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,8 @@ VERSION = 1
 SPACING_FACTOR = 2.0
 EXTENT_FACTOR = 1.5
 MARGIN_HU = 100.0
+#: An organ's volume is far from those of training where it is smaller or larger by more than this factor.
+VOLUME_FACTOR = 2.0
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 Range = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -44,12 +48,15 @@ class Seen:
         Size of the box around the body along X, Y, Z.
     quantiles_hu
         The `QUANTILES` of the HU in that box, cut to the plan's range as the network sees them.
+    volumes_ml
+        Volume of each organ where it was outlined; 0 to infinity where it never was. Older files lack it.
     """
 
     cases: int
     spacing_mm: Range
     extent_mm: Range
     quantiles_hu: Range
+    volumes_ml: Range = ((), ())
 
 
 @dataclass(frozen=True)
@@ -128,14 +135,28 @@ def see(cases: Iterable[Prepared], plan: Plan) -> Seen:
     DataError
         When there is none.
     """
-    found = [look_at(case, plan) for case in cases]
+    found, volumes = [], []
+    for case in cases:
+        found.append(look_at(case, plan))
+        volumes.append(_volumes_ml(case, plan.organs))
     if not found:
         raise DataError("model: no training case to describe; check the split of the data set")
     ranges = {
         key: tuple(tuple(pick(one[key][i] for one in found) for i in range(len(found[0][key]))) for pick in (min, max))
         for key in found[0]
     }
-    return Seen(cases=len(found), **ranges)  # type: ignore[arg-type]
+    by_organ = [[v for v in column if v is not None] for column in zip(*volumes, strict=True)]
+    smallest = tuple(min(column, default=0.0) for column in by_organ)
+    largest = tuple(max(column, default=math.inf) for column in by_organ)
+    return Seen(cases=len(found), volumes_ml=(smallest, largest), **ranges)  # type: ignore[arg-type]
+
+
+def _volumes_ml(case: Prepared, organs: Sequence[str]) -> list[float | None]:
+    labels = np.asarray(case.labels)
+    box_mm = [(stop - start) * mm for (start, stop), mm in zip(case.box, case.native_spacing_mm, strict=True)]
+    counts = np.bincount(labels.ravel(), minlength=len(organs) + 1)[1:]
+    volumes = counts * float(np.prod(box_mm)) / labels.size / 1000
+    return [float(v) if organ in case.labelled else None for organ, v in zip(organs, volumes, strict=True)]
 
 
 def how_far(prepared: Prepared, plan: Plan, seen: Seen) -> list[str]:
@@ -159,6 +180,25 @@ def how_far(prepared: Prepared, plan: Plan, seen: Seen) -> list[str]:
             f"the {QUANTILES[k]:.0%} quantile of HU is {value[k]:.0f} where training had {low[k]:.0f} to {high[k]:.0f}"
         )
     return reasons
+
+
+def odd_volumes(volumes_ml: Mapping[str, float], model: ModelFile) -> Iterator[str]:
+    """Yield a line for each organ found whose volume is far from those of training; none for older model files."""
+    for organ, low, high in zip(model.plan.organs, *model.seen.volumes_ml, strict=False):
+        volume = volumes_ml.get(organ, 0.0)
+        if volume and not low / VOLUME_FACTOR <= volume <= high * VOLUME_FACTOR:
+            yield f"{organ} has {volume:.2g} ml where training had {low:.2g} to {high:.2g} ml; look at its outline"
+
+
+def origin(model: ModelFile) -> str:
+    """Return in a line how a model was made and how well it did on test cases, as far as its file says."""
+    about = model.provenance
+    made = "/".join(str(about[key]) for key in ("dataset", "profile", "experiment") if key in about) or "origin unknown"
+    steps = f", {about['steps']} steps" if "steps" in about else ""
+    test = about.get("test")
+    if not test:
+        return f"{made}{steps}; not measured (hnlib measure and hnlib export add its test DSC)"
+    return f"{made}{steps}; mean test DSC {test['mean_dsc']:.3f} over {len(test['dsc'])} organs, {test['cases']} cases"
 
 
 def save_model(path: Path, model: ModelFile) -> None:
@@ -189,6 +229,8 @@ def load_model(path: Path) -> ModelFile:
     path = path / "model.pt" if path.is_dir() else path
     if not path.exists():
         raise DataError(f"model {path}: no such file; give a model file, or a run's folder that holds a model.pt")
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"model {path}: is no model file, or cut off; give the model.pt that hnlib export writes")
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as fault:  # torch.load raises many types for a damaged file

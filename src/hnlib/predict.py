@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,12 @@ from numpy.typing import NDArray
 
 from hnlib.anatomy import centre_mm, misplaced
 from hnlib.cases import Case
+from hnlib.dicom import is_slice
 from hnlib.dicom_export import rgb, write_segmentation, write_structures
 from hnlib.errors import ConfigError, DataError
 from hnlib.files import write_atomically
 from hnlib.inference import keep_largest_components, predict_probabilities
-from hnlib.model_file import ModelFile, how_far, load_model
+from hnlib.model_file import ModelFile, how_far, load_model, odd_volumes, origin
 from hnlib.organs import organ
 from hnlib.preprocess import preprocess_case, restore_probabilities
 from hnlib.volumes import Volume, read_volume
@@ -86,6 +88,8 @@ def _predict(
 ) -> NDArray[np.uint8]:
     empty = np.zeros(volume.array.shape, np.uint8)
     image = np.asarray(volume.array, np.float32)
+    if image.min() == image.max():
+        raise DataError(f"image {name}: is constant, {image.min():g} everywhere; export it again")
     prepared = preprocess_case(Case(name, image, empty, volume.spacing_mm, model.plan.organs), model.plan)
     reasons = how_far(prepared, model.plan, model.seen)
     if reasons and not force:
@@ -107,32 +111,60 @@ def predict_files(
     Raises
     ------
     ConfigError
-        When a name does not end as it must, or DICOM is asked for a scan that is not.
+        When a name does not end as it must, stands for two outputs, the scan, a slice of it or the model, or DICOM is
+        asked for a scan that is not.
     DataError
-        As `predict_image`.
+        As `predict_image`, or where nothing can be written.
     """
-    if not outputs.labels.name.endswith((".nii", ".nii.gz")):
-        raise ConfigError(f"output {outputs.labels}: the label map is NIfTI; name it .nii.gz or .nii")
-    if (outputs.segmentation or outputs.structures) and not scan.is_dir():
-        raise ConfigError(f"image {scan}: a DICOM-SEG or RTSTRUCT refers to slices; give the folder of DICOM slices")
+    _check_outputs(scan, model, outputs)
     loaded, volume = load_model(model), read_volume(scan)
+    report = report or (lambda _line: None)
+    report(f"model {model}: {origin(loaded)}")
+    if loaded.provenance.get("profile") == "tiny":
+        report(f"warning: model {model}: the profile tiny shows only that files work; its outlines mean nothing")
     labels = _predict(volume, str(scan), loaded, force, None)
     organs = loaded.plan.organs
-    write_labels(outputs.labels, labels, volume, organs)
+    written = write_labels(outputs.labels, labels, volume, organs)
     for path, write in ((outputs.segmentation, write_segmentation), (outputs.structures, write_structures)):
         if path is not None:
             write(path, labels, volume.affine, organs, scan)
-    if report is not None:
-        for line in doubts(labels, volume.spacing_mm, organs):
-            report(f"warning: image {scan}: {line}")
-        for value, name in enumerate(organs, start=1):
-            voxels = int(np.count_nonzero(labels == value))
-            report(
-                f"{name}: {voxels * float(np.prod(volume.spacing_mm)) / 1000:.2f} ml"
-                if voxels
-                else f"{name}: not found"
-            )
+            written.append(path)
+    _report_organs(scan, labels, volume, loaded, report)
+    report(f"written: {', '.join(map(str, written))}")
     return labels
+
+
+def _check_outputs(scan: Path, model: Path, outputs: Outputs) -> None:
+    """Refuse, before any work, outputs that cannot be written or would replace what they are made from."""
+    if not outputs.labels.name.endswith((".nii", ".nii.gz")):
+        raise ConfigError(f"output {outputs.labels}: the label map is NIfTI; name it .nii.gz or .nii")
+    paths = [path for path in (outputs.labels, outputs.segmentation, outputs.structures) if path is not None]
+    if len(paths) > 1 and not scan.is_dir():
+        raise ConfigError(f"image {scan}: a DICOM-SEG or RTSTRUCT refers to slices; give the folder of DICOM slices")
+    taken = {scan.resolve(), (model / "model.pt" if model.is_dir() else model).resolve()}
+    for path in paths:
+        place = path.resolve()
+        if place in taken or (scan.is_dir() and place.parent == scan.resolve() and is_slice(path)):
+            raise ConfigError(f"output {path}: the scan, the model or another output has this name; give another")
+        taken.add(place)
+        if path.is_dir():
+            raise ConfigError(f"output {path}: is a folder; name a file in it")
+        folder = next(parent for parent in place.parents if parent.exists())
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise DataError(f"output {path}: {folder} is no folder that you may write to; choose another")
+
+
+def _report_organs(
+    scan: Path, labels: NDArray[np.uint8], volume: Volume, model: ModelFile, report: Callable[[str], None]
+) -> None:
+    """Report what is doubtful about a label map, and the volume of each organ."""
+    counts = np.bincount(labels.ravel(), minlength=len(model.plan.organs) + 1)[1:]
+    volumes = counts * float(np.prod(volume.spacing_mm)) / 1000
+    found = {name: float(ml) for name, ml in zip(model.plan.organs, volumes, strict=True)}
+    for line in (*doubts(labels, volume.spacing_mm, model.plan.organs), *odd_volumes(found, model)):
+        report(f"warning: image {scan}: {line}")
+    for name, ml in found.items():
+        report(f"{name}: {f'{ml:.2f}' if ml >= 0.01 else 'less than 0.01'} ml" if ml else f"{name}: not found")
 
 
 def doubts(labels: NDArray[np.uint8], spacing_mm: tuple[float, float, float], organs: Sequence[str]) -> Iterator[str]:
@@ -146,10 +178,11 @@ def doubts(labels: NDArray[np.uint8], spacing_mm: tuple[float, float, float], or
         yield f"{text}; the outlines are wrong, or the scan is mirrored or turned over: compare with its source"
 
 
-def write_labels(path: Path, labels: NDArray[np.uint8], volume: Volume, organs: Sequence[str]) -> None:
+def write_labels(path: Path, labels: NDArray[np.uint8], volume: Volume, organs: Sequence[str]) -> list[Path]:
     """Write a label map on the grid of its scan as that was stored, and the organs' names and colours beside it.
 
-    ``NAME.labels.txt`` is ITK-SNAP's label description, ``NAME.ctbl`` 3D Slicer's colour table.
+    ``NAME.labels.txt`` is ITK-SNAP's label description, ``NAME.ctbl`` 3D Slicer's colour table. The three paths are
+    returned.
     """
     turn = ornt_transform(axcodes2ornt(("R", "A", "S")), axcodes2ornt(tuple(volume.stored_axes)))
     stored = np.ascontiguousarray(apply_orientation(labels, turn))
@@ -167,6 +200,8 @@ def write_labels(path: Path, labels: NDArray[np.uint8], volume: Volume, organs: 
         red, green, blue = rgb(name)
         snap.append(f'{value:5d} {red:5d} {green:4d} {blue:4d}        1  1  1    "{organ(name).title}"')
         slicer.append(f"{value} {name} {red} {green} {blue} 255")
-    for suffix, lines in ((".labels.txt", snap), (".ctbl", slicer)):
+    written = [path, path.with_name(f"{stem}.labels.txt"), path.with_name(f"{stem}.ctbl")]
+    for beside, lines in zip(written[1:], (snap, slicer), strict=True):
         text = "\n".join(lines) + "\n"
-        write_atomically(path.with_name(stem + suffix), lambda part, text=text: part.write_text(text))  # type: ignore[misc]
+        write_atomically(beside, lambda part, text=text: part.write_text(text))  # type: ignore[misc]
+    return written

@@ -7,6 +7,7 @@ with the largest share of the voxel, so that no gap opens between neighbours.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ from hnlib.errors import DataError
 
 #: Voxels above this belong to the body; the largest component is kept, without the table.
 BODY_HU = -300.0
+#: No scan is larger on any grid in use; a wrong spacing would take all memory.
+MAX_VOXELS = 2**29
 Vector = tuple[float, float, float]
 Index = tuple[int, int, int]
 _Weights = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]
@@ -195,13 +198,24 @@ def _share(
 
 
 def preprocess_case(case: Case, plan: Plan) -> Prepared:
-    """Crop, resample, clip and normalise one case."""
+    """Crop, resample, clip and normalise one case.
+
+    Raises
+    ------
+    DataError
+        When the case has more than ``MAX_VOXELS`` on the plan's grid.
+    """
     box = body_box(case.image_hu)
     inside = tuple(slice(start, stop) for start, stop in box)
     shape = tuple(
         max(1, round((stop - start) * mm / to))
         for (start, stop), mm, to in zip(box, case.spacing_mm, plan.spacing_mm, strict=True)
     )
+    if math.prod(shape) > MAX_VOXELS:
+        raise DataError(
+            f"case {case.name}: voxel edges of {' x '.join(f'{mm:.3g}' for mm in case.spacing_mm)} mm make the scan "
+            f"too large, {' x '.join(map(str, shape))} voxels on the grid of the study; export it with the true ones"
+        )
     image = np.clip(resample_image(case.image_hu[inside], shape), *plan.clip_hu)
     image = ((image - plan.mean_hu) / plan.sd_hu).astype(np.float32)
     x, y, z = case.image_hu.shape

@@ -94,7 +94,9 @@ def read_volume(path: Path, *, labels: bool = False, case: str = "") -> Volume:
     """
     where = f"case {case}, file {path}" if case else f"file {path}"
     if not path.exists():
-        raise DataError(f"{where}: the file is missing; copy it again, or name it rightly")
+        no_suffix = not path.name.lower().endswith((*SUFFIXES, ".dcm", ".ima"))
+        kinds = f": no {path.name}{', '.join(SUFFIXES)} nor a DICOM folder is there" if no_suffix else ""
+        raise DataError(f"{where}: the file is missing{kinds}; copy it again, or name it rightly")
     try:
         with warnings.catch_warnings(), nib.imageglobals.LoggingOutputSuppressor():
             warnings.simplefilter("ignore")  # a library's warning about the header; what matters is checked here
@@ -106,10 +108,11 @@ def read_volume(path: Path, *, labels: bool = False, case: str = "") -> Volume:
         raise DataError(f"{where}: cannot be read ({_one_line(fault)}); copy or export it again") from None
 
 
-def same_grid(one: Volume, other: Volume) -> str:
-    """Return in words how two grids differ, or an empty string where they are the same."""
+def same_grid(one: Volume, other: Volume, of: str = "") -> str:
+    """Return in words how two grids differ, or an empty string where they are the same; ``of`` says whose is one."""
+    against = f"{of} against" if of else "against"
     if one.array.shape != other.array.shape:
-        return f"shape {_times(one.array.shape)} against {_times(other.array.shape)}"
+        return f"shape {_times(one.array.shape)} {against} {_times(other.array.shape)}"
     spacings = np.asarray([one.spacing_mm, other.spacing_mm])
     corners = np.indices((2, 2, 2)).reshape(3, -1) * (np.asarray(one.array.shape).reshape(3, 1) - 1)
     shift = (one.affine - other.affine) @ np.vstack([corners, np.ones(8)])
@@ -117,7 +120,7 @@ def same_grid(one: Volume, other: Volume) -> str:
     if distance_mm <= GRID_TOLERANCE * spacings.min():
         return ""
     if np.abs(spacings[0] - spacings[1]).max() > 1e-3 * spacings.min():
-        return f"spacing {_times(one.spacing_mm)} mm against {_times(other.spacing_mm)} mm"
+        return f"spacing {_times(one.spacing_mm)} mm {against} {_times(other.spacing_mm)} mm"
     return f"the same shape and spacing, but another place or direction: corners up to {distance_mm:.1f} mm apart"
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hnlib.errors import ConfigError
-from hnlib.experiments import read_tables
+from hnlib.experiments import load_profile, read_tables
 from hnlib.experiments.study import home
 from hnlib.organs import RESERVED, organ
 from hnlib.plotting import use_style
@@ -26,8 +26,8 @@ def begin() -> None:
     pd.set_option("display.max_colwidth", None)
 
 
-def load(tables: Path | str, *names: str, profile: str = "") -> tuple[Any, ...]:
-    """Return the study's facts and the named tables; run tables hold the rows of one profile.
+def load(tables: Path | str, *names: str, profile: str = "", arms: str = "") -> tuple[Any, ...]:
+    """Return the study's facts and the named tables; run tables hold the rows of one profile's study, or of its arms.
 
     Raises
     ------
@@ -44,6 +44,9 @@ def load(tables: Path | str, *names: str, profile: str = "") -> tuple[Any, ...]:
             table = table[table["profile"] == wanted].reset_index(drop=True)
             if table.empty:
                 raise ConfigError(f"no run of profile '{wanted}' in {tables}; there are {', '.join(known)}")
+            table = table[table["experiment"].isin(load_profile(wanted).experiments(arms))].reset_index(drop=True)
+            if table.empty:
+                raise ConfigError(f"no run of the {arms or 'study'} of profile '{wanted}' in {tables}; train one first")
         chosen.append(table)
     return found["study"], *chosen
 

@@ -56,12 +56,15 @@ class CaseFiles:
         The files of outlines that exist.
     unknown
         Files among the outlines that stand for no organ of the data set.
+    expected
+        Where a first file of outlines is looked for, told where there is none.
     """
 
     name: str
     image: Path | None
     masks: tuple[MaskFile, ...]
-    unknown: tuple[Path, ...] = ()
+    unknown: tuple[Path, ...]
+    expected: Path
 
 
 def stem(path: Path) -> str:
@@ -85,12 +88,12 @@ def volumes_in(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.name.lower().endswith(SUFFIXES) and not p.name.startswith("."))
 
 
-def spelled_masks(folder: Path, dataset: str) -> tuple[tuple[MaskFile, ...], tuple[Path, ...]]:
-    """Return the outlines of a folder by the data set's spellings of organs, and the files that match none."""
+def spelled_masks(folder: Path, dataset: str) -> tuple[tuple[MaskFile, ...], tuple[Path, ...], Path]:
+    """Return the outlines of a folder by the data set's spellings of organs, the files that match none, an example."""
     organ_of = {name: organ.name for organ in ORGANS.values() for name in organ.spellings.get(dataset, ())}
     found = volumes_in(folder)
     masks = tuple(MaskFile(path, organ_of[stem(path)]) for path in found if stem(path) in organ_of)
-    return masks, tuple(path for path in found if stem(path) not in organ_of)
+    return masks, tuple(path for path in found if stem(path) not in organ_of), folder / f"{next(iter(organ_of))}.nrrd"
 
 
 def outlines(mask: MaskFile, volume: Volume, case: str) -> Iterator[tuple[str, NDArray[np.int64]]]:
@@ -113,7 +116,7 @@ def outlines(mask: MaskFile, volume: Volume, case: str) -> Iterator[tuple[str, N
             )
         yield mask.organs, index
         return
-    strange = [int(v) for v in values if int(v) not in mask.organs]
+    strange = strange_labels(mask, volume)
     if strange:
         raise DataError(f"{where}: label {_some(strange)} stands for no organ; name it in hnlib.yaml or remove it")
     place = {int(v): k for k, v in enumerate(values)}
@@ -128,6 +131,27 @@ def _filled(labels: NDArray[Any]) -> NDArray[np.int64]:
         return np.empty(0, np.int64)
     places = [part.indices(n)[0] + at for part, n, at in zip(box, labels.shape, np.nonzero(labels[box]), strict=True)]
     return np.ravel_multi_index(tuple(places), labels.shape)
+
+
+def strange_labels(mask: MaskFile, volume: Volume) -> list[int]:
+    """Return the values of a label map that stand for no organ."""
+    if isinstance(mask.organs, str):
+        return []
+    return [int(value) for value in np.unique(volume.array) if value and int(value) not in mask.organs]
+
+
+def require_grid(like: Volume, volume: Volume, of: str, where: str) -> None:
+    """Refuse a file of outlines on another grid than that ``of`` which it must share.
+
+    Raises
+    ------
+    DataError
+        When the grids differ.
+    """
+    if difference := same_grid(like, volume, of):
+        raise DataError(
+            f"{where}: lies on another grid than the rest of the case ({difference}); export it on the grid of the scan"
+        )
 
 
 def read_labels(files: CaseFiles, organs: tuple[str, ...], like: Volume | None = None) -> Labels:
@@ -145,18 +169,18 @@ def read_labels(files: CaseFiles, organs: tuple[str, ...], like: Volume | None =
         ``MAX_LOST_FRACTION`` of an organ.
     """
     found: dict[str, NDArray[np.int64]] = {}
-    for mask in (m for m in files.masks if not isinstance(m.organs, str) or m.organs in organs):
+    masks = [m for m in files.masks if not isinstance(m.organs, str) or m.organs in organs]
+    of = "of the scan" if like else f"of {masks[0].path.name}" if masks else ""
+    for mask in masks:
         volume = read_volume(mask.path, labels=True, case=files.name)
         like = volume if like is None else like
-        difference = same_grid(like, volume)
-        if difference:
-            raise DataError(
-                f"case {files.name}, file {mask.path}: lies on another grid than the rest of the case ({difference}); "
-                "export it on the grid of the scan"
-            )
+        require_grid(like, volume, of, f"case {files.name}, file {mask.path}")
         found.update((organ, index) for organ, index in outlines(mask, volume, files.name) if organ in organs)
     if like is None or not found:
-        raise DataError(f"case {files.name}: no file of outlines; copy the case again, or name its files rightly")
+        raise DataError(
+            f"case {files.name}: no file of outlines, such as {files.expected}; copy the case again, or name its files "
+            "rightly"
+        )
     flat = np.zeros(like.array.size, np.uint8)
     labelled = [organ for organ in organs if found.get(organ, np.empty(0)).size]
     for organ in labelled:

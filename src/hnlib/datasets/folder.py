@@ -182,7 +182,9 @@ class FolderDataset:
         for name, given in self.settings.organs.items():
             if isinstance(given, str) and _plain(given) in found:
                 masks.append(MaskFile(found.pop(_plain(given)), name))
-        return CaseFiles(_plain(case), image, tuple(masks), tuple(found.values()))
+        first = next(iter(self.settings.organs.values()))
+        expected = folder / f"{first if isinstance(first, str) else self.settings.labels}.nii.gz"
+        return CaseFiles(_plain(case), image, tuple(masks), tuple(found.values()), expected)
 
     def load(self, case: str) -> Case:
         """Read one case."""

@@ -126,8 +126,12 @@ class OpenKBP:
 
     def outlines(self, case: str) -> dict[str, Outline]:
         """Read the outlines of a patient, voxels by their indices into the stored volume."""
-        paths = {organ: self.folder(case) / _file_name(organ) for organ in self.organs}
+        paths = {organ: self.outline_file(case, organ) for organ in self.organs}
         return {o: Outline(path, _read_sparse(path, case)[0]) for o, path in paths.items() if path.exists()}
+
+    def outline_file(self, case: str, organ: str) -> Path:
+        """Return where the outline of an organ lies, or would lie."""
+        return self.folder(case) / _file_name(organ)
 
     def strays(self) -> Iterator[tuple[Path, str]]:
         """Yield folders that are no patient's, or a patient's second, with what to do."""

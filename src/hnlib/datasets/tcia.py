@@ -89,9 +89,9 @@ class TCIA:
             raise DataError(f"case {case}: not in {self._folder}; choose one of its case folders")
         places = {o: self._folder / self._by_case[case] / o / case for o in OBSERVERS}
         image = next((p / IMAGE for p in places.values() if (p / IMAGE).exists()), None)
-        masks, strange = spelled_masks(places[observer] / "segmentations", self.name)
+        masks, strange, expected = spelled_masks(places[observer] / "segmentations", self.name)
         strange = tuple(path for path in strange if stem(path).replace("_", "-") not in OTHERS)
-        return CaseFiles(case, image, masks, strange)
+        return CaseFiles(case, image, masks, strange, expected)
 
     def load(self, case: str, observer: Observer | None = None) -> Case:
         """Read one case with the outlines of one observer.

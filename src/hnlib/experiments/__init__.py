@@ -2,7 +2,7 @@
 
 from hnlib.experiments.config import FOUR_CONFIGURATIONS, Experiment, Profile, load_experiment, load_profile
 from hnlib.experiments.run import Run, measure_run, train_run
-from hnlib.experiments.study import Study, load_study, prepare_study
+from hnlib.experiments.study import Study, left_out, load_study, prepare_study
 from hnlib.experiments.tables import describe_study, publish, read_tables, write_tables
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Run",
     "Study",
     "describe_study",
+    "left_out",
     "load_experiment",
     "load_profile",
     "load_study",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -50,6 +50,14 @@ class Experiment(_Strict):
         prediction with that of the mirrored scan.
     more_steps
         Multiplies the profile's steps: 2 for an experiment whose step costs half.
+    levels
+        Most levels of the network; None leaves them to the patch size.
+    train_cases
+        Training cases that are used: ``all``, ``complete`` (those in which every organ is outlined), or the first
+        so many.
+    changes
+        Fields of the profile that this experiment sets otherwise, those of ``training`` nested:
+        ``{prior_bias: false, training: {batch_size: 8}}``.
     """
 
     title: str
@@ -59,10 +67,34 @@ class Experiment(_Strict):
     network: str
     mirror: bool = False
     more_steps: float = Field(1.0, gt=0)
+    levels: int | None = Field(None, ge=2)
+    train_cases: Literal["all", "complete"] | Annotated[int, Field(ge=1)] = "all"
+    changes: dict[str, Any] = {}
 
-    def training(self, profile: Profile) -> Settings:
-        """Return the profile's training settings with the experiment's number of steps."""
-        return replace(profile.training, steps=round(profile.training.steps * self.more_steps))
+    def under(self, profile: Profile) -> Profile:
+        """Return the profile as it holds for this experiment: with its changes and its number of steps.
+
+        Raises
+        ------
+        ConfigError
+            When a change is no field of the profile that moves a run, or has a wrong value.
+        """
+        changes = dict(self.changes)
+        own = changes.pop("training", {})
+        for name in changes:
+            if name not in CHANGEABLE:
+                raise unknown(f"change in experiment '{self.title}'", name, CHANGEABLE)
+        for name in own:
+            if name not in TRAINING:
+                raise unknown(f"change of training in experiment '{self.title}'", name, TRAINING)
+        training = asdict(profile.training) | own
+        training["steps"] = round(training["steps"] * self.more_steps)
+        try:
+            return Profile.model_validate({**profile.model_dump(), **changes, "training": training})
+        except ValidationError as fault:
+            first = fault.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise ConfigError(f"experiment '{self.title}': changes: {where}: {first['msg']}") from None
 
 
 class PlanOverride(_Strict):
@@ -81,6 +113,9 @@ class Profile(_Strict):
     ----------
     study
         Experiments of the study, in the order of its tables.
+    arms
+        Further studies at the same cost, by name: the experiments that each compares. They share the runs,
+        and of those that are in an arm alone only the test cases are measured.
     seeds
         Seeds of each experiment.
     training
@@ -118,6 +153,7 @@ class Profile(_Strict):
     """
 
     study: tuple[str, ...]
+    arms: dict[str, tuple[str, ...]] = {}
     seeds: tuple[int, ...]
     training: Settings
     patch_voxels: int | None = None
@@ -136,6 +172,32 @@ class Profile(_Strict):
     validation_cases: int = 4
     drift_cases: int = 16
     plan: PlanOverride | None = None
+
+    def experiments(self, arms: str = "") -> tuple[str, ...]:
+        """Return the experiments of the study, or of one of its arms by name.
+
+        Raises
+        ------
+        ConfigError
+            When the arms are unknown.
+        """
+        if arms and arms not in self.arms:
+            raise unknown("arms", arms, self.arms)
+        return self.arms[arms] if arms else self.study
+
+    def runs_with(self, arms: str = "") -> tuple[str, ...]:
+        """Return the experiments of the study and of the named arms, each once."""
+        return tuple(dict.fromkeys([*self.study, *self.experiments(arms)]))
+
+    @property
+    def all_experiments(self) -> tuple[str, ...]:
+        """The experiments of the study and of all its arms, each once."""
+        return tuple(dict.fromkeys([*self.study, *(name for names in self.arms.values() for name in names)]))
+
+
+#: Fields of a profile, and of its training, that an experiment may change.
+CHANGEABLE = ("width", "cap", "prior_bias", "deep_supervision", "augmentation", "precision")
+TRAINING = tuple(field.name for field in fields(Settings))
 
 
 def config_folder() -> Path:
@@ -185,11 +247,11 @@ def load_profile(name: str) -> Profile:
     Raises
     ------
     ConfigError
-        For an unknown name, a wrong key or value, or a study with an unknown experiment.
+        For an unknown name, a wrong key or value, or an unknown experiment in the study or its arms.
     """
     found = _read("profile", config_folder() / "profiles", name, Profile)
-    for experiment in found.study:
-        load_experiment(experiment)
+    for experiment in found.all_experiments:
+        load_experiment(experiment).under(found)
     augmentation(found.augmentation)
     if (found.patches is None) == (found.patch_voxels is None):
         raise ConfigError(f"profile '{name}': give either patch_voxels or patches")

@@ -20,25 +20,25 @@ from hnlib.training import build_optimiser, keep_freed_memory
 TIMED_STEPS = 3
 
 
-def estimate_study(study: Study) -> str:
-    """Return one line a run plus the sum: minutes of training and measuring, memory, disk."""
-    settings = study.settings
+def estimate_study(study: Study, arms: str = "") -> str:
+    """Return one line an experiment of the study and the named arms, plus the sum: minutes, memory, disk."""
+    settings, experiments = study.settings, study.settings.runs_with(arms)
     cases = sum(len(study.split[split]) for split in ("validation", "test"))
     cases += min(settings.drift_cases, len(study.split["train"]))
     lines, total, parameters = [], 0.0, 0
-    for experiment in settings.study:
+    for experiment in experiments:
         left = [s for s in settings.seeds if not (study.run_folder(experiment, s) / "measured.json").exists()]
         if not left:
             lines.append(f"{experiment}: finished")
             continue
         step, case, parameters = _seconds(study, experiment)
-        budget = load_experiment(experiment).training(settings)
+        budget = study.settings_of(load_experiment(experiment)).training
         checks = budget.steps // budget.validate_every * settings.validation_cases
         minutes = (budget.steps * step + (checks + cases) * case) / 60
         total += minutes * len(left)
         lines.append(f"{experiment}: {len(left)} runs of {minutes:.1f} min ({step:.2f} s a step, {case:.1f} s a case)")
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    disk = parameters * 12 * len(settings.study) * len(settings.seeds) / 1e9
+    disk = parameters * 12 * len(experiments) * len(settings.seeds) / 1e9
     cache = sum(f.stat().st_size for f in Path(study.cache).glob("*")) / 1e9
     lines.append(
         f"together about {total:.0f} min on {os.cpu_count()} cores, {memory + 2 * cache:.1f} GB of memory, "
@@ -51,12 +51,12 @@ def _seconds(study: Study, experiment: str) -> tuple[float, float, int]:
     """Return seconds a step, seconds a case, and the number of parameters."""
     keep_freed_memory()
     found = load_experiment(experiment)
-    patch = study.patches[found.patch]
+    settings, patch = study.settings_of(found), study.patch(found)
     network = untrained_network(study, found)
-    loss: nn.Module = DeepSupervision(build_loss(found.loss), resample=study.settings.deep_supervision)
-    optimiser = build_optimiser(network, study.settings.training)
-    image = torch.randn(study.settings.training.batch_size, 1, *patch).to(memory_format=torch.channels_last_3d)
-    target = torch.zeros(study.settings.training.batch_size, *patch, dtype=torch.int64)
+    loss: nn.Module = DeepSupervision(build_loss(found.loss), resample=settings.deep_supervision)
+    optimiser = build_optimiser(network, settings.training)
+    image = torch.randn(settings.training.batch_size, 1, *patch).to(memory_format=torch.channels_last_3d)
+    target = torch.zeros(settings.training.batch_size, *patch, dtype=torch.int64)
     times = []
     for _ in range(TIMED_STEPS):
         began = time.perf_counter()

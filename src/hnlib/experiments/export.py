@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from hnlib.errors import DataError
+from hnlib.experiments.scores import scores_for_model
 from hnlib.experiments.study import Study, check_run, read_record
 from hnlib.model_file import ModelFile, save_model, see
-from hnlib.networks import plan_topology
 from hnlib.training import read_checkpoint
 
 
@@ -24,19 +24,19 @@ def export_model(study: Study, experiment: str, seed: int) -> Path:
     found, folder = check_run(study, experiment, seed), study.run_folder(experiment, seed)
     if not (folder / "run.json").exists():
         raise DataError(f"run {folder}: not finished; run hnlib train first")
-    settings, patch = study.settings, study.patches[found.patch]
+    settings = study.settings_of(found)
     model = ModelFile(
         network=found.network,
         width=settings.width,
         cap=settings.cap,
-        topology=plan_topology(patch, study.plan.spacing_mm),
-        patch=patch,
+        topology=study.topology(found),
+        patch=study.patch(found),
         plan=study.plan,
-        seen=see((study.case(name) for name in study.split["train"]), study.plan),
+        seen=see((study.case(name) for name in study.training_cases(found)), study.plan),
         attribution=study.attribution,
         weights=read_checkpoint(folder / "checkpoint.pt")["network"],
         mirror=study.mirror(found),
-        provenance=read_record(folder),
+        provenance={**read_record(folder), **scores_for_model(folder)},
     )
     save_model(folder / "model.pt", model)
     return folder / "model.pt"

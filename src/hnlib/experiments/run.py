@@ -27,12 +27,13 @@ from hnlib.confidence import quantile_table, summarise, true_class_probabilities
 from hnlib.errors import DataError
 from hnlib.experiments.config import Experiment, load_experiment
 from hnlib.experiments.export import export_model
+from hnlib.experiments.scores import add_scores
 from hnlib.experiments.study import Study, check_run, read_record
 from hnlib.files import read_table, write_atomically, write_json, write_table
 from hnlib.inference import keep_largest_components, predict_probabilities
 from hnlib.losses import DeepSupervision, build_loss
 from hnlib.metrics import evaluate_case
-from hnlib.networks import build_network, plan_topology, set_output_prior
+from hnlib.networks import build_network, set_output_prior
 from hnlib.organs import organ
 from hnlib.patches import PatchStream
 from hnlib.preprocess import Prepared, restore_probabilities
@@ -68,22 +69,21 @@ def train_run(study: Study, experiment: str, seed: int, *, devices: int = 1, rep
 
 def untrained_network(study: Study, experiment: Experiment) -> nn.Module:
     """Return the network of an experiment with fresh weights."""
-    settings = study.settings
-    topology = plan_topology(study.patches[experiment.patch], study.plan.spacing_mm)
+    settings, topology = study.settings_of(experiment), study.topology(experiment)
     return build_network(experiment.network, topology, study.num_classes, width=settings.width, cap=settings.cap)
 
 
 def _train(
     study: Study, found: Experiment, experiment: str, seed: int, folder: Path, devices: int, report: Report
 ) -> None:
-    settings, patch = study.settings, study.patches[found.patch]
-    budget, mirror = found.training(settings), study.mirror(found)
+    settings, patch, mirror = study.settings_of(found), study.patch(found), study.mirror(found)
+    budget = settings.training
     fabric = open_fabric(devices, choose_precision(settings.precision))
     report = report if fabric.is_global_zero else _silent
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     network = untrained_network(study, found)
-    training = [study.open_case(name) for name in study.split["train"]]
+    training = [study.open_case(name) for name in study.training_cases(found)]
     if settings.prior_bias:
         set_output_prior(network, class_fractions(training, study.plan.organs))
     if settings.compile:
@@ -134,9 +134,11 @@ def _record(
     history: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Return what ``run.json`` says of a finished training."""
-    settings, patch, budget = study.settings, study.patches[found.patch], found.training(study.settings)
+    settings, patch = study.settings_of(found), study.patch(found)
+    budget = settings.training
     return {
         **_run_key(study, experiment, seed),
+        "cases": len(study.training_cases(found)),
         "steps": budget.steps,
         "seconds": round(max(float(row["seconds"]) for row in history), 1),
         "parameters": sum(p.numel() for p in trained.parameters()),
@@ -222,6 +224,7 @@ def validation_dsc(
 def measure_run(study: Study, experiment: str, seed: int, *, report: Report = print) -> Path:
     """Predict and measure validation, test and some training cases of a finished run; return its folder.
 
+    Of an experiment that is only in an arm of the profile the test cases alone are measured.
     Metrics are taken on the case's own grid after the largest component of each organ was kept;
     confidence is taken on the plan's grid. Each case is written when it is done.
     """
@@ -230,11 +233,13 @@ def measure_run(study: Study, experiment: str, seed: int, *, report: Report = pr
         return folder
     if not (folder / "run.json").exists():
         raise DataError(f"run {folder}: not trained to the end; run hnlib train first")
-    patch, mirror = study.patches[found.patch], study.mirror(found)
+    patch, mirror = study.patch(found), study.mirror(found)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = load_weights(folder / "checkpoint.pt", untrained_network(study, found)).to(device).eval()
     data = study.open()
-    parts = {**study.split, "train": study.split["train"][: study.settings.drift_cases]}
+    parts = {**study.split, "train": study.training_cases(found)[: study.settings.drift_cases]}
+    if experiment not in study.settings.study:
+        parts = {"test": parts["test"]}
     todo = [(split, name) for split, names in parts.items() for name in names]
     began = time.perf_counter()
     for done, (split, name) in enumerate(todo, start=1):
@@ -247,6 +252,7 @@ def measure_run(study: Study, experiment: str, seed: int, *, report: Report = pr
             left = (time.perf_counter() - began) / done * (len(todo) - done)
             report(f"{experiment}/seed{seed}: measured {done} of {len(todo)} cases, {left / 60:.1f} min left")
     _gather(study, experiment, seed, folder, todo)
+    add_scores(folder)
     return folder
 
 

@@ -15,7 +15,7 @@ from hnlib.datasets import open_dataset
 from hnlib.errors import ConfigError, DataError
 from hnlib.experiments.config import Experiment, Profile, Triple, load_experiment, load_profile, run_digest
 from hnlib.files import read_json, reason, write_json
-from hnlib.networks import halve_in_plane, plan_patch
+from hnlib.networks import Topology, halve_in_plane, plan_patch, plan_topology
 from hnlib.organs import mirror_values
 from hnlib.preprocess import Plan, Prepared
 from hnlib.sampling import CentreDistribution, centre_rule
@@ -89,6 +89,38 @@ class Study:
         """Open one preprocessed case, whose volumes are read where they are sliced."""
         return open_prepared(case_path(Path(self.cache), name))
 
+    def training_cases(self, experiment: Experiment) -> tuple[str, ...]:
+        """Return the names of the cases that an experiment is trained on.
+
+        Raises
+        ------
+        ConfigError
+            When there are none, or fewer than the experiment names.
+        """
+        names, wanted = self.split["train"], experiment.train_cases
+        if wanted == "complete":
+            names = tuple(name for name in names if set(self.open_case(name).labelled) >= set(self.plan.organs))
+        elif wanted != "all":
+            names = names[:wanted]
+        if not names or len(names) < (wanted if isinstance(wanted, int) else 1):
+            raise ConfigError(
+                f"experiment '{experiment.title}': train_cases is {wanted}, "
+                f"and {self.dataset} has {len(names)} such cases"
+            )
+        return names
+
+    def settings_of(self, experiment: Experiment) -> Profile:
+        """Return the profile's settings with what an experiment changes in them."""
+        return experiment.under(self.settings)
+
+    def patch(self, experiment: Experiment) -> Triple:
+        """Return the patch size of an experiment."""
+        return self.patches[experiment.patch]
+
+    def topology(self, experiment: Experiment) -> Topology:
+        """Return the levels of an experiment's network."""
+        return plan_topology(self.patch(experiment), self.plan.spacing_mm, max_levels=experiment.levels)
+
     def centres(self, experiment: Experiment) -> CentreDistribution:
         """Return the rule for patch centres of an experiment under this profile."""
         return centre_rule(self.settings.centres or experiment.centres)
@@ -100,7 +132,7 @@ class Study:
     def run_digest(self, experiment: str) -> str:
         """Return the digest of all that moves the result of a run, apart from its seed."""
         found = load_experiment(experiment)
-        return run_digest(found, self.settings, self.patches[found.patch], Path(self.cache).name)
+        return run_digest(found, self.settings, self.patch(found), Path(self.cache).name)
 
     def run_folder(self, experiment: str, seed: int) -> Path:
         """Return the folder of a run; another configuration or other data give another folder."""
@@ -141,6 +173,15 @@ def prepare_study(dataset: str, profile: str, data_root: str = "", *, progress: 
         patches=patches,
         plan=plan,
     )
+
+
+def left_out(study: Study) -> dict[str, tuple[str, ...]]:
+    """Return the cases of each split that the profile's ``num_cases`` leaves out; of a phantom there are no others."""
+    if study.dataset == "phantom" or study.settings.num_cases is None:
+        return {}
+    whole = open_dataset(study.dataset, study.data_root, organs=study.settings.organs).split()
+    rest = {split: tuple(n for n in names if n not in study.split[split]) for split, names in whole.items()}
+    return {split: names for split, names in rest.items() if names}
 
 
 def _open(dataset: str, data_root: str, settings: Profile) -> Dataset:

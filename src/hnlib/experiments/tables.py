@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,12 @@ import pandas as pd
 
 from hnlib.cases import SPLITS
 from hnlib.errors import DataError
-from hnlib.experiments.config import load_experiment
+from hnlib.experiments.config import load_experiment, load_profile
 from hnlib.experiments.study import Study, read_record
 from hnlib.files import copy_file, read_table, write_json, write_table
 from hnlib.imbalance import expected_ratios, presence
 from hnlib.preprocess import body_box
+from hnlib.processes import process_pool
 from hnlib.sampling import centre_rule
 
 #: What a run leaves for the tables, and the columns that name a row there.
@@ -39,7 +39,7 @@ def describe_study(study: Study, folder: Path, *, report: Callable[[str], None] 
     """Write ``dataset.csv`` and ``imbalance.csv`` of a study, and its ``study.json`` in short."""
     data = study.open()
     names = [(split, name) for split in SPLITS for name in study.split[split]]
-    with ProcessPoolExecutor(2) as pool:
+    with process_pool(2) as pool:
         described = list(pool.map(_describe_case, ((data, split, name) for split, name in names)))
         report(f"{study.dataset}: described {len(names)} cases")
         measured = list(pool.map(_measure_imbalance, ((study, name) for name in study.split["train"])))
@@ -119,9 +119,9 @@ def _measure_imbalance(task: tuple[Study, str]) -> list[dict[str, Any]]:
 
 
 def finished_runs(study: Study, experiments: Sequence[str] | None = None) -> list[tuple[str, int, Path]]:
-    """Return (experiment, seed, folder) of the measured runs of a study, in the profile's order."""
+    """Return (experiment, seed, folder) of the measured runs of a study and its arms, in the profile's order."""
     found = []
-    for experiment in experiments or study.settings.study:
+    for experiment in experiments or study.settings.all_experiments:
         for seed in study.settings.seeds:
             folder = study.run_folder(experiment, seed)
             if (folder / "measured.json").exists():
@@ -146,6 +146,8 @@ def _run_rows(folder: Path, experiment: str, seed: int, profile: str) -> dict[st
     }
     for position, (name, value) in enumerate(key.items()):
         history.insert(position, name, value)
+    if experiment not in load_profile(profile).study:  # an arm: small enough for many of them
+        tables = {"metrics": tables["metrics"]}
     return {**tables, "history": history, "runs": pd.DataFrame([flat])}
 
 
@@ -165,7 +167,10 @@ def write_tables(study: Study, folder: Path, *, merge: bool = False) -> int:
     runs = _some_runs(study)
     gathered = [_run_rows(path, experiment, seed, study.profile) for experiment, seed, path in runs]
     for name in RUN_TABLES:
-        table = pd.concat([tables[name] for tables in gathered], ignore_index=True)
+        parts = [tables[name] for tables in gathered if name in tables]
+        if not parts:
+            continue
+        table = pd.concat(parts, ignore_index=True)
         path = folder / f"{name}.csv"
         if merge and path.exists():
             table = _replace_rows(pd.read_csv(path), table)

@@ -47,12 +47,13 @@ class Topology:
         return tuple(min(width * 2**level, cap) for level in range(self.num_levels))
 
 
-def plan_topology(patch_size: Sequence[int], spacing_mm: Sequence[float]) -> Topology:
+def plan_topology(patch_size: Sequence[int], spacing_mm: Sequence[float], *, max_levels: int | None = None) -> Topology:
     """Return the levels by the rule of nnU-Net as the paper's code applies it.
 
     At each level an axis is halved when its spacing is at most twice the finest and at least 8
     voxels are left; a kernel is 1 along an axis whose spacing is more than twice the finest.
-    Tappeiner et al. 2022 (code): 6 levels for 192 x 160 x 56, 5 for 96 x 80 x 48.
+    Tappeiner et al. 2022 (code): 6 levels for 192 x 160 x 56, 5 for 96 x 80 x 48. `max_levels` stops
+    earlier, so that patches of several sizes can have one network.
 
     Raises
     ------
@@ -67,7 +68,7 @@ def plan_topology(patch_size: Sequence[int], spacing_mm: Sequence[float]) -> Top
     while True:
         fine = spacing <= 2 * spacing.min()
         halve = fine & (size >= 8)
-        if not halve.any():
+        if not halve.any() or len(strides) == max_levels:
             break
         kernels.append(_index(np.where(fine, 3, 1)))
         strides.append(_index(np.where(halve, 2, 1)))

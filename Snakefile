@@ -114,6 +114,7 @@ rule chapter:
         notebook="notebooks/{chapter}.ipynb",
         tables=[] if PUBLISHED else [*rules.describe.output, *rules.tables.output],
         published=[f"{TABLES}/metrics.csv", f"{TABLES}/study.json"] if PUBLISHED else [],
+        claims=lambda wildcards: ["book/claims.yaml"] if wildcards.chapter == "11_claims" else [],
     output:
         "build/chapters/" + TABLES.replace("/", "-") + "/{chapter}.ipynb",
     log:

@@ -61,16 +61,16 @@ def test_what_the_tests_show_is_starred() -> None:
     rows = pd.concat(
         metric_rows({("base", "brainstem"): 0.5, ("base", "mandible"): 0.5}).assign(case=f"c{k}") for k in range(12)
     )
-    gain = rows["organ"].eq("brainstem") * (0.1 + 0.001 * rows["case"].str[1:].astype(int))
+    gain = rows["organ"].eq("brainstem") * (0.1 + 0.0021 * rows["case"].str[1:].astype(int))
     rows = pd.concat([rows, rows.assign(experiment="small_ca_dice_ce", value=rows["value"] + gain)])
     tests = chapters.comparison(rows, "base")
     column = chapters.shown_table(tests)["small, ca-Dice+CE"]
-    assert column.to_dict() == {("dsc", "Brainstem"): "+0.106*", ("dsc", "Mandible"): "+0.000"}
-    table = chapters.difference_table(tests)
-    assert table.loc["small, ca-Dice+CE", ["difference", "cases", "left_out"]].tolist() == [0.0528, 12, 0]
+    assert column.to_dict() == {("dsc", "Brainstem"): "+0.112*", ("dsc", "Mandible"): "+0.000"}
+    table = chapters.difference_table(tests, rows, "base")
+    assert table.loc["small, ca-Dice+CE", ["difference", "cases", "left_out"]].tolist() == [0.0558, 12, 0]
     chosen = pd.concat([rows, rows.assign(split="validation")])
     facts = chapters.evaluation_facts(chosen, table)
-    assert facts["verdict"].endswith("show a difference for small, ca-Dice+CE (+0.053).")
+    assert "show a difference for small, ca-Dice+CE (+0.056). Whether seeds alone" in facts["verdict"]
     detectable = chapters.detectable_table(rows, "base")
     assert detectable.loc["Brainstem", "first of all tests"] > detectable.loc["Brainstem", "one test"] > 0
 
@@ -195,6 +195,20 @@ def test_the_published_comparison_holds_every_organ_against_its_margin() -> None
         assert row.low <= row.value <= row.high
     volumes = table[table["quantity"] == "volume_ml"]
     assert (volumes["verdict"] == "equivalent").all()
+
+
+def test_claims_are_listed_with_what_was_found_and_a_link() -> None:
+    """The counts add up; each claim has a row, its verdict, and the page or printed table that carries it."""
+    table = chapters.claims_ledger(ROOT / "book" / "claims.yaml", PHANTOM)
+    facts = chapters.claims_facts(table)
+    kinds = ("reproduced", "not-reproduced", "contradicted", "not-testable", "not-run")
+    assert sum(int(facts[kind]) for kind in kinds) == int(facts["total"]) == len(table)
+    html = chapters.claims_of(table, 0).data
+    assert html.count("<tr>") == (table["paper"] == table["paper"].iloc[0]).sum()
+    assert "<b>C6c</b>" in html
+    assert "3.32 mm without it" in html
+    assert '<a href="04_evaluation.html">openkbp, metrics.csv: small ca dice ce minus large nnu dice ce' in html
+    assert "Tappeiner 2022, Table 1" in html
 
 
 def test_a_missing_comparison_is_told(tmp_path: Path) -> None:

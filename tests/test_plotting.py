@@ -32,6 +32,7 @@ from hnlib.plotting import (
     sigma_dots,
     training_curves,
     use_style,
+    verdict_counts,
 )
 from hnlib.plotting.study import _apart
 from hnlib.plotting.style import set_organ_ticks, spread
@@ -231,6 +232,17 @@ def test_ranking_joins_what_is_not_told_apart():
     named = {f"{name.experiment} ({name.mean_rank:.2f})" for name in found.ranks.itertuples()}
     assert {text.replace("small, ca-Dice+CE", "small_ca_dice_ce") for text in texts(ax)} > named
     assert ax.get_xlabel() == "mean rank by DSC (1 is best, n = 12)"
+
+
+def test_verdicts_are_counted_by_paper():
+    """Two papers: two and one claims of the first verdict, one of the last; bars follow each other."""
+    rows = [("one", "holds"), ("one", "holds"), ("one", "open"), ("two", "holds")]
+    ax = verdict_counts(pd.DataFrame(rows, columns=["paper", "verdict"]), ["holds", "falls", "open"])
+    bars = [(bar.get_x(), bar.get_width()) for bar in ax.patches]
+    assert bars == [(0, 2), (0, 1), (2, 0), (1, 0), (2, 1), (1, 0)]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["one", "two"]
+    assert [text.get_text() for text in ax.texts if text.get_text()] == ["2", "1", "1"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["holds", "falls", "open"]
 
 
 def quantile_rows():

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
+from statsmodels.stats.multitest import multipletests
 
 from hnlib.organs import ORGANS
 from hnlib.stats import (
@@ -27,6 +28,7 @@ from hnlib.stats import (
     printed_table,
     rank_experiments,
     seed_averaged,
+    seed_interval,
     seed_spread,
     signed_rank,
 )
@@ -180,6 +182,18 @@ def test_interval_where_every_patient_gains_the_same():
     assert (found.difference, found.low, found.high, found.method) == (0.25, 0.25, 0.25, "percentile")
 
 
+def test_interval_over_seeds_by_hand():
+    """Runs at 0.6, 0.7, 0.8 against 0.5, 0.6, 0.7: 0.1 +- t(4) x sqrt(2 x 0.01 / 3); one seed has none."""
+    runs = [study([[mean], [mean]], "recipe", seed=k) for k, mean in enumerate((0.6, 0.7, 0.8))]
+    base = [study([[mean], [mean]], "base", seed=k) for k, mean in enumerate((0.5, 0.6, 0.7))]
+    low, high = seed_interval(pd.concat([*runs, *base]), "recipe", "base")
+    half = 2.776445 * np.sqrt(2 * 0.01 / 3)
+    assert (low, high) == (pytest.approx(0.1 - half), pytest.approx(0.1 + half))
+    back = seed_interval(pd.concat([*runs, *base]), "base", "recipe")
+    assert back == (pytest.approx(-high), pytest.approx(-low))
+    assert np.isnan(seed_interval(pd.concat([runs[0], *base]), "recipe", "base")).all()
+
+
 def test_pairs_that_one_side_lacks_are_counted():
     """A case that only one experiment has, and a distance undefined on one side, are left out and counted."""
     base = study([[2.0, 2.0], [4.0, np.nan], [3.0, 1.0]], "base").assign(metric="hd95_mm")
@@ -259,6 +273,14 @@ def test_holm_by_hand():
     """0.01, 0.02, 0.03 of three: 0.03, 0.04, 0.04; an undefined one takes its place in the count."""
     assert holm([0.02, 0.01, 0.03]).tolist() == pytest.approx([0.04, 0.03, 0.04])
     assert holm([0.02, np.nan])[0] == pytest.approx(0.04)
+
+
+def test_holm_is_that_of_statsmodels():
+    """On families of 1 to 50 with ties."""
+    for size in (1, 2, 7, 50):
+        p = np.round(rng().beta(0.3, 1, size), 2)
+        assert holm(p) == pytest.approx(multipletests(p, method="holm")[1])
+    assert holm([]).size == 0
 
 
 def test_nothing_is_shown_behind_a_primary_endpoint_that_is_not():
@@ -500,26 +522,26 @@ def test_bootstrap_covers_less_which_is_why_t_is_the_default():
 
 
 def test_chain_of_tests_raises_few_false_alarms():
-    """Two experiments, two organs, two metrics, 15 patients, nothing differs: 400 studies, alarms in 5 % at most.
+    """Two experiments, two organs, two metrics, 20 patients, nothing differs: 250 studies, alarms in 5 % at most.
 
-    One metric is rounded to a grid, as distances between voxels are. Simulation error: 2 SE, 2.2 %.
+    One metric is rounded to a grid, as distances between voxels are. Simulation error: 2 SE, 2.8 %.
     """
-    generator, studies = rng(), 400
+    generator, studies = rng(), 250
     primary = np.array([True] * 2 + [False] * 8)
     experiment = np.array([0, 1] + [0] * 4 + [1] * 4)
     alarms = np.zeros((studies, 2), dtype=bool)
     for number in range(studies):
-        arms = [skewed_dsc(generator, 15, lost=(0.04, 0.04), error=(1, 1), organs=2) for _ in range(2)]
+        arms = [skewed_dsc(generator, 20, lost=(0.04, 0.04), error=(1, 1), organs=2) for _ in range(2)]
         differences = [new - base for new, base in arms]
         columns = [values.mean(axis=1) for values in differences]
         for values in differences:
-            columns += [*values.T, *(np.round(20 * values).T)]
+            columns += [*values.T, *(np.round(200 * values).T)]
         p = np.array([signed_rank(column).p for column in columns])
         _, shown = gatekept(p, primary, experiment)
         alarms[number] = shown.any(), (np.nan_to_num(holm(p[~primary]), nan=1) < 0.05).any()
     chain, organs_alone = alarms.mean(axis=0)
-    assert 0.01 <= chain <= 0.05 + 0.022
-    assert organs_alone <= 0.05 + 0.022
+    assert 0.01 <= chain <= 0.05 + 0.028
+    assert organs_alone <= 0.05 + 0.028
 
 
 def test_ranking_raises_few_false_alarms():

@@ -4,6 +4,7 @@ Notebooks hold the story; this module holds the few lines of table work behind i
 computed from the tables, so that the prose cannot disagree with them.
 """
 
+from hnlib.chapters.claims import claims_facts, claims_ledger, claims_of
 from hnlib.chapters.data import (
     by_rule,
     credit,
@@ -57,6 +58,9 @@ __all__ = [
     "SIZE_COLUMNS",
     "begin",
     "by_rule",
+    "claims_facts",
+    "claims_ledger",
+    "claims_of",
     "comparison",
     "comparison_facts",
     "comparison_sources",

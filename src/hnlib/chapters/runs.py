@@ -22,6 +22,7 @@ from hnlib.stats import (
     mean_over_organs,
     organ_summary,
     paper_table1,
+    seed_interval,
 )
 from hnlib.stats import seed_spread as spread_over_seeds
 
@@ -155,20 +156,27 @@ def comparison(metrics: pd.DataFrame, baseline: str) -> pd.DataFrame:
     return compare_experiments(metrics, baseline, measures=known)
 
 
-def difference_table(tests: pd.DataFrame) -> pd.DataFrame:
-    """Return the primary endpoint, the paired difference in mean DSC over organs, with interval and test."""
-    columns = ["difference", "low", "high", "p", "p_holm", "rank_biserial", "shown", "cases", "left_out", "note"]
-    table = tests[tests["primary"].astype(bool)].set_index("experiment")[columns]
-    return table.rename(index=experiment_title).round({"difference": 4, "low": 4, "high": 4, "rank_biserial": 2})
+def difference_table(tests: pd.DataFrame, metrics: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """Return the primary endpoint, the difference in mean DSC over organs: over patients, over seeds, and its test."""
+    table = tests[tests["primary"].astype(bool)].set_index("experiment")
+    limits = [seed_interval(metrics, str(name), baseline) for name in table.index]
+    table = table.assign(seeds_low=[low for low, _ in limits], seeds_high=[high for _, high in limits])
+    numbers = ["difference", "low", "high", "seeds_low", "seeds_high"]
+    columns = [*numbers, "p", "p_holm", "rank_biserial", "shown", "cases", "left_out", "note"]
+    rounded = table[columns].round({**dict.fromkeys(numbers, 4), "rank_biserial": 2})
+    return rounded.assign(p=_p_text(table["p"]), p_holm=_p_text(table["p_holm"])).rename(index=experiment_title)
+
+
+def _p_text(values: pd.Series[float]) -> list[str]:
+    return [DASH if np.isnan(p) else "< 0.0001" if p < 1e-4 else f"{p:.4f}" for p in values]
 
 
 def shown_table(tests: pd.DataFrame) -> pd.DataFrame:
     """Return differences by organ and metric, one column an experiment; a star where the chain of tests shows them."""
     rows = tests[~tests["primary"].astype(bool)]
-    digits = rows["metric"].map(lambda name: 2 if str(name).endswith("_mm") else 3)
     text = [
-        DASH if np.isnan(row.difference) else f"{row.difference:+.{places}f}{'*' if row.shown else ''}"
-        for row, places in zip(rows.itertuples(), digits, strict=True)
+        DASH if np.isnan(value) else f"{value:+.{2 if str(metric).endswith('_mm') else 3}f}{'*' if shown else ''}"
+        for value, metric, shown in zip(rows["difference"], rows["metric"], rows["shown"], strict=True)
     ]
     wide = rows.assign(text=text).pivot(index=["metric", "organ"], columns="experiment", values="text")
     wide = wide.loc[rows.set_index(["metric", "organ"]).index.unique(), rows["experiment"].unique()]
@@ -202,8 +210,9 @@ def evaluation_facts(metrics: pd.DataFrame, differences: pd.DataFrame) -> Facts:
     if not len(differences):
         verdict = "There is nothing to compare it with."
     elif len(clear):
-        signs = ", ".join(f"{name} ({value:+.3f})" for name, value in clear["difference"].items())
+        signs = listed([f"{name} ({value:+.3f})" for name, value in clear["difference"].items()])
         verdict = f"Against the baseline the tests, corrected for their number, show a difference for {signs}."
+        verdict += _seeds_caveat(clear)
     else:
         verdict = "Against the baseline the tests, corrected for their number, show no difference."
     caveat = (
@@ -219,6 +228,18 @@ def evaluation_facts(metrics: pd.DataFrame, differences: pd.DataFrame) -> Facts:
         "verdict": verdict,
         "seeds-caveat": caveat,
     }
+
+
+def _seeds_caveat(clear: pd.DataFrame) -> str:
+    """Say for which of the differences shown the seeds alone could be the reason."""
+    alone = clear["seeds_low"].isna()
+    within = ~alone & (clear["seeds_low"] <= 0) & (clear["seeds_high"] >= 0)
+    text = ""
+    if within.any():
+        text += f" Seeds alone can make that of {listed(list(clear.index[within]))}."
+    if alone.any():
+        text += f" Whether seeds alone can make that of {listed(list(clear.index[alone]))} is not known with one seed."
+    return text
 
 
 # 05: confidence

@@ -12,6 +12,7 @@ from hnlib.plotting.results import (
     paired_differences,
     ranking,
     results_by_organ,
+    verdict_counts,
 )
 from hnlib.plotting.scans import best_slices, contour_panel, scan_rows
 from hnlib.plotting.study import class_ratios, organ_volumes, sigma_dots, training_curves
@@ -35,4 +36,5 @@ __all__ = [
     "sigma_dots",
     "training_curves",
     "use_style",
+    "verdict_counts",
 ]

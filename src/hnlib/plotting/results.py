@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,6 +34,9 @@ from hnlib.plotting.style import (
     spread,
 )
 from hnlib.stats import Ranking, case_differences, organ_summary, paired_difference, seed_averaged
+
+VERDICT_COLOURS = ("#009E73", "#E69F00", "#D55E00", "#BBBBBB", "#E5E5E5")
+"""Colours of verdicts, from what holds to what is not known."""
 
 
 def results_by_organ(
@@ -341,3 +345,38 @@ def _draw_comparison(ax: Axes, row: Any, place: int) -> None:
     ax.plot([row.low, row.high], [place, place], color=colour, lw=1.6, zorder=3)
     look = {"equivalent": ("o", colour), "undecided": ("o", "white"), "different": ("X", colour)}[row.verdict]
     ax.plot([row.value], [place], look[0], color=colour, mfc=look[1], ms=5, zorder=4)
+
+
+def verdict_counts(table: pd.DataFrame, verdicts: Sequence[str], *, ax: Axes | None = None) -> Axes:
+    """Draw how the claims of each paper came out.
+
+    Parameters
+    ----------
+    table
+        One row a claim: ``paper``, ``verdict``; papers are drawn in the order of their rows.
+    verdicts
+        Verdicts from left to right, up to five.
+    ax
+        Axes to draw on.
+
+    Returns
+    -------
+    Axes
+        One bar a paper, as long as its number of claims; the number of each verdict stands in its part.
+    """
+    papers = list(table["paper"].unique())
+    counts = table.groupby(["paper", "verdict"]).size().unstack(fill_value=0)
+    counts = counts.reindex(index=papers, columns=list(verdicts), fill_value=0)
+    ax = make_axes(ax, 0.9 + 0.34 * len(papers))
+    start = 0 * counts.iloc[:, 0].to_numpy()
+    for verdict, colour in zip(verdicts, VERDICT_COLOURS, strict=False):
+        widths = counts[verdict].to_numpy()
+        bars = ax.barh(range(len(papers)), widths, left=start, height=0.7, color=colour, label=verdict)
+        ax.bar_label(bars, [str(width) if width else "" for width in widths], label_type="center", fontsize=8)
+        start = start + widths
+    ax.set_yticks(range(len(papers)), ["\n".join(textwrap.wrap(paper, 34)) for paper in papers])
+    ax.set_ylim(len(papers) - 0.5, -0.5)
+    ax.set_xlabel("claims")
+    ax.tick_params(axis="y", length=0)
+    ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, columnspacing=0.8, handlelength=1, borderaxespad=0.2)
+    return ax

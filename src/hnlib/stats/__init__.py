@@ -5,7 +5,7 @@ and the spread over seeds is reported beside the interval, never inside it. Func
 ``metrics.csv`` and raise a ValueError of one line where a table does not serve.
 """
 
-from hnlib.stats.paired import PairedDifference, case_differences, paired_difference
+from hnlib.stats.paired import PairedDifference, case_differences, paired_difference, seed_interval
 from hnlib.stats.power import detectable_differences, minimum_detectable_effect
 from hnlib.stats.printed import PAPER_NEAREST, PRINTED, paper_table1, printed_table
 from hnlib.stats.ranking import Ranking, rank_experiments
@@ -43,6 +43,7 @@ __all__ = [
     "printed_table",
     "rank_experiments",
     "seed_averaged",
+    "seed_interval",
     "seed_spread",
     "signed_rank",
 ]

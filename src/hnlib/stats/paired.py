@@ -11,7 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 
-from hnlib.stats.tables import values_by_experiment
+from hnlib.equivalence import Group, mean_difference
+from hnlib.stats.tables import mean_over_organs, values_by_experiment
 
 Method = Literal["t", "BCa"]
 
@@ -165,6 +166,43 @@ def paired_difference(
         seeds=int(seeds[experiment]),
         baseline_seeds=int(seeds[baseline]),
     )
+
+
+def seed_interval(
+    metrics: pd.DataFrame,
+    experiment: str,
+    baseline: str,
+    *,
+    metric: str = "dsc",
+    split: str = "test",
+    confidence_level: float = 0.95,
+) -> tuple[float, float]:
+    """Return the interval of the difference over seeds alone: what training again on the same patients would give.
+
+    Parameters
+    ----------
+    metrics, experiment, baseline, metric, split, confidence_level
+        See `paired_difference`.
+
+    Returns
+    -------
+    tuple of float
+        Welch's interval of the difference of the runs' means over organs; NaN where a side has fewer than two seeds.
+
+    Notes
+    -----
+    It stands beside the interval over patients. A difference is one of the method, and not of a lucky run, where
+    both exclude zero.
+    """
+    rows = metrics[metrics["experiment"].isin([experiment, baseline]) & (metrics["metric"] == metric)]
+    means = mean_over_organs(rows[rows["split"] == split]).groupby("experiment")["mean"]
+    groups = [Group(float(part.mean()), float(part.std()), len(part)) for _, part in means]
+    if len(groups) < 2 or min(group.cases for group in groups) < 2:
+        return float("nan"), float("nan")
+    names = sorted((experiment, baseline))
+    first, second = groups[names.index(experiment)], groups[names.index(baseline)]
+    found = mean_difference(first, second, confidence_level=confidence_level)
+    return found.low, found.high
 
 
 def _mean_of_organ_means(values: NDArray[np.float64]) -> NDArray[np.float64]:

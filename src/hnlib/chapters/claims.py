@@ -1,0 +1,70 @@
+"""Chapter 11: the ledger of claims."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hnlib.chapters.page import Facts
+from hnlib.claims import VERDICTS, ledger, load_claims
+
+_KEYS = dict(zip(VERDICTS, ("reproduced", "not-reproduced", "contradicted", "not-testable", "not-run"), strict=True))
+
+
+def claims_ledger(claims: Path | str, tables: Path | str) -> pd.DataFrame:
+    """Judge every claim by the studies that lie beside ``tables``; the papers stand there by their names."""
+    papers, listed = load_claims(claims)
+    found = ledger(listed, Path(tables).parent)
+    return found.assign(paper=found["paper"].map(papers))
+
+
+def claims_facts(table: pd.DataFrame) -> Facts:
+    """Return the counts of the chapter."""
+    counts = table["verdict"].value_counts()
+    runs = table["interval"] != ""
+    return {
+        "total": str(len(table)),
+        "papers": str(table["paper"].nunique()),
+        "partial": str(int((table["partial"] != "").sum())),
+        "with-interval": str(int(runs.sum())),
+        "false-alarms": f"{0.05 * runs.sum():.1f}",
+        **{key: str(counts.get(verdict, 0)) for verdict, key in _KEYS.items()},
+    }
+
+
+def claims_of(table: pd.DataFrame, number: int) -> Any:
+    """Return the claims of one paper, in the order of the list, as a table with links to the chapters."""
+    from IPython.display import HTML
+
+    part = table[table["paper"] == table["paper"].unique()[number]]
+    shown = pd.DataFrame(
+        {
+            "claim": [f"<b>{row.id}</b> {_text(row.what)}" for row in part.itertuples()],
+            "in the paper": [f"{_text(row.figure)}<br><i>{_text(row.where)}</i>" for row in part.itertuples()],
+            "verdict": [_verdict(row) for row in part.itertuples()],
+            "found": [_found(row) for row in part.itertuples()],
+            "carried by": [_link(row) for row in part.itertuples()],
+        }
+    )
+    html = shown.to_html(index=False, escape=False, border=0, classes="claims")
+    return HTML(html)  # type: ignore[no-untyped-call]
+
+
+def _text(words: str) -> str:
+    return escape(words.replace("_", " "))
+
+
+def _verdict(row: Any) -> str:
+    return _text(row.verdict) + (f"<br><i>partial: {_text(row.partial)}</i>" if row.partial else "")
+
+
+def _found(row: Any) -> str:
+    return _text(row.found) + (f"<br>95 % interval {_text(row.interval)}" if row.interval else "")
+
+
+def _link(row: Any) -> str:
+    words = _text(row.row)
+    return f'<a href="{row.chapter}.html">{words}</a>' if row.chapter else words

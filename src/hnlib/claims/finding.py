@@ -1,0 +1,49 @@
+"""What a rule says of a claim."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Verdict = Literal[
+    "reproduced",
+    "not reproduced",
+    "contradicted by the paper's own numbers",
+    "not testable here",
+    "not yet run",
+]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+REPRODUCED, NOT_REPRODUCED, CONTRADICTED, NOT_TESTABLE, NOT_RUN = VERDICTS
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Verdict on a claim, with what it rests on.
+
+    Attributes
+    ----------
+    verdict
+        One of ``VERDICTS``.
+    found
+        The figure found, or the reason why there is none, in words.
+    interval
+        Its interval, in words; empty where there is none.
+    partial
+        What is lacking, ``3 of 5 seeds``; empty when nothing is.
+    row
+        Which rows of which table carry it.
+    chapter
+        Chapter that shows these rows; empty for the papers' own tables.
+    """
+
+    verdict: Verdict
+    found: str
+    interval: str = ""
+    partial: str = ""
+    row: str = ""
+    chapter: str = ""
+
+
+def own_numbers(holds: bool, found: str, *, row: str, chapter: str = "") -> Finding:
+    """Return the finding of a rule that asks whether a claim agrees with its paper's own numbers."""
+    return Finding(REPRODUCED if holds else CONTRADICTED, found, row=row, chapter=chapter)

@@ -1,0 +1,345 @@
+"""Rules that ask the tables of published runs. What the tables lack is not yet run, or partial; it is never guessed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hnlib.claims.finding import NOT_REPRODUCED, NOT_RUN, REPRODUCED, Finding, Verdict
+from hnlib.equivalence import Group, Interval, mean_difference
+from hnlib.stats import lower_is_better, paired_difference, seed_interval
+
+FOUR = ("large_nnu_dice_ce", "large_ca_dice_ce", "small_nnu_dice_ce", "small_ca_dice_ce")
+SEEDS_OF_FOUR, SEEDS = 5, 3
+LEARNT = 0.3
+"""Mean DSC below which an organ counts as not learnt, so that nothing can be said about it."""
+EVALUATION, CONFIDENCE, IMBALANCE = "04_evaluation", "05_confidence", "02_imbalance"
+
+
+class Evidence:
+    """The tables below one folder, ``<root>/<dataset>/<name>.csv``, read once.
+
+    Parameters
+    ----------
+    root
+        Folder of studies, such as ``results/published``.
+
+    Notes
+    -----
+    A data set is named as ``openkbp``, for the runs of its study's own profile, or as ``openkbp@gpu`` for those of
+    another one.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+        self._tables: dict[tuple[str, str], pd.DataFrame | None] = {}
+
+    def table(self, dataset: str, name: str) -> pd.DataFrame | None:
+        """Return a table, rows of one profile where it has profiles; None where it is missing."""
+        if (dataset, name) not in self._tables:
+            self._tables[dataset, name] = self._load(dataset, name)
+        return self._tables[dataset, name]
+
+    def _load(self, dataset: str, name: str) -> pd.DataFrame | None:
+        dataset, _, wanted = dataset.partition("@")
+        folder = self.root / dataset
+        if not (folder / f"{name}.csv").exists() or not (folder / "study.json").exists():
+            return None
+        found = pd.read_csv(folder / f"{name}.csv")
+        if "profile" not in found.columns:
+            return found
+        profile = wanted or json.loads((folder / "study.json").read_text())["profile"]
+        return found[found["profile"] == profile].reset_index(drop=True)
+
+
+def difference(
+    evidence: Evidence,
+    dataset: str,
+    experiment: str,
+    baseline: str,
+    *,
+    metric: str = "dsc",
+    more: bool = True,
+    organs: Sequence[str] = (),
+    margin: float = 0.0,
+    seeds: int = 0,
+) -> Finding:
+    """Ask whether an experiment is better than another on the same test patients, or worse (``more`` False).
+
+    Reproduced where the 95 % interval of the paired difference, mean over organs, excludes zero on the claimed
+    side, and the interval over seeds excludes zero, too; with a ``margin`` (in the metric's unit), where the
+    former excludes being worse by more than that. ``organs`` restricts the rows; ``seeds`` is the number that makes
+    the answer whole.
+    """
+    row = f"{dataset}, metrics.csv: {experiment} minus {baseline}, {metric}, {', '.join(organs) or 'all organs'}"
+    rows, lacking = _runs(evidence, dataset, "metrics", (experiment, baseline), organs)
+    if rows is None:
+        return Finding(NOT_RUN, lacking, row=row, chapter=EVALUATION)
+    if unlearnt := _not_learnt(rows, organs):
+        return Finding(NOT_RUN, unlearnt, row=row, chapter=EVALUATION)
+    try:
+        found = paired_difference(rows, experiment, baseline, metric=metric)
+    except ValueError as fault:  # the runs have no such metric, or no test patient in common
+        return Finding(NOT_RUN, str(fault), row=row, chapter=EVALUATION)
+    interval = Interval(found.difference, found.low, found.high)
+    partial = _partial(rows, (experiment, baseline), seeds)
+    sign = 1 if more != lower_is_better(metric) else -1
+    verdict, word = _sided(Interval(*(limit + sign * margin for limit in interval)), sign)
+    if margin:
+        word = word.replace("zero", f"{margin:g} less").replace("the opposite", f"worse by more than {margin:g}")
+    else:
+        verdict, word = _beyond_seeds(verdict, word, *seed_interval(rows, experiment, baseline, metric=metric))
+    scale, unit = _scale(metric)
+    text = f"{scale * found.difference:+.2f}{unit}{word}, {found.cases} patients"
+    return Finding(verdict, text, _interval_text(interval, scale), partial, row, EVALUATION)
+
+
+def interaction(evidence: Evidence, dataset: str, *, metric: str = "dsc", seeds: int = SEEDS_OF_FOUR) -> Finding:
+    """Ask whether ca-Dice gains more at the small patch than at the large one, on the same test patients."""
+    row = f"{dataset}, metrics.csv: (small ca - small nnU) minus (large ca - large nnU), {metric}"
+    rows, lacking = _runs(evidence, dataset, "metrics", FOUR)
+    if rows is None:
+        return Finding(NOT_RUN, lacking, row=row, chapter=EVALUATION)
+    values = rows[(rows["metric"] == metric) & (rows["split"] == "test")]
+    keys = ["case", "organ", "experiment"]
+    wide = values.groupby(keys)["value"].mean().unstack("experiment").reindex(columns=list(FOUR)).dropna()
+    if wide.empty:
+        return Finding(NOT_RUN, f"no {metric} of the same test patients in all four", row=row, chapter=EVALUATION)
+    gain = {size: wide[f"{size}_ca_dice_ce"] - wide[f"{size}_nnu_dice_ce"] for size in ("small", "large")}
+    sums = pd.DataFrame({"small": gain["small"], "large": gain["large"]}).reset_index()
+    long = sums.melt(["case", "organ"], ["small", "large"], "experiment", "value")
+    long = long.assign(profile="", seed=0, split="test", metric=metric)
+    found = paired_difference(long, "small", "large", metric=metric)
+    interval = Interval(found.difference, found.low, found.high)
+    verdict, word = _sided(interval, -1 if lower_is_better(metric) else 1)
+    by_seed = values.groupby(["seed", "organ", "experiment"])["value"].mean().unstack("experiment")
+    per_run = [
+        (by_seed[f"{size}_ca_dice_ce"] - by_seed[f"{size}_nnu_dice_ce"]).groupby("seed").mean().dropna().rename(size)
+        for size in ("small", "large")
+    ]
+    verdict, word = _beyond_seeds(verdict, word, *_over_seeds(*per_run))
+    scale, unit = _scale(metric)
+    text = f"{scale * found.difference:+.2f}{unit}{word}, {found.cases} patients"
+    return Finding(verdict, text, _interval_text(interval, scale), _partial(rows, FOUR, seeds), row, EVALUATION)
+
+
+def drift_larger(
+    evidence: Evidence, dataset: str, organs: Sequence[str], *, experiments: Sequence[str] = FOUR, larger: bool = True
+) -> Finding:
+    """Ask whether organs lose more mean confidence from training to test than the others (less: ``larger`` False).
+
+    Each case gives the mean soft recall over the organs named minus that over the others; the drift of this
+    difference, train minus test, has Welch's interval over patients. All experiments count alike. Other organs
+    that are not learnt are left out.
+    """
+    row = f"{dataset}, confidence.csv: drift of {', '.join(organs)} minus that of the others"
+    rows, lacking = _runs(evidence, dataset, "confidence", experiments)
+    if rows is None:
+        return Finding(NOT_RUN, lacking, row=row, chapter=CONFIDENCE)
+    if lacking := _confidence_lacks(evidence, dataset, rows, organs, experiments):
+        return Finding(NOT_RUN, lacking, row=row, chapter=CONFIDENCE)
+    metrics, _ = _runs(evidence, dataset, "metrics", experiments)
+    rows = rows[rows["organ"].isin(organs) | ~rows["organ"].isin([] if metrics is None else _low(metrics).index)]
+    inside = rows["organ"].isin(organs)
+    if inside.all():
+        return Finding(NOT_RUN, "no other organ is learnt at this budget", row=row, chapter=CONFIDENCE)
+    parts = [rows[chosen].groupby(["split", "case"])["soft_recall"].mean() for chosen in (inside, ~inside)]
+    interval = _drift((parts[0] - parts[1]).dropna())
+    verdict, word = _sided(interval, 1 if larger else -1)
+    text = f"{interval.value:+.3f}{word}"
+    return Finding(verdict, text, _interval_text(interval), _partial(rows, experiments, 0), row, CONFIDENCE)
+
+
+def drift_changes(
+    evidence: Evidence,
+    dataset: str,
+    experiment: str,
+    baseline: str,
+    *,
+    organs: Sequence[str] = (),
+    falls: bool = True,
+    unchanged: bool = False,
+) -> Finding:
+    """Ask whether an experiment lowers the loss of confidence of organs against a baseline.
+
+    ``unchanged``: the claim is that it does not, which stands unless the interval shows a fall.
+    """
+    row = f"{dataset}, confidence.csv: drift of {experiment} minus {baseline}, {', '.join(organs) or 'all organs'}"
+    both = (experiment, baseline)
+    rows, lacking = _runs(evidence, dataset, "confidence", both, organs)
+    if rows is None:
+        return Finding(NOT_RUN, lacking, row=row, chapter=CONFIDENCE)
+    if lacking := _confidence_lacks(evidence, dataset, rows, organs, both):
+        return Finding(NOT_RUN, lacking, row=row, chapter=CONFIDENCE)
+    interval = _drift(_paired_confidence(rows, experiment, baseline))
+    verdict, word = _sided(interval, -1 if falls else 1)
+    per_run = [
+        rows[rows["experiment"] == name].groupby(["seed", "split", "organ"])["soft_recall"].mean().unstack("split")
+        for name in both
+    ]
+    drifts = [(part["train"] - part["test"]).groupby("seed").mean() for part in per_run]
+    verdict, word = _beyond_seeds(verdict, word, *_over_seeds(*drifts))
+    if unchanged:
+        verdict = NOT_REPRODUCED if verdict == REPRODUCED else REPRODUCED
+    partial = _partial(rows, both, 0)
+    return Finding(verdict, f"{interval.value:+.3f}{word}", _interval_text(interval), partial, row, CONFIDENCE)
+
+
+def confidence_rises(evidence: Evidence, dataset: str, experiment: str, baseline: str) -> Finding:
+    """Ask whether an experiment has a higher mean confidence than a baseline on the same test patients."""
+    row = f"{dataset}, confidence.csv: test soft recall of {experiment} minus {baseline}, all organs"
+    both = (experiment, baseline)
+    rows, lacking = _runs(evidence, dataset, "confidence", both)
+    if rows is None:
+        return Finding(NOT_RUN, lacking, row=row, chapter=CONFIDENCE)
+    long = rows.rename(columns={"soft_recall": "value"}).assign(metric="soft_recall")
+    try:
+        found = paired_difference(long, experiment, baseline, metric="soft_recall")
+    except ValueError as fault:  # no test patient in common
+        return Finding(NOT_RUN, str(fault), row=row, chapter=CONFIDENCE)
+    interval = Interval(found.difference, found.low, found.high)
+    verdict, word = _sided(interval, 1)
+    over_seeds = seed_interval(long, experiment, baseline, metric="soft_recall")
+    verdict, word = _beyond_seeds(verdict, word, *over_seeds)
+    text = f"{found.difference:+.3f}{word}, {found.cases} patients"
+    return Finding(verdict, text, _interval_text(interval), _partial(rows, both, 0), row, CONFIDENCE)
+
+
+def sigma_falls_on(evidence: Evidence, dataset: str, *, centres: str = "paper") -> Finding:
+    """Ask whether sigma falls from the large to the small patch in other scans; exact, without training."""
+    row = f"{dataset}, imbalance.csv: centres {centres}"
+    table = evidence.table(dataset, "imbalance")
+    if table is None:
+        return Finding(NOT_RUN, f"no table of {dataset}", row=row, chapter=IMBALANCE)
+    chosen = table[table["centres"] == centres]
+    sigma = chosen.groupby(["patch", "class"])["ratio"].mean().groupby("patch").std(ddof=0)
+    verdict = REPRODUCED if sigma["small"] < sigma["large"] else NOT_REPRODUCED
+    return Finding(verdict, f"{sigma['large']:.4f} to {sigma['small']:.4f}", row=row, chapter=IMBALANCE)
+
+
+def rarely_absent(
+    evidence: Evidence, dataset: str, *, patch: str = "large", centres: str = "paper", most: float
+) -> Finding:
+    """Ask whether every organ is in most batches of two: absent from both patches with probability ``most`` or less."""
+    row = f"{dataset}, imbalance.csv: presence in the {patch} patch, centres {centres}"
+    table = evidence.table(dataset, "imbalance")
+    if table is None:
+        return Finding(NOT_RUN, f"no table of {dataset}", row=row, chapter=IMBALANCE)
+    chosen = table[(table["centres"] == centres) & (table["patch"] == patch) & (table["class"] != "background")]
+    absent = ((1 - chosen["presence"]) ** 2).groupby(chosen["class"]).mean()
+    worst = str(absent.idxmax())
+    share = f"{100 * absent.max():.1f} % of the batches of two, {100 * most:g} % allowed"
+    text = f"at worst the {worst.replace('_', ' ')} is absent from {share}"
+    return Finding(REPRODUCED if absent.max() <= most else NOT_REPRODUCED, text, row=row, chapter=IMBALANCE)
+
+
+def _runs(
+    evidence: Evidence, dataset: str, name: str, experiments: Sequence[str], organs: Sequence[str] = ()
+) -> tuple[pd.DataFrame | None, str]:
+    """Return the rows of experiments and organs, or None and what is lacking."""
+    table = evidence.table(dataset, name)
+    if table is None:
+        return None, f"no study of {dataset}"
+    if without := [one for one in experiments if one not in set(table["experiment"])]:
+        return None, f"no run of {', '.join(without)} on {dataset}"
+    rows = table[table["experiment"].isin(experiments)]
+    if without := [one for one in organs if one not in set(rows["organ"])]:
+        return None, f"no {', '.join(without)} in the runs on {dataset}"
+    return (rows[rows["organ"].isin(organs)] if organs else rows), ""
+
+
+def _not_learnt(metrics: pd.DataFrame, organs: Sequence[str]) -> str:
+    """Return why nothing can be said of organs that no experiment has learnt; empty where all are."""
+    low = _low(metrics)
+    if low.empty or (not organs and len(low) < metrics["organ"].nunique()):
+        return ""
+    return "not learnt at this budget: " + ", ".join(f"{name} (DSC {value:.2f})" for name, value in low.items())
+
+
+def _low(metrics: pd.DataFrame) -> pd.Series[Any]:
+    """Return the organs whose mean test DSC stays below ``LEARNT`` in every experiment, with the best of them."""
+    rows = metrics[(metrics["metric"] == "dsc") & (metrics["split"] == "test")]
+    reached = rows.groupby(["organ", "experiment"])["value"].mean().groupby("organ").max()
+    return reached[reached < LEARNT]
+
+
+def _confidence_lacks(
+    evidence: Evidence, dataset: str, rows: pd.DataFrame, organs: Sequence[str], experiments: Sequence[str]
+) -> str:
+    if not {"train", "test"} <= set(rows["split"]):
+        return f"no training and test cases in the runs on {dataset}"
+    if without := [one for one in organs if one not in set(rows["organ"])]:
+        return f"no {', '.join(without)} in the runs on {dataset}"
+    metrics, lacking = _runs(evidence, dataset, "metrics", experiments, organs)
+    return lacking if metrics is None else _not_learnt(metrics, organs)
+
+
+def _paired_confidence(rows: pd.DataFrame, experiment: str, baseline: str) -> pd.Series[Any]:
+    """Return the difference in mean soft recall of every case, index (split, case)."""
+    by_organ = rows.groupby(["split", "case", "organ", "experiment"])["soft_recall"].mean().unstack("experiment")
+    return (by_organ[experiment] - by_organ[baseline]).dropna().groupby(["split", "case"]).mean()
+
+
+def _drift(values: pd.Series[Any]) -> Interval:
+    """Return mean over training cases minus mean over test cases with Welch's 95 % interval."""
+    groups = []
+    for split in ("train", "test"):
+        part = values.xs(split, level="split")
+        groups.append(Group(float(part.mean()), float(part.std()), len(part)))
+    if min(group.cases for group in groups) < 2:
+        return Interval(groups[0].mean - groups[1].mean, np.nan, np.nan)
+    return mean_difference(*groups, confidence_level=0.95)
+
+
+def _sided(interval: Interval, sign: int) -> tuple[Verdict, str]:
+    """Return the verdict on a claimed direction, and what to add to the figure."""
+    if np.isnan(interval.low):
+        return NOT_RUN, " (one patient: no interval)"
+    if interval.low <= 0 <= interval.high:
+        return NOT_REPRODUCED, " (not told from zero)"
+    if sign * interval.value > 0:
+        return REPRODUCED, ""
+    return NOT_REPRODUCED, " (the opposite)"
+
+
+def _over_seeds(first: pd.Series[Any], second: pd.Series[Any]) -> tuple[float, float]:
+    """Return Welch's 95 % interval of the difference of two sets of runs; NaN where one has fewer than two."""
+    if min(len(first), len(second)) < 2:
+        return np.nan, np.nan
+    groups = [Group(float(part.mean()), float(part.std()), len(part)) for part in (first, second)]
+    found = mean_difference(*groups, confidence_level=0.95)
+    return found.low, found.high
+
+
+def _beyond_seeds(verdict: Verdict, word: str, low: float, high: float) -> tuple[Verdict, str]:
+    """Take back what is told from zero over patients but not over seeds; say where seeds cannot tell."""
+    if word not in ("", " (the opposite)"):
+        return verdict, word
+    if np.isnan(low):
+        return verdict, f"{word} (spread between seeds unknown)"
+    if low <= 0 <= high:
+        return NOT_REPRODUCED, " (within the spread between seeds)"
+    return verdict, word
+
+
+def _scale(metric: str) -> tuple[float, str]:
+    return (1.0, " mm") if metric.endswith("_mm") else (100.0, " points")
+
+
+def _interval_text(interval: Interval, scale: float = 1.0) -> str:
+    if np.isnan(interval.low):
+        return ""
+    digits = 3 if scale == 1.0 and abs(interval.high) < 1 else 2
+    return f"{scale * interval.low:+.{digits}f} to {scale * interval.high:+.{digits}f}"
+
+
+def _partial(rows: pd.DataFrame, experiments: Sequence[str], seeds: int) -> str:
+    """Return how many of the wanted seeds the scarcest experiment has; empty where it has them."""
+    wanted = seeds or (SEEDS_OF_FOUR if set(experiments) <= set(FOUR) else SEEDS)
+    have = int(rows.groupby("experiment")["seed"].nunique().min())
+    return f"{have} of {wanted} seeds" if have < wanted else ""

@@ -227,6 +227,27 @@ def losses(size: str, measure: Measure, device: str = "cpu") -> list[Row]:
     return rows
 
 
+def evaluation(size: str, measure: Measure) -> list[Row]:
+    """Compare all metrics of a case with two of the package's and of MONAI's: seconds and peak memory."""
+    size = "tiny" if size == "tiny" else "full"
+    with tempfile.TemporaryDirectory() as folder:
+        given = {"folder": folder, "size": size}
+        shape = measure("benchmarks.evaluation:make_case", given)["shape"]
+        sides = {side: (f"benchmarks.evaluation:{side}", given) for side in ("ours", "package")}
+        found = alternate(sides, SIZES[size].rounds, measure)
+        # MONAI takes a minute and some GiB: one round beside one of ours
+        found["monai"] = [measure("benchmarks.evaluation:monai", given)]
+    rows = []
+    for name, ours, peer, peer_name, goal in (
+        ("evaluation_case", found["ours"], found["package"], "surface-distance-based-measures", 1.0),
+        ("evaluation_case_vs_monai", found["ours"][-1:], found["monai"], "MONAI", 0.05),
+    ):
+        rows.append(compare(name, ours, peer, peer_name, goal=goal, unit="s a case"))
+        memory = {"goal": 1.0, "unit": "MiB at the peak", "key": "peak_mib"}
+        rows.append(compare(f"{name}_memory", ours, peer, peer_name, **memory))
+    return [{**row, "note": f"{row['note']}; {shape} voxels"} for row in rows]
+
+
 def gpu(size: str, measure: Measure) -> list[Row]:
     """Run the rows of training, scan, planner and losses on an accelerator, with a network that keeps it busy."""
     big = "gpu" if size == "full" else size
@@ -242,6 +263,7 @@ GROUPS = {
     "imbalance": imbalance,
     "planner": planner,
     "losses": losses,
+    "evaluation": evaluation,
     "gpu": gpu,
 }
 

@@ -13,11 +13,11 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "hnlib"
 
 LAYERS = (
     ("errors", "files", "organs", "processes"),
-    ("anatomy", "cases", "datasets", "dicom", "dicom_export", "volumes"),
+    ("anatomy", "cases", "datasets", "dicom", "dicom_export", "surfaces", "volumes"),
     ("preprocess", "sampling", "augmentation", "losses", "networks", "metrics"),
     ("cache", "imbalance", "patches", "training", "inference", "confidence", "model_file"),
-    ("claims", "equivalence", "stats", "plotting", "predict"),
-    ("experiments", "chapters", "cli", "__main__"),
+    ("claims", "equivalence", "observers", "stats", "plotting", "predict"),
+    ("experiments", "evaluation", "chapters", "cli", "__main__"),
 )
 LAYER_OF = {unit: number for number, units in enumerate(LAYERS) for unit in units}
 ALONE = 2  # the layer whose modules do not import each other

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from hnlib.equivalence import Group, Interval, mean_difference, mean_ratio, spread_ratio, verdict
+from hnlib.equivalence import Group, Interval, mean_difference, mean_ratio, non_inferiority, spread_ratio, verdict
 
 
 def group(values: np.ndarray) -> Group:
@@ -73,3 +73,66 @@ def test_groups_that_allow_no_interval_are_refused() -> None:
         mean_difference(Group(0, 1, 1), Group(0, 1, 5))
     with pytest.raises(ValueError, match="no spread"):
         spread_ratio(Group(0, 1, 5), Group(0, 0, 5))
+
+
+def simulated_observers(rng: np.random.Generator, patients: int, noise: float, bias: float) -> tuple[np.ndarray, ...]:
+    """DSC of a model and of observer B with observer A: each draws the two ends of an organ of 20 mm, with errors."""
+    ends = np.array([0.0, 20.0]) + rng.normal(0, 2, (patients, 2))
+    a, b = (ends + rng.normal(0, 1, ends.shape) for _ in range(2))
+    model = ends + rng.normal(0, noise, ends.shape) + [-bias, bias]
+
+    def dsc(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+        overlap = np.minimum(one[:, 1], two[:, 1]) - np.maximum(one[:, 0], two[:, 0])
+        return 2 * np.clip(overlap, 0, None) / (np.diff(one)[:, 0] + np.diff(two)[:, 0])
+
+    return dsc(model, a), dsc(b, a)
+
+
+def test_a_model_that_is_one_more_observer_is_shown_to_be_non_inferior() -> None:
+    """Same errors as the people, 30 patients, 5 points of DSC accepted: shown in nearly all of 200 studies."""
+    rng = np.random.default_rng(0)
+    shown = [non_inferiority(*simulated_observers(rng, 30, 1.0, 0.0), margin=0.05).shown for _ in range(200)]
+    assert np.mean(shown) > 0.95
+
+
+def test_non_inferiority_is_rarely_shown_of_a_model_that_is_worse_by_the_margin() -> None:
+    """The margin is the model's true distance from the people: 5 % of 2000 studies, within what chance allows."""
+    rng = np.random.default_rng(1)
+    model, human = simulated_observers(rng, 200_000, 1.0, 1.5)
+    margin = float(np.mean(human - model))
+    assert margin > 0.02
+    shown = [non_inferiority(*simulated_observers(rng, 20, 1.0, 1.5), margin=margin).shown for _ in range(2000)]
+    assert np.mean(shown) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 2000)
+
+
+def test_non_inferiority_by_hand() -> None:
+    """Differences -0.02, 0, -0.02, 0: mean -0.01, standard error 0.00577, t(3) at 95 % is 2.353."""
+    found = non_inferiority([0.84, 0.86, 0.85, 0.87], [0.86, 0.86, 0.87, 0.87], margin=0.02)
+    assert found.difference == pytest.approx(-0.01)
+    assert found.low == pytest.approx(-0.01 - 2.353 * 0.02 / np.sqrt(12), abs=1e-4)
+    assert not found.shown
+    assert found.p > 0.05
+    # organs of a patient stay together: the mean of each patient enters, an organ without a value is left out
+    one, two = [[0.9, np.nan], [0.8, 0.6]], [[0.8, 0.5], [0.8, 0.7]]
+    found = non_inferiority(one, two, margin=0.5)
+    assert found.difference == pytest.approx((0.1 + -0.05) / 2)
+    assert found.patients == 2
+
+
+def test_equal_differences_need_no_distribution() -> None:
+    assert non_inferiority([0.5, 0.5], [0.75, 0.75], margin=0.5).shown
+    assert not non_inferiority([0.5, 0.5], [0.75, 0.75], margin=0.25).shown
+
+
+@pytest.mark.parametrize(
+    ("candidate", "reference", "margin", "text"),
+    [
+        ([0.9], [0.9], 0.1, "1 patients have both values"),
+        ([0.9, np.nan], [0.9, 0.8], 0.1, "1 patients have both values"),
+        ([0.9, 0.8], [0.9], 0.1, "pairs of the same patients"),
+        ([0.9, 0.8], [0.9, 0.7], 0.0, "stated beforehand"),
+    ],
+)
+def test_non_inferiority_says_what_it_lacks(candidate, reference, margin, text) -> None:
+    with pytest.raises(ValueError, match=text):
+        non_inferiority(candidate, reference, margin=margin)

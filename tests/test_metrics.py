@@ -246,3 +246,43 @@ def test_arguments_that_do_not_fit_are_named(change, text):
     } | change
     with pytest.raises(ValueError, match=text):
         evaluate_case(**arguments)
+
+
+def test_an_organ_the_patient_lacks_is_counted_apart():
+    """Absent: one row, 1 where the network drew it all the same; nothing that could enter a mean."""
+    reference = voxel(5, 5, 5)
+    for predicted in (0, 1):
+        prediction = reference.copy()
+        prediction[1, 1, 1] = 2 * predicted
+        given = {"spacing_mm": SPACING, "organs": ("brainstem", "submandibular_left")}
+        table = evaluate_case(reference, prediction, **given, absent={"submandibular_left"})
+        rows = table[table.organ == "submandibular_left"]
+        assert rows[["metric", "value"]].to_numpy().tolist() == [["hallucinated", predicted]]
+        assert len(table) == len(METRICS) + 1
+        with pytest.raises(ValueError, match="is absent but has voxels"):
+            evaluate_case(reference, prediction, **given, labelled=(), absent={"brainstem"})
+        with pytest.raises(ValueError, match="are labelled and absent"):
+            evaluate_case(reference, prediction, **given, labelled={"brainstem"}, absent={"brainstem"})
+
+
+def test_further_metrics_come_on_request():
+    """A voxel against itself and a second one 7 mm off, in the order asked for; undefined where the organ is missed."""
+    reference, prediction = voxel(2, 5, 5), voxel(2, 5, 5) | voxel(9, 5, 5)
+    wanted = ("hd_mm", "hd95_mean_mm", "assd_mm", "dsc")
+    given = {"spacing_mm": SPACING, "organs": ("mandible",), "metrics": wanted}
+    table = evaluate_case(reference, prediction, **given)
+    assert tuple(table.metric) == wanted
+    assert table.value.tolist() == pytest.approx([7.0, 3.5, 4 * 6 / 24 + 4 * 7 / 24, 2 / 3])
+    missed = evaluate_case(reference, reference * 0, **given)
+    assert missed.value.isna().tolist() == [True, True, True, False]
+    with pytest.raises(ValueError, match="metrics holds"):
+        evaluate_case(reference, prediction, **{**given, "metrics": ("nsd",)})
+
+
+def test_a_case_is_the_same_in_either_order_of_memory():
+    """nibabel gives Fortran-ordered arrays, others C-ordered ones."""
+    reference, prediction = blobs(1)
+    given = {"spacing_mm": SPACING, "organs": ("mandible", "larynx")}
+    straight = evaluate_case(reference, prediction, **given)
+    turned = evaluate_case(np.asfortranarray(reference), np.asfortranarray(prediction), **given)
+    pd.testing.assert_frame_equal(straight, turned)

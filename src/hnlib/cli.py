@@ -15,6 +15,7 @@ import typer
 
 from hnlib import __version__
 from hnlib.errors import HnlibError
+from hnlib.evaluation.commands import register
 from hnlib.files import reason
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -299,6 +300,9 @@ def notebook(
     from hnlib.experiments.notebooks import parse_parameters, run_notebook
 
     run_notebook(source, target, parse_parameters(parameter or []))
+
+
+register(app, say)
 
 
 @app.command()

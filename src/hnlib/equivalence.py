@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from typing import Literal, NamedTuple
 
+import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats as scipy_stats
 
 Verdict = Literal["equivalent", "different", "undecided"]
@@ -92,6 +94,83 @@ def spread_ratio(group: Group, reference: Group, *, confidence_level: float = 0.
     upper = scipy_stats.f.ppf(0.5 + confidence_level / 2, *degrees)
     lower = scipy_stats.f.ppf(0.5 - confidence_level / 2, *degrees)
     return Interval(value, value / math.sqrt(upper), value / math.sqrt(lower))
+
+
+class NonInferiority(NamedTuple):
+    """Result of a paired test of non-inferiority.
+
+    Attributes
+    ----------
+    difference
+        Mean over patients of candidate minus reference.
+    low
+        Its one-sided lower confidence limit.
+    p
+        One-sided p value of the hypothesis that the candidate is worse by the margin or more.
+    shown
+        Whether ``low`` lies above minus the margin.
+    patients
+        Number that entered.
+    """
+
+    difference: float
+    low: float
+    p: float
+    shown: bool
+    patients: int
+
+
+def non_inferiority(
+    candidate: ArrayLike, reference: ArrayLike, *, margin: float, confidence_level: float = 0.95
+) -> NonInferiority:
+    """Test, on the same patients, whether a candidate is worse than a reference by less than a margin.
+
+    With observers A and B and a model: candidate is the model against A, reference is B against A.
+
+    Parameters
+    ----------
+    candidate, reference
+        One value a patient, larger is better, shape (patients,); or (patients, organs), NaN where there is none, of
+        which each patient's mean difference enters, so that its organs stay together.
+    margin
+        How much worse is accepted, in the unit of the values. It is stated before the data are seen.
+    confidence_level
+        Of the one-sided limit; the test errs with probability ``1 - confidence_level`` at most.
+
+    Raises
+    ------
+    ValueError
+        When the shapes differ, the margin is not positive or fewer than two patients have both values.
+
+    Notes
+    -----
+    Paired t test against ``-margin``. A model that learnt from A's outlines may be nearer to A than B is without
+    being better: test it against B too. Fewer patients make the limit lower, so that a small study shows nothing.
+
+    Examples
+    --------
+    >>> found = non_inferiority([0.84, 0.86, 0.85, 0.87], [0.86, 0.86, 0.87, 0.87], margin=0.03)
+    >>> round(found.difference, 3), round(found.low, 3), found.shown
+    (-0.01, -0.024, True)
+    """
+    one, two = (np.asarray(values, dtype=np.float64) for values in (candidate, reference))
+    if one.shape != two.shape or one.ndim not in (1, 2):
+        raise ValueError(
+            f"candidate has shape {one.shape} and reference {two.shape}; pairs of the same patients are needed"
+        )
+    if not margin > 0:
+        raise ValueError(f"the margin is {margin}; it must be positive, and stated beforehand")
+    differences = (one - two).reshape(len(one), -1)
+    differences = differences[~np.isnan(differences).all(axis=1)]
+    values = np.nanmean(differences, axis=1) if len(differences) else np.empty(0)
+    if len(values) < 2:
+        raise ValueError(f"{len(values)} patients have both values; two or more are needed for a test")
+    mean, error = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values))
+    if not error:
+        return NonInferiority(mean, mean, float(mean <= -margin), mean > -margin, len(values))
+    low = mean - float(scipy_stats.t.ppf(confidence_level, len(values) - 1)) * error
+    p = float(scipy_stats.t.sf((mean + margin) / error, len(values) - 1))
+    return NonInferiority(mean, low, p, low > -margin, len(values))
 
 
 def verdict(interval: Interval, margin: tuple[float, float]) -> Verdict:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from hnlib import dicom
 from hnlib.errors import DataError
+from hnlib.surfaces import voxel_box
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 #: Axes may be turned from the patient's by at most this angle; they then count as the nearest patient axes.
@@ -281,13 +282,23 @@ def _to_ras(native: NDArray[Any], affine: NDArray[np.float64], labels: bool) -> 
     native = native.reshape(native.shape[:3])  # what follows are axes of length one
     _check_affine(affine)
     orientation = io_orientation(affine)
-    array = np.ascontiguousarray(apply_orientation(_labels(native) if labels else native, orientation))
+    array = _in_order(apply_orientation(_labels(native) if labels else native, orientation))
     turned = affine @ inv_ornt_aff(orientation, native.shape)
     x, y, z = (float(edge) for edge in np.linalg.norm(turned[:3, :3], axis=0))
     array = array if labels else array.astype(np.float32, copy=False)
-    if not np.isfinite(array).all():
+    if not labels and not np.isfinite(array).all():
         raise DataError("holds NaN or infinite values; export it again")
     return Volume(array, (x, y, z), turned, _axes(affine))
+
+
+def _in_order(turned: NDArray[Any]) -> NDArray[Any]:
+    """Return a C-ordered array; of a label map only the box of its labels is copied, the rest is 0 anyway."""
+    if turned.dtype != np.uint8:  # other types may hold what is not above 0
+        return np.ascontiguousarray(turned)
+    array, box = np.zeros(turned.shape, np.uint8), voxel_box(turned)
+    if box is not None:
+        array[box] = turned[box]
+    return array
 
 
 def _check_affine(affine: NDArray[np.float64]) -> None:
@@ -308,6 +319,8 @@ def _check_affine(affine: NDArray[np.float64]) -> None:
 
 
 def _labels(native: NDArray[Any]) -> NDArray[Any]:
+    if native.dtype == np.uint8:
+        return native
     if native.dtype.kind == "f" and not np.equal(native, np.round(native)).all():
         raise DataError("holds fractions or NaN; a label map has whole numbers only, export it again")
     low, high = native.min(), native.max()

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from hnlib.cases import Case
 from hnlib.errors import DataError
 from hnlib.organs import ORGANS
+from hnlib.surfaces import voxel_box
 from hnlib.volumes import SUFFIXES, Volume, read_volume, same_grid
 
 #: An organ of which others take a larger fraction is a wrong file rather than a rough border.
@@ -105,7 +106,7 @@ def outlines(mask: MaskFile, volume: Volume, case: str) -> Iterator[tuple[str, N
     """
     flat = volume.array.ravel()
     where = f"case {case}, file {mask.path}"
-    index = np.flatnonzero(flat)
+    index = _filled(volume.array)
     values, inverse = np.unique(flat[index], return_inverse=True)
     if isinstance(mask.organs, str):
         if values.size > 1 or (values.size and values[0] < 0):
@@ -121,6 +122,15 @@ def outlines(mask: MaskFile, volume: Volume, case: str) -> Iterator[tuple[str, N
     place = {int(v): k for k, v in enumerate(values)}
     for value, organ in mask.organs.items():
         yield organ, index[inverse == place[value]] if value in place else index[:0]
+
+
+def _filled(labels: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the flat indices of all voxels that are not 0; a mask fills a small part of its scan, found first."""
+    box = voxel_box(labels) if labels.dtype == np.uint8 else tuple(map(slice, labels.shape))
+    if box is None:
+        return np.empty(0, np.int64)
+    places = [part.indices(n)[0] + at for part, n, at in zip(box, labels.shape, np.nonzero(labels[box]), strict=True)]
+    return np.ravel_multi_index(tuple(places), labels.shape)
 
 
 def strange_labels(mask: MaskFile, volume: Volume) -> list[int]:

@@ -67,6 +67,24 @@ class FolderSettings(BaseModel):
     split: dict[str, list[str]] | None = None
 
 
+def read_settings(file: Path) -> FolderSettings:
+    """Read an ``hnlib.yaml``.
+
+    Raises
+    ------
+    ConfigError
+        When the file is missing, cannot be read or says something impossible.
+    """
+    try:
+        return FolderSettings.model_validate(yaml.safe_load(file.read_text("utf-8")))
+    except FileNotFoundError:
+        raise ConfigError(f"{file}: the file is missing; name the organs there") from None
+    except ValidationError as fault:
+        raise ConfigError(f"{file}: {wrong_value(fault.errors()[0])}; correct it") from None
+    except (OSError, UnicodeError, yaml.YAMLError) as fault:
+        raise ConfigError(f"{file}: cannot be read ({' '.join(str(fault).split())}); correct it") from None
+
+
 @dataclass(frozen=True)
 class FolderDataset:
     """Cases in the layout above.
@@ -109,14 +127,7 @@ class FolderDataset:
     @cached_property
     def settings(self) -> FolderSettings:
         """What ``hnlib.yaml`` says."""
-        try:
-            return FolderSettings.model_validate(yaml.safe_load(self._file.read_text("utf-8")))
-        except FileNotFoundError:
-            raise ConfigError(f"{self._file}: the file is missing; name the organs there") from None
-        except ValidationError as fault:
-            raise ConfigError(f"{self._file}: {wrong_value(fault.errors()[0])}; correct it") from None
-        except (OSError, UnicodeError, yaml.YAMLError) as fault:
-            raise ConfigError(f"{self._file}: cannot be read ({' '.join(str(fault).split())}); correct it") from None
+        return read_settings(self._file)
 
     @property
     def organs(self) -> tuple[str, ...]:

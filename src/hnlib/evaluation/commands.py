@@ -1,0 +1,96 @@
+"""The commands `hnlib evaluate` and `hnlib compare`."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:  # `hnlib --help` loads no library for it
+    from hnlib.evaluation.measure import Rules
+
+Say = Callable[[str], None]
+Folder = Annotated[Path, typer.Argument(help="folder of label maps, such as nnU-Net's output")]
+Reference = Annotated[Path, typer.Argument(help="folder of reference label maps of the same names")]
+Organs = Annotated[
+    str, typer.Option(help="organs by comma in the order of their values; default: what a file there says")
+]
+Absent = Annotated[
+    bool, typer.Option("--absent", help="an organ without a voxel in the reference is not in the patient")
+]
+Common = Annotated[
+    bool, typer.Option("--common", help="take the cases that all folders have, and say which are left out")
+]
+Workers = Annotated[int, typer.Option(help="cases at a time; 0: one a core, 8 at most", min=0)]
+Out = Annotated[Path, typer.Option(help="folder for the tables and the page")]
+
+
+def register(app: typer.Typer, say: Say) -> None:
+    """Add the commands to the command line; ``say`` prints a line."""
+
+    def progress(name: str, done: int, total: int) -> None:
+        if done == total or done % max(1, total // 10) == 0:
+            say(f"{name}: {done} of {total} cases")
+
+    @app.command()
+    def evaluate(
+        prediction: Folder,
+        reference: Reference,
+        out: Out = Path("evaluation"),
+        organs: Organs = "",
+        absent: Absent = False,
+        common: Common = False,
+        workers: Workers = 0,
+    ) -> None:
+        """Measure predictions of any tool against a reference: one table, one page."""
+        from hnlib.evaluation.measure import Rules, evaluate_folders
+        from hnlib.evaluation.page import evaluation_page
+        from hnlib.files import write_table
+
+        rules = Rules(organs, absent, common, workers)
+        found = evaluate_folders(prediction, reference, rules, progress=progress)
+        write_table(out / "metrics.csv", found.metrics)
+        command = _command("evaluate", (prediction, reference), rules)
+        _finish(out, evaluation_page(found, command), found.notes, say)
+
+    @app.command()
+    def compare(
+        first: Folder,
+        second: Folder,
+        reference: Reference,
+        out: Out = Path("comparison"),
+        organs: Organs = "",
+        absent: Absent = False,
+        common: Common = False,
+        workers: Workers = 0,
+    ) -> None:
+        """Compare two folders of predictions on the same cases: paired differences, first minus second."""
+        from hnlib.evaluation.measure import Rules, compare_folders
+        from hnlib.evaluation.page import comparison_page
+        from hnlib.files import write_table
+
+        rules = Rules(organs, absent, common, workers)
+        found = compare_folders(first, second, reference, rules, progress=progress)
+        write_table(out / "metrics.csv", found.metrics)
+        write_table(out / "comparison.csv", found.table)
+        command = _command("compare", (first, second, reference), rules)
+        _finish(out, comparison_page(found, command), found.notes, say)
+
+
+def _command(name: str, paths: Sequence[Path], rules: Rules) -> str:
+    """Return the command as a reader can give it again."""
+    options = ["--organs", shlex.quote(rules.organs)] if rules.organs else []
+    options += [f"--{flag}" for flag, on in (("absent", rules.absent), ("common", rules.common)) if on]
+    return " ".join(["hnlib", name, *(shlex.quote(str(path)) for path in paths), *options])
+
+
+def _finish(out: Path, page: str, notes: tuple[str, ...], say: Say) -> None:
+    from hnlib.files import write_atomically
+
+    write_atomically(out / "report.html", lambda part: part.write_text(page, "utf-8"))
+    for note in notes:
+        say(f"note: {note}")
+    say(f"tables and page in {out}: open {out / 'report.html'}")

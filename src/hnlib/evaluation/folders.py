@@ -1,0 +1,167 @@
+"""A folder of label maps: which file is which case, and which value is which organ.
+
+Names of organs come from, in this order: a list on the command line; ``hnlib.yaml`` or nnU-Net's ``dataset.json`` in
+the folder; the same in the folder above; the other folder of the pair. nnU-Net copies ``dataset.json`` beside what it
+predicts; its other files are left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hnlib.datasets.case_files import stem, volumes_in
+from hnlib.datasets.folder import SETTINGS, read_settings
+from hnlib.errors import ConfigError, DataError
+from hnlib.organs import ORGANS, organ
+
+DATASET_JSON = "dataset.json"
+
+
+@dataclass(frozen=True)
+class LabelFolder:
+    """Label maps of some cases, and what their values mean.
+
+    Attributes
+    ----------
+    root
+        The folder.
+    files
+        Name of a case to its file.
+    organs
+        Value to organ, in the order in which the source of the names lists them.
+    source
+        Where the names come from, in words.
+    """
+
+    root: Path
+    files: Mapping[str, Path]
+    organs: Mapping[int, str]
+    source: str
+
+
+def open_folder(root: Path, given: str = "", other: Path | None = None) -> LabelFolder:
+    """Find the label maps of a folder and the names of their values.
+
+    Parameters
+    ----------
+    root
+        Holds ``<case>.nii.gz`` (or .nii, .nrrd, .mha, .mhd), or ``<case>/labels.nii.gz`` as `hnlib.yaml` has it.
+    given
+        Organs by comma in the order of their values, from 1.
+    other
+        A folder whose names serve where this one has none.
+
+    Raises
+    ------
+    DataError
+        When the folder is missing, holds no label map or one case twice.
+    ConfigError
+        When the names are missing or cannot be used.
+    """
+    files = _label_files(root)
+    return LabelFolder(root, files, *_names(root, given, other))
+
+
+def _label_files(root: Path) -> dict[str, Path]:
+    if not root.is_dir():
+        raise DataError(f"folder {root}: is missing or no folder; give a folder of label maps")
+    found: dict[str, Path] = {}
+    inner = [p for d in sorted(root.iterdir()) if d.is_dir() for p in volumes_in(d) if stem(p) == "labels"]
+    for path, case in [*((p, stem(p)) for p in volumes_in(root)), *((p, p.parent.name) for p in inner)]:
+        if case in found:
+            raise DataError(f"case {case}: {found[case].name} and {path.name} are both there; keep one")
+        found[case] = path
+    if not found:
+        raise DataError(f"folder {root}: holds no label map; expected <case>.nii.gz, .nii, .nrrd, .mha or .mhd")
+    return found
+
+
+def _names(root: Path, given: str, other: Path | None) -> tuple[dict[int, str], str]:
+    if given:
+        names = [part.strip() for part in given.split(",")]
+        return _checked(dict(enumerate(names, start=1)), "--organs"), "--organs"
+    places = [folder for one in (root, other) if one is not None for folder in (one, one.absolute().parent)]
+    for place in places:
+        if (place / SETTINGS).is_file():
+            file = place / SETTINGS
+            values = {value: name for name, value in read_settings(file).organs.items() if isinstance(value, int)}
+            if values:
+                return _checked(values, str(file)), str(file)
+        if (place / DATASET_JSON).is_file():
+            file = place / DATASET_JSON
+            return _checked(_nnunet_labels(file), str(file)), str(file)
+    raise ConfigError(
+        f"folder {root}: nothing says which value is which organ; give --organs brainstem,parotid_left,... in the "
+        f"order of the values, or put {SETTINGS} or nnU-Net's {DATASET_JSON} there"
+    )
+
+
+def _nnunet_labels(file: Path) -> dict[int, str]:
+    """Return value to name; the first version of nnU-Net wrote the two the other way round."""
+    try:
+        labels: Any = json.loads(file.read_text("utf-8"))["labels"]
+        pairs = [(name, value) for name, value in labels.items()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
+        raise ConfigError(f"{file}: has no readable `labels` ({' '.join(str(fault).split())}); correct it") from None
+    if all(isinstance(value, str) and str(name).isdigit() for name, value in pairs):
+        pairs = [(value, int(name)) for name, value in pairs]
+    found: dict[int, str] = {}
+    for name, value in pairs:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ConfigError(f"{file}: label '{name}' is {value!r}; regions of several values are not evaluated here")
+        if name == "ignore":
+            raise ConfigError(f"{file}: has an ignore label ({value}); set its voxels to 0 in both label maps first")
+        if value:
+            found[value] = str(name)
+    return found
+
+
+def _checked(values: Mapping[int, str], where: str) -> dict[int, str]:
+    """Turn names to the library's own; refuse what no organ can be called and what stands there twice."""
+    found: dict[int, str] = {}
+    for value, text in values.items():
+        name = organ_name(text)
+        try:
+            organ(name or text)
+        except ConfigError as fault:
+            raise ConfigError(f"{where}: value {value}: {fault}") from None
+        if name in found.values() or value < 1:
+            raise ConfigError(f"{where}: value {value} is '{text}', read as {name}; each organ needs one value above 0")
+        found[value] = name
+    if not found:
+        raise ConfigError(f"{where}: names no organ; one is needed at least")
+    return found
+
+
+def organ_name(text: str) -> str:
+    """Return the library's name for what a tool calls an organ: by the spellings of the data sets, else as it is.
+
+    Examples
+    --------
+    >>> organ_name("Parotid_L"), organ_name("RightParotid"), organ_name("Optic-Nerve-Lt"), organ_name("Eye R")
+    ('parotid_left', 'parotid_right', 'optic_nerve_left', 'eye_right')
+    """
+    known = _spellings().get(_letters(text))
+    if known:
+        return known
+    name = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
+    return re.sub(r"_(?:l|lt)$", "_left", re.sub(r"_(?:r|rt)$", "_right", name))
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.lower())
+
+
+@cache
+def _spellings() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for one in ORGANS.values():
+        for text in (one.name, one.title, *(name for names in one.spellings.values() for name in names)):
+            found[_letters(text)] = one.name
+    return found

@@ -1,0 +1,238 @@
+"""Every case of a folder of predictions, measured; and two folders, compared on the same cases."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hnlib.errors import DataError
+from hnlib.evaluation.folders import LabelFolder, open_folder
+from hnlib.metrics import DISTANCES, METRICS, evaluate_case
+from hnlib.stats import COLUMNS, compare_experiments
+from hnlib.surfaces import voxel_box
+from hnlib.volumes import read_volume, same_grid
+
+Progress = Callable[[str, int, int], None]
+COMPARED = ("dsc", "surface_dsc", "hd95_mm")
+"""Metrics of a comparison; the mean over organs of the first is the primary endpoint."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found in one folder of predictions.
+
+    Attributes
+    ----------
+    name
+        Of the predictions: it stands in the column ``experiment``.
+    metrics
+        Rows of ``metrics.csv`` with ``METRICS``, ``DISTANCES`` and ``hallucinated``; profile ``external``.
+    notes
+        Sentences about what was left out or is not defined. Nothing is left out without one.
+    """
+
+    name: str
+    metrics: pd.DataFrame
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two folders of predictions on the same cases: differences are the first minus the second."""
+
+    first: Evaluation
+    second: Evaluation
+    metrics: pd.DataFrame
+    table: pd.DataFrame
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How folders are read.
+
+    Attributes
+    ----------
+    organs
+        Names by comma in the order of the values; empty looks for a file that says so.
+    absent
+        An organ without a voxel in a reference is one that the patient does not have: predicting it is counted.
+        Otherwise it is unknown and has no row.
+    common
+        Take the cases that both sides have; otherwise a case that one side lacks is an error.
+    workers
+        Cases at a time; 0 takes as many as there are cores, 8 at most.
+    """
+
+    organs: str = ""
+    absent: bool = False
+    common: bool = False
+    workers: int = 0
+
+
+def evaluate_folders(
+    prediction: Path, reference: Path, rules: Rules | None = None, *, name: str = "", progress: Progress | None = None
+) -> Evaluation:
+    """Compare each label map of a folder with the one of the same name in another.
+
+    Raises
+    ------
+    DataError
+        When a folder or file is missing or damaged, a prediction lies on another grid than its reference, or a label
+        map holds a value without a name.
+    ConfigError
+        When nothing says which value is which organ.
+    """
+    rules, name = rules or Rules(), name or prediction.absolute().name
+    ours, truth = (
+        open_folder(root, rules.organs, other) for root, other in ((prediction, reference), (reference, prediction))
+    )
+    cases, notes = _shared_cases(ours, truth, rules.common)
+
+    def one(case: str) -> tuple[pd.DataFrame, list[str]]:
+        return _measure_case(case, ours, truth, rules.absent)
+
+    tables, unknown = [], []
+    with ThreadPoolExecutor(rules.workers or min(8, os.cpu_count() or 1)) as pool:
+        for done, (case, (table, strays)) in enumerate(zip(cases, pool.map(one, cases), strict=True), start=1):
+            tables.append(table.assign(case=case))
+            unknown += [f"{case} ({organ})" for organ in strays]
+            if progress is not None:
+                progress(name, done, len(cases))
+    metrics = pd.concat(tables, ignore_index=True).assign(profile="external", experiment=name, seed=0, split="test")
+    if metrics.empty:
+        raise DataError(f"folder {reference}: no reference holds a voxel of a named organ; check {truth.source}")
+    if unknown:
+        notes.append(
+            f"predicted where the reference has no voxel of the organ, and not scored, as the organ may just not have "
+            f"been outlined: {_listed(unknown)}; with --absent these count as hallucinated"
+        )
+    return Evaluation(name, metrics[list(COLUMNS)], (*notes, *_not_defined(metrics, len(cases))))
+
+
+def compare_folders(
+    first: Path, second: Path, reference: Path, rules: Rules | None = None, *, progress: Progress | None = None
+) -> Comparison:
+    """Measure two folders against one reference and compare them case by case; the first minus the second.
+
+    Raises
+    ------
+    DataError, ConfigError
+        As `evaluate_folders`; also where the two share no case.
+    """
+    names = _distinct(first, second)
+    one, two = (
+        evaluate_folders(root, reference, rules, name=name, progress=progress)
+        for root, name in zip((first, second), names, strict=True)
+    )
+    metrics = pd.concat([one.metrics, two.metrics], ignore_index=True)
+    cases = [set(found.metrics["case"]) for found in (one, two)]
+    if not cases[0] & cases[1]:
+        raise DataError(
+            f"folders {first} and {second} share no case with an outlined organ; give folders of the same cases"
+        )
+    notes = [f"{found.name}: {note}" for found in (one, two) for note in found.notes]
+    if cases[0] != cases[1]:
+        notes.append(f"in one folder only, and not compared: {_listed(sorted(cases[0] ^ cases[1]))}")
+    table = compare_experiments(metrics, names[1], measures=COMPARED)
+    return Comparison(one, two, metrics, table, tuple(dict.fromkeys(notes)))
+
+
+def _distinct(first: Path, second: Path) -> tuple[str, str]:
+    """Return a name for each folder: its own, or as much of its path as tells the two apart."""
+    one, two = (path.absolute().parts for path in (first, second))
+    for depth in range(1, max(len(one), len(two)) + 1):
+        if one[-depth:] != two[-depth:]:
+            return "/".join(one[-depth:]), "/".join(two[-depth:])
+    raise DataError(f"folder {first}: is given twice; two folders of predictions are compared")
+
+
+def _shared_cases(ours: LabelFolder, truth: LabelFolder, common: bool) -> tuple[list[str], list[str]]:
+    lacking = {
+        "without a prediction": sorted(truth.files.keys() - ours.files.keys()),
+        "without a reference": sorted(ours.files.keys() - truth.files.keys()),
+    }
+    cases = sorted(truth.files.keys() & ours.files.keys())
+    notes = [f"cases {what}, left out: {_listed(names)}" for what, names in lacking.items() if names]
+    if not cases:
+        raise DataError(
+            f"folders {ours.root} and {truth.root} share no case: {_listed(sorted(ours.files))} against "
+            f"{_listed(sorted(truth.files))}; a prediction has the name of its reference"
+        )
+    if notes and not common:
+        text = "; ".join(f"{what}: {_listed(names)}" for what, names in lacking.items() if names)
+        raise DataError(
+            f"folders {ours.root} and {truth.root}: cases {text}; add them, or take the {len(cases)} that both have "
+            "(--common)"
+        )
+    return cases, notes
+
+
+def _measure_case(case: str, ours: LabelFolder, truth: LabelFolder, absent: bool) -> tuple[pd.DataFrame, list[str]]:
+    """Return the rows of one case, and the organs that were predicted where the reference has none."""
+    found = [read_volume(side.files[case], labels=True, case=case) for side in (truth, ours)]
+    difference = same_grid(*found, "of the reference")
+    if difference:
+        raise DataError(
+            f"case {case}: prediction {ours.files[case]} lies on another grid ({difference}); bring it "
+            "back to that of the reference"
+        )
+    organs = tuple(truth.organs.values())
+    boxes = [box for volume in found if (box := voxel_box(volume.array)) is not None]
+    whole = (
+        tuple(slice(min(b[k].start for b in boxes), max(b[k].stop for b in boxes)) for k in range(3)) if boxes else ()
+    )
+    maps = [
+        _renamed(volume.array[whole or (slice(1),) * 3], side, organs, case)
+        for volume, side in zip(found, (truth, ours), strict=True)
+    ]
+    present = [set(np.flatnonzero(np.bincount(labels.ravel(), minlength=len(organs) + 1))) for labels in maps]
+    labelled = [name for value, name in enumerate(organs, start=1) if value in present[0]]
+    missing = [name for name in organs if name not in labelled]
+    table = evaluate_case(
+        *maps,
+        spacing_mm=found[0].spacing_mm,
+        organs=organs,
+        labelled=labelled,
+        absent=missing if absent else (),
+        metrics=METRICS + DISTANCES,
+    )
+    strays = [name for name in missing if organs.index(name) + 1 in present[1]]
+    return table, [] if absent else strays
+
+
+def _renamed(labels: NDArray[Any], side: LabelFolder, organs: tuple[str, ...], case: str) -> NDArray[np.uint8]:
+    """Return the label map with the values of the organ tuple; organs that the tuple lacks become background."""
+    values = np.unique(labels)
+    strange = [int(value) for value in values if value and int(value) not in side.organs]
+    if strange:
+        raise DataError(
+            f"case {case}, file {side.files[case]}: label {_listed([str(v) for v in strange])} stands for no organ in "
+            f"{side.source}; name it there, or remove it"
+        )
+    place = {value: organs.index(name) + 1 for value, name in side.organs.items() if name in organs}
+    lookup = np.array([place.get(int(value), 0) for value in values], np.uint8)
+    return lookup[np.searchsorted(values, labels)]
+
+
+def _not_defined(metrics: pd.DataFrame, cases: int) -> list[str]:
+    notes = []
+    if cases == 1:
+        notes.append("one case: an interval or a test is not defined")
+    empty = metrics[metrics["metric"].isin(("hd95_mm", *DISTANCES)) & metrics["value"].isna()]
+    if len(empty):
+        count = empty.groupby(["case", "organ"]).ngroups
+        notes.append(f"distances are not defined for {count} missed organs; they count in `missed` and with DSC 0")
+    return notes
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,0 +1,224 @@
+"""One page of HTML that needs no other file: what was found, in words, tables and pictures."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hnlib import __version__
+from hnlib.evaluation.measure import COMPARED, Comparison, Evaluation
+from hnlib.metrics import METRICS
+from hnlib.organs import organ
+from hnlib.plotting import STYLE, paired_differences, results_by_organ
+from hnlib.plotting.style import METRIC_LABELS
+from hnlib.stats import ALL_ORGANS, mean_over_organs, organ_summary
+
+SHOWN = ("dsc", "surface_dsc", "hd95_mm", "assd_mm")
+WORST = 10
+UNDEFINED = "not defined"
+_LABELS = {**METRIC_LABELS, "assd_mm": "mean distance (mm)", "hd_mm": "HD (mm)"}
+_CSS = """
+body{font:16px/1.5 system-ui,sans-serif;color:#222;max-width:62em;margin:2em auto;padding:0 1em}
+table{border-collapse:collapse;font-size:14px;margin:1em 0;display:block;overflow-x:auto}
+th,td{padding:.25em .7em;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap}
+th:first-child,td:first-child,td.text{text-align:left}img{max-width:100%}figcaption,footer{color:#555;font-size:14px}
+"""
+_DEFINITIONS = (
+    "DSC: overlap of volumes, 0 to 1. Surface DSC: share of both surfaces within the organ's tolerance of the other. "
+    "HD95: larger of the two directed 95th percentiles of the distance between surfaces, weighted by area. Mean "
+    "distance: over both surfaces, by area. An organ that was outlined and not predicted is missed: its DSC is 0, its "
+    "distances are not defined. Intervals in brackets: 95 %, over cases (Student's t), not corrected for their number."
+)
+
+
+def evaluation_page(found: Evaluation, command: str = "") -> str:
+    """Return the page of one folder of predictions."""
+    metrics = found.metrics
+    scored = metrics[metrics["metric"] != "hallucinated"]
+    parts = [_paragraph(_lead(found))]
+    if len(scored):
+        parts += [_table(_by_organ(metrics)), _missed(metrics)]
+        parts += [_results(metrics, metric) for metric in COMPARED]
+        parts += ["<h2>Least DSC</h2>", _table(_worst(scored))]
+    return _page(f"Evaluation of {found.name}", parts, found.notes, command)
+
+
+def comparison_page(found: Comparison, command: str = "") -> str:
+    """Return the page of two folders of predictions on the same cases."""
+    first, second = found.first.name, found.second.name
+    primary = found.table[found.table["primary"]].iloc[0]
+    verdict = "which the test supports" if primary["shown"] else "which the test does not tell from none"
+    lead = (
+        f"Mean DSC over organs of {first} minus that of {second}: {_interval(primary, 'difference', '+.3f')} on "
+        f"{int(primary['cases'])} cases, {verdict} (Wilcoxon, p {_p(primary['p'])})."
+    )
+    if primary["note"]:
+        lead += f" Test: {primary['note']}."
+    how = (
+        f"Differences are {first} minus {second}, case by case; cases and organs that only one of them has do not "
+        "enter and are counted as left out. Larger is better but for HD95. p: Wilcoxon's signed-rank test; corrected: "
+        "Holm's method over all organs and metrics, behind the mean DSC over organs as the one primary endpoint. "
+        "Effect: rank-biserial correlation, -1 to 1."
+    )
+    figures = [
+        _figure(partial(paired_differences, found.metrics, second, metric=metric), _paired_caption(found, metric))
+        for metric in COMPARED
+        if _has_pairs(found, metric)
+    ]
+    parts = [_paragraph(lead), _paragraph(how), _table(_comparison_table(found.table)), *figures]
+    return _page(f"{first} against {second}", parts, found.notes, command)
+
+
+def _lead(found: Evaluation) -> str:
+    metrics = found.metrics
+    cases = metrics["case"].nunique()
+    missed = metrics[metrics["metric"] == "missed"]["value"]
+    means = mean_over_organs(metrics).set_index("metric")["mean"]
+    text = f"{cases} case{'s' if cases != 1 else ''}"
+    if "dsc" in means:
+        text += f": mean DSC over {metrics['organ'].nunique()} organs {means['dsc']:.3f}"
+        text += f", surface DSC {means['surface_dsc']:.3f}; {int(missed.sum())} of {len(missed)} organs missed"
+    imagined = metrics[metrics["metric"] == "hallucinated"]["value"]
+    if len(imagined):
+        text += f"; {int(imagined.sum())} of {len(imagined)} absent organs predicted all the same"
+    return text + "."
+
+
+def _by_organ(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Return means with intervals, an organ a row; cells are text."""
+    summary = organ_summary(metrics).set_index(["organ", "metric"])
+    sums = metrics.groupby(["organ", "metric"])["value"].agg(["sum", "size"])
+    rows = []
+    for name in dict.fromkeys(metrics["organ"]):
+        row = {"organ": organ(name).title}
+        for metric, title in (("missed", "missed"), ("hallucinated", "predicted though absent")):
+            if metric in set(metrics["metric"]):
+                count = sums.loc[(name, metric)] if (name, metric) in sums.index else None
+                row[title] = "–" if count is None else f"{int(count['sum'])} of {int(count['size'])}"
+        for metric in SHOWN:
+            digits = ".3f" if metric in METRICS and not metric.endswith("_mm") else ".2f"
+            known = (name, metric) in summary.index
+            row[_LABELS[metric]] = _interval(summary.loc[(name, metric)], "mean", digits) if known else "–"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _worst(metrics: pd.DataFrame) -> pd.DataFrame:
+    wide = metrics.pivot(index=["case", "organ"], columns="metric", values="value").reset_index()
+    found = wide.nsmallest(WORST, "dsc")[["case", "organ", "dsc", "surface_dsc", "hd95_mm"]]
+    found["organ"] = [organ(name).title for name in found["organ"]]
+    for name in ("dsc", "surface_dsc", "hd95_mm"):
+        digits = ".2f" if name == "hd95_mm" else ".3f"
+        found[name] = [UNDEFINED if np.isnan(value) else format(value, digits) for value in found[name]]
+    return found.rename(columns=_LABELS)
+
+
+def _missed(metrics: pd.DataFrame) -> str:
+    rows = metrics[(metrics["metric"].isin(("missed", "hallucinated"))) & (metrics["value"] == 1)]
+    if rows.empty:
+        return _paragraph("No organ was missed.")
+    words = {"missed": "missed", "hallucinated": "predicted though absent"}
+    items = "".join(
+        f"<li>{html.escape(f'{row.case}: {organ(str(row.organ)).title} {words[str(row.metric)]}')}</li>"
+        for row in rows.itertuples()
+    )
+    return f"<h2>Missed, or predicted though absent</h2><ul>{items}</ul>"
+
+
+def _comparison_table(table: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for record in table.to_dict("records"):
+        name = str(record["organ"])
+        digits = "+.2f" if str(record["metric"]).endswith("_mm") else "+.3f"
+        rows.append(
+            {
+                "organ": name if name == ALL_ORGANS else organ(name).title,
+                "metric": _LABELS.get(str(record["metric"]), record["metric"]),
+                "difference": _interval(pd.Series(record), "difference", digits),
+                "cases": int(record["cases"]),
+                "left out": int(record["left_out"]),
+                "p": _p(record["p"]),
+                "p corrected": _p(record["p_holm"]),
+                "effect": UNDEFINED if np.isnan(record["rank_biserial"]) else f"{record['rank_biserial']:+.2f}",
+                "shown": "yes" if record["shown"] else "no",
+                "note": record["note"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _has_pairs(found: Comparison, metric: str) -> bool:
+    rows = found.table[(found.table["metric"] == metric) & (found.table["organ"] == ALL_ORGANS)]
+    return bool(rows["difference"].notna().any())
+
+
+def _results(metrics: pd.DataFrame, metric: str) -> str:
+    if metrics.loc[metrics["metric"] == metric, "value"].notna().sum() == 0:
+        return ""
+
+    draw = partial(results_by_organ, metrics, metric=metric)
+    return _figure(draw, f"{_LABELS[metric]} of every case by organ, with mean and 95 % interval")
+
+
+def _paired_caption(found: Comparison, metric: str) -> str:
+    return (
+        f"Difference in {_LABELS[metric]}, {found.first.name} minus {found.second.name}: a point is a case; bars are "
+        "95 % intervals over cases"
+    )
+
+
+def _figure(draw: Callable[[], Axes | Figure], caption: str) -> str:
+    with plt.rc_context(dict(STYLE)):
+        drawn = draw()
+        fig = drawn.get_figure(root=True) if isinstance(drawn, Axes) else drawn
+        assert fig is not None
+        buffer = io.BytesIO()
+        fig.savefig(buffer, format="png", metadata={"Software": ""})
+        plt.close(fig)
+    text = html.escape(caption)
+    picture = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return f'<figure><img alt="{text}" src="data:image/png;base64,{picture}"><figcaption>{text}.</figcaption></figure>'
+
+
+def _interval(row: pd.Series, key: str, digits: str) -> str:
+    if np.isnan(row[key]):
+        return UNDEFINED
+    text = format(row[key], digits)
+    return text if np.isnan(row["low"]) else f"{text} ({row['low']:{digits}} to {row['high']:{digits}})"
+
+
+def _p(value: float) -> str:
+    if np.isnan(value):
+        return UNDEFINED
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _paragraph(text: str) -> str:
+    return f"<p>{html.escape(text)}</p>"
+
+
+def _table(table: pd.DataFrame) -> str:
+    return table.to_html(index=False, border=0, escape=True)
+
+
+def _page(title: str, parts: Sequence[str], notes: Sequence[str], command: str) -> str:
+    remarks = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
+    made = f"hnlib {__version__}" + (f", {command}" if command else "")
+    return "\n".join(
+        [
+            f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>',
+            f"<style>{_CSS}</style></head><body><h1>{html.escape(title)}</h1>",
+            *parts,
+            f"<h2>Not defined, or left out</h2><ul>{remarks}</ul>" if notes else "",
+            f"<footer><p>{html.escape(_DEFINITIONS)}</p><p>{html.escape(made)}</p></footer></body></html>",
+        ]
+    )

@@ -71,7 +71,8 @@ def sigma_facts(measures: pd.DataFrame, classes: pd.DataFrame) -> Facts:
 
 def rarest_facts(classes: pd.DataFrame, organ: str, patches: Mapping[str, Sequence[int]]) -> Facts:
     """Return what becomes of one organ's share of the foreground and presence from patch to patch."""
-    found: Facts = {"organ": title(organ)}
+    name_of = title(organ)
+    found: Facts = {"organ": name_of[0].lower() + name_of[1:]}
     for rule in ("voxel_uniform", "class_uniform"):
         for name, size in patches.items():
             rows = classes[(classes["centres"] == rule) & (classes[PATCH] == list(size)).all(axis=1)]

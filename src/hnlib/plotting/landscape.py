@@ -104,7 +104,7 @@ def landscape_maps(table: pd.DataFrame, quantities: Sequence[str], spacing_mm: S
         x, z = edge * spacing_mm[0], depth * spacing_mm[2]
         filled = axes.contourf(x, z, values, levels=12, cmap="cividis")
         lines = axes.contour(x, z, values, levels=filled.levels[2::3], colors="white", linewidths=0.7)
-        axes.clabel(lines, fmt="%.3g", fontsize=7)
+        axes.clabel(lines, fmt=lambda value: f"{value:.0f}" if value >= 100 else f"{value:.3g}", fontsize=7)
         for name, size in marks.items():
             place = size[0] * spacing_mm[0], size[2] * spacing_mm[2]
             axes.plot(*place, "o", color="white", mec=INK, ms=5, clip_on=False)

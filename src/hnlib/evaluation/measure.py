@@ -179,7 +179,7 @@ def _shared_cases(ours: LabelFolder, truth: LabelFolder, common: bool) -> tuple[
 def _measure_case(case: str, ours: LabelFolder, truth: LabelFolder, absent: bool) -> tuple[pd.DataFrame, list[str]]:
     """Return the rows of one case, and the organs that were predicted where the reference has none."""
     found = [read_volume(side.files[case], labels=True, case=case) for side in (truth, ours)]
-    difference = same_grid(*found, "of the reference")
+    difference = same_grid(found[0], found[1], "of the reference")
     if difference:
         raise DataError(
             f"case {case}: prediction {ours.files[case]} lies on another grid ({difference}); bring it "

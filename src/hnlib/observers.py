@@ -253,7 +253,7 @@ def tolerances(distances: pd.DataFrame, *, rng: np.random.Generator, resamples: 
         covered = int(np.searchsorted(steps, look.tolerance_mm + TOLERANCE_SLACK_MM, side="right"))
         within = upto[:, covered - 1] if covered else np.zeros(len(upto))
         limits = [np.percentile(part[1:], (2.5, 97.5)) if number > 1 else (np.nan, np.nan) for part in (p95, within)]
-        verdict = _verdict(look.tolerance_mm, limits[0], limits[1])
+        verdict = _verdict(look.tolerance_mm, [float(v) for v in limits[0]], [float(v) for v in limits[1]])
         row = {"organ": name, "p95_mm": p95[0], "low": limits[0][0], "high": limits[0][1]}
         row |= {"published_mm": look.tolerance_mm, "source": look.tolerance_source, "within": within[0]}
         row |= {"within_low": limits[1][0], "within_high": limits[1][1], "verdict": verdict}

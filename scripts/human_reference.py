@@ -36,7 +36,7 @@ NOTES = (
     "OpenKBP was made; organ by organ the larger share of a voxel. lost: share of scans in which an organ has no voxel "
     "left there in one outline or both; those have no agreement.",
     "The oncologist's outlines take the place of the reference. An organ that only one observer outlined has no "
-    "agreement; outlined_by_one counts it.",
+    "agreement; scans counts them in the rows of outlined_by_one.",
     "These scans come without CT here, and OpenKBP has one observer: beside results of networks on other patients "
     "these tables are context, not a paired comparison.",
     "surface_dsc is at the published tolerance of each organ (tolerances.csv). Intervals are over patients; two scans "

@@ -167,8 +167,8 @@ def agreement(pairs: pd.DataFrame, *, rng: np.random.Generator) -> pd.DataFrame:
     -------
     pandas.DataFrame
         ``grid``, ``organ``, ``metric``, ``mean``, ``sd`` over patients, ``low``, ``high`` (95 %), ``method`` (``BCa``;
-        ``percentile`` where that does not exist; ``none``), ``patients``, ``scans``. For ``outlined_by_one`` and
-        ``lost`` the mean is a share of scans.
+        ``percentile`` where that does not exist; ``none``), ``patients``, ``scans``. For ``lost`` the mean is a
+        share of patients; ``outlined_by_one`` has a row where that happened, in ``scans`` many.
     """
     rows = []
     for (grid, name, metric), found in pairs.groupby(["grid", "organ", "metric"], sort=False):
@@ -235,8 +235,8 @@ def tolerances(distances: pd.DataFrame, *, rng: np.random.Generator, resamples: 
     Notes
     -----
     By its definition (Nikolov et al. 2018) a tolerance covers 95 % of the area. It is ``supported`` where the interval
-    of the share that it covers holds 0.95, ``too small`` where even the upper limit lies below, ``too large`` where
-    the lower limit lies above. The share is judged rather than the distance, which moves in steps of a voxel.
+    of the share that it covers holds 0.95, or that of the percentile holds it: distances move in steps of a voxel, so
+    that the least one that covers 95 % may cover more. Else it is ``too small`` or ``too large``.
     Intervals: 95 % percentile bootstrap over patients.
     """
     rows = []
@@ -253,7 +253,7 @@ def tolerances(distances: pd.DataFrame, *, rng: np.random.Generator, resamples: 
         covered = int(np.searchsorted(steps, look.tolerance_mm + TOLERANCE_SLACK_MM, side="right"))
         within = upto[:, covered - 1] if covered else np.zeros(len(upto))
         limits = [np.percentile(part[1:], (2.5, 97.5)) if number > 1 else (np.nan, np.nan) for part in (p95, within)]
-        verdict = _verdict(float(limits[1][0]), float(limits[1][1]))
+        verdict = _verdict(look.tolerance_mm, [float(v) for v in limits[0]], [float(v) for v in limits[1]])
         row = {"organ": name, "p95_mm": p95[0], "low": limits[0][0], "high": limits[0][1]}
         row |= {"published_mm": look.tolerance_mm, "source": look.tolerance_source, "within": within[0]}
         row |= {"within_low": limits[1][0], "within_high": limits[1][1], "verdict": verdict}
@@ -261,12 +261,12 @@ def tolerances(distances: pd.DataFrame, *, rng: np.random.Generator, resamples: 
     return pd.DataFrame(rows)
 
 
-def _verdict(low: float, high: float) -> Verdict | Literal["not defined"]:
-    if np.isnan(low):
+def _verdict(tolerance_mm: float, p95: Sequence[float], within: Sequence[float]) -> Verdict | Literal["not defined"]:
+    if np.isnan(within[0]):
         return "not defined"
-    if high < 0.95:
-        return "too small"
-    return "too large" if low > 0.95 else "supported"
+    if within[0] <= 0.95 <= within[1] or p95[0] <= tolerance_mm <= p95[1]:
+        return "supported"
+    return "too small" if within[1] < 0.95 else "too large"
 
 
 def swapped_axes(pairs: pd.DataFrame, *, rng: np.random.Generator) -> pd.DataFrame:

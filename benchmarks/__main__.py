@@ -70,7 +70,7 @@ def compare(
         else:
             row[side] = round(median(one[which] for one in found), 4)
             notes += [f"{side} {found[0]['note']}"] if "note" in found[0] else []
-    if row["ours"] is not None and row["peer"] is not None:
+    if row["ours"] is not None and row["peer"]:  # a peer of 0 was too small to measure
         ratios = [a[key] / b[sides["peer"][1]] for a, b in zip(ours, peer, strict=True)]
         low, middle, high = (float(f"{ratio:.3g}") for ratio in (min(ratios), median(ratios), max(ratios)))
         row |= {"ratio": middle, "ratio_range": [low, high]}

@@ -211,11 +211,8 @@ def test_yaml_is_an_experiment_with_its_reasons(planned: PatchPlan) -> None:
     text = to_yaml(planned, title="mine")
     stored = yaml.safe_load(text)
     assert stored["patch_size"] == list(planned.candidate.patch_size)
-    assert (stored["title"], stored["batch_size"], stored["network"]) == (
-        "mine",
-        planned.candidate.batch_size,
-        "dynunet",
-    )
+    assert (stored["title"], stored["network"]) == ("mine", "dynunet")
+    assert stored["changes"] == {"training": {"batch_size": planned.candidate.batch_size}}
     assert sum(stored["centres"].values()) == pytest.approx(1, abs=1e-12)
     for name, weight in stored["centres"].items():
         assert weight == pytest.approx(planned.draw.weights[name], abs=3e-4)
@@ -254,7 +251,7 @@ def test_command_plans_on_a_folder_and_writes_an_experiment_that_loads(
     experiment = load_experiment("planned")
     load_experiment.cache_clear()
     assert experiment.patch_size is not None
-    assert f"{experiment.batch_size} patches of {' x '.join(map(str, experiment.patch_size))} voxels" in printed
+    assert f"{experiment.changes['training']['batch_size']} patches of {' x '.join(map(str, experiment.patch_size))} voxels" in printed
 
 
 def test_command_tells_faults_in_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

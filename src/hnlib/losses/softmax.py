@@ -272,7 +272,8 @@ class Voxels:
     def true_probs(self) -> Tensor:
         """Probability of each voxel's true class, shape (N, V)."""
         if self._true_probs is None:
-            self._true_probs = self.true_log_probs.exp()
+            with torch.enable_grad():  # whoever asks first may not need the gradient; the next one may
+                self._true_probs = self.true_log_probs.exp()
         return self._true_probs
 
     @property

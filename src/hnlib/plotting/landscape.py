@@ -45,7 +45,7 @@ def sigma_bounds(background: NDArray[np.float64], num_classes: int) -> tuple[NDA
     --------
     >>> low, high = sigma_bounds(np.array([0.98]), 8)
     >>> round(float(low[0]), 5), round(float(high[0]), 5)
-    (0.32316, 0.32324)
+    (0.32316, 0.32323)
     """
     rest = (1 - background) ** 2
 

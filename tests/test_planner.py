@@ -251,7 +251,8 @@ def test_command_plans_on_a_folder_and_writes_an_experiment_that_loads(
     experiment = load_experiment("planned")
     load_experiment.cache_clear()
     assert experiment.patch_size is not None
-    assert f"{experiment.changes['training']['batch_size']} patches of {' x '.join(map(str, experiment.patch_size))} voxels" in printed
+    batch = experiment.changes["training"]["batch_size"]
+    assert f"{batch} patches of {' x '.join(map(str, experiment.patch_size))} voxels" in printed
 
 
 def test_command_tells_faults_in_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

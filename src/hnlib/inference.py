@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import cc3d
 import numpy as np
 import torch
-from monai.inferers import sliding_window_inference
 from numpy.typing import NDArray
 from torch import nn
 
@@ -52,6 +51,8 @@ def predict_probabilities(
         )
         both: NDArray[np.float32] = (straight + mirrored[list(mirror), ::-1]) / np.float32(2)
         return both
+    from monai.inferers import sliding_window_inference  # MONAI takes seconds to import
+
     was_training = network.training
     network.eval()
     tensor = torch.from_numpy(image)[None, None].to(device).contiguous(memory_format=torch.channels_last_3d)

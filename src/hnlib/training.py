@@ -10,15 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from hnlib.errors import ConfigError, DataError
 from hnlib.files import write_atomically
 from hnlib.patches import PatchStream
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 Row = dict[str, Any]
 
@@ -300,6 +302,8 @@ def open_fabric(devices: int, precision: Literal["bf16-mixed", "32-true"]) -> Fa
     """
     if devices < 1:
         raise ConfigError(f"devices is {devices}; at least 1 is needed")
+    from lightning.fabric import Fabric  # it takes seconds to import
+
     fabric = Fabric(accelerator="auto", devices=devices, strategy="ddp" if devices > 1 else "auto", precision=precision)
     if devices > 1:
         fabric.launch()

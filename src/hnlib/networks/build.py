@@ -5,28 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from monai.networks.nets import DynUNet
 from torch import Tensor, nn
 
 from hnlib.errors import unknown
 from hnlib.networks.instance_norm import use_lean_instance_norm
 from hnlib.networks.plan import Topology
-
-
-class PlannedUNet(DynUNet):
-    """MONAI's DynUNet that gives its deep-supervision heads at their own resolution.
-
-    In training it returns a list of logits, the finest first; in evaluation one tensor
-    (N, num_classes, X, Y, Z). MONAI's own forward pass enlarges every head to full size, which
-    costs memory and time when the labels can be made smaller instead.
-    """
-
-    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        """Map an image (N, 1, X, Y, Z) to logits."""
-        finest: Tensor = self.output_block(self.skip_layers(x))
-        if self.training and self.deep_supervision:
-            return [finest, *self.heads]
-        return finest
 
 
 def dynunet(topology: Topology, num_classes: int, *, width: int, cap: int = 320) -> nn.Module:
@@ -61,6 +44,8 @@ class SoftWindows(nn.Module):
 
 
 def _unet(topology: Topology, num_classes: int, filters: Sequence[int], in_channels: int = 1) -> nn.Module:
+    from hnlib.networks.planned_unet import PlannedUNet  # MONAI takes seconds to import
+
     network = PlannedUNet(
         spatial_dims=3,
         in_channels=in_channels,

@@ -103,20 +103,22 @@ def rank_table(measures: pd.DataFrame, rule: str) -> pd.DataFrame:
             {
                 "measure": QUANTITIES[name],
                 "likes best": " x ".join(str(int(edge)) for edge in size),
-                "rank correlation with volume": round(float(good.corr(volume, method="spearman")), 2),
+                "rank correlation with volume": f"{good.corr(volume, method='spearman'):.2f}",
                 "blind to": measure.blind_to,
             }
         )
     return pd.DataFrame(found).set_index("measure")
 
 
-def presence_by_rule(classes: pd.DataFrame, patches: Mapping[str, Sequence[int]]) -> pd.DataFrame:
-    """Return the presence of every organ in the named patches under every rule, in per cent."""
+def presence_by_rule(
+    classes: pd.DataFrame, patches: Mapping[str, Sequence[int]], rules: Sequence[str] = RULES[:4]
+) -> pd.DataFrame:
+    """Return the presence of every organ in the named patches under each rule, in whole per cent."""
     parts = {}
     for name, size in patches.items():
         rows = classes[(classes[PATCH] == list(size)).all(axis=1) & (classes["class"] != "background")]
         wide = rows.pivot_table(index="class", columns="centres", values="presence", sort=False)
-        parts.update({(name, RULE_TITLES[str(rule)]): (100 * wide[rule]).round(1) for rule in wide})
+        parts.update({(name, RULE_TITLES[rule]): (100 * wide[rule]).round().astype(int) for rule in rules})
     return pd.DataFrame(parts).rename(index=title).rename_axis("organ")
 
 

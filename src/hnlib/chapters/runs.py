@@ -197,7 +197,7 @@ def seed_table(metrics: pd.DataFrame) -> pd.DataFrame:
     table = rows.set_index("experiment")[["mean", "sd", "seeds"]].rename(
         columns={"mean": "mean DSC", "sd": "SD over seeds"}
     )
-    return table.rename(index=experiment_title).round(4)
+    return table.rename(index=experiment_title).round(4).astype(object).fillna(DASH)
 
 
 def evaluation_facts(metrics: pd.DataFrame, differences: pd.DataFrame) -> Facts:

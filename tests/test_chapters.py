@@ -68,6 +68,9 @@ def test_what_the_tests_show_is_starred() -> None:
     assert column.to_dict() == {("dsc", "Brainstem"): "+0.112*", ("dsc", "Mandible"): "+0.000"}
     table = chapters.difference_table(tests, rows, "base")
     assert table.loc["small, ca-Dice+CE", ["difference", "cases", "left_out"]].tolist() == [0.0558, 12, 0]
+    view = chapters.difference_view(table).loc["small, ca-Dice+CE"]
+    assert (view["difference"], view["over seeds"]) == ("+0.0558", "\N{EN DASH}")
+    assert view["over patients"].startswith("+0.0")
     chosen = pd.concat([rows, rows.assign(split="validation")])
     facts = chapters.evaluation_facts(chosen, table)
     assert "show a difference for small, ca-Dice+CE (+0.056). Whether seeds alone" in facts["verdict"]

@@ -167,6 +167,25 @@ def difference_table(tests: pd.DataFrame, metrics: pd.DataFrame, baseline: str) 
     return rounded.assign(p=_p_text(table["p"]), p_holm=_p_text(table["p_holm"])).rename(index=experiment_title)
 
 
+def difference_view(differences: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `difference_table` for a page: limits of an interval in one column."""
+
+    def interval(low: str, high: str) -> list[str]:
+        limits = zip(differences[low], differences[high], strict=True)
+        return [DASH if np.isnan(a) else f"{a:+.3f} to {b:+.3f}".replace(" ", NBSP) for a, b in limits]
+
+    return pd.DataFrame(
+        {
+            "difference": [f"{value:+.4f}" for value in differences["difference"]],
+            "over patients": interval("low", "high"),
+            "over seeds": interval("seeds_low", "seeds_high"),
+            "p (Holm)": differences["p_holm"].to_numpy(),
+            "effect": differences["rank_biserial"].to_numpy(),
+        },
+        index=differences.index,
+    )
+
+
 def _p_text(values: pd.Series[float]) -> list[str]:
     return [DASH if np.isnan(p) else "< 0.0001" if p < 1e-4 else f"{p:.4f}" for p in values]
 

@@ -42,6 +42,7 @@ def test_compiled_in_one_graph_it_is_the_same(name: str) -> None:
 @pytest.mark.slow
 @tracing
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # inductor's own imports
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # dynamo's own look at what it is given
 @pytest.mark.skipif(os.environ.get("HNLIB_FULL") != "1", reason="code generation takes minutes: HNLIB_FULL=1")
 def test_compiled_to_machine_code_it_is_the_same() -> None:
     torch.compiler.reset()

@@ -74,9 +74,7 @@ def expected_ratios(
     >>> expected_ratios(labels, 2, (4, 1, 1), RULES["uniform"]).round(6).tolist()
     [0.916667, 0.083333]
     """
-    _check_classes(labels, num_classes)
-    patch = as_triple("patch_size", patch_size)
-    starts = centre_rule(centres).start_probabilities(labels, patch, image_hu)
+    patch, starts = _starts(labels, num_classes, patch_size, centres, image_hu)
     ratios = np.zeros(num_classes, dtype=np.float64)
     foreground = np.flatnonzero(labels != 0)
     if foreground.size:
@@ -119,9 +117,7 @@ def presence(
     >>> presence(labels, 2, (4, 1, 1), RULES["uniform"]).round(6).tolist()
     [1.0, 0.333333]
     """
-    _check_classes(labels, num_classes)
-    patch = as_triple("patch_size", patch_size)
-    starts = centre_rule(centres).start_probabilities(labels, patch, image_hu)
+    patch, starts = _starts(labels, num_classes, patch_size, centres, image_hu)
     chance = np.zeros(num_classes, dtype=np.float64)
     chance[0] = 1.0
     foreground = np.flatnonzero(labels != 0)
@@ -141,7 +137,7 @@ def ratio_variance(
     labels: Labels,
     num_classes: int,
     patch_size: Sequence[int],
-    centres: CentreDistribution,
+    centres: CentreDistribution | str,
     image_hu: NDArray[np.floating[Any]] | None = None,
 ) -> NDArray[np.float64]:
     """Return the variance of each class's share of a patch, over the patches of one case, exactly.
@@ -167,9 +163,7 @@ def ratio_variance(
     >>> ratio_variance(labels, 2, (4, 1, 1), RULES["uniform"]).round(6).tolist()
     [0.013889, 0.013889]
     """
-    _check_classes(labels, num_classes)
-    patch = as_triple("patch_size", patch_size)
-    starts = centres.start_probabilities(labels, patch, image_hu)
+    patch, starts = _starts(labels, num_classes, patch_size, centres, image_hu)
     variance = np.zeros(num_classes, dtype=np.float64)
     present = np.unique(labels[labels != 0]).tolist()
     for label, mask in [(0, labels != 0), *((label, labels == label) for label in present)]:
@@ -182,6 +176,19 @@ def ratio_variance(
         second = float((law * (counts - mean) ** 2).sum()) + max(0.0, 1.0 - float(law.sum())) * mean**2
         variance[label] = second / (patch[0] * patch[1] * patch[2]) ** 2
     return variance
+
+
+def _starts(
+    labels: Labels,
+    num_classes: int,
+    patch_size: Sequence[int],
+    centres: CentreDistribution | str,
+    image_hu: NDArray[np.floating[Any]] | None,
+) -> tuple[Triple, NDArray[np.float64]]:
+    """Return the checked patch size and the probability of every patch position."""
+    _check_classes(labels, num_classes)
+    patch = as_triple("patch_size", patch_size)
+    return patch, centre_rule(centres).start_probabilities(labels, patch, image_hu)
 
 
 def _reach(box: Box, patch: Triple, starts: NDArray[np.float64]) -> Box:

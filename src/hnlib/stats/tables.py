@@ -91,37 +91,6 @@ def seed_spread(metrics: pd.DataFrame) -> pd.DataFrame:
     return grouped.agg(mean="mean", sd="std", seeds="count").reset_index()
 
 
-def case_differences(metrics: pd.DataFrame, baseline: str, *, metric: str = "dsc", split: str = "test") -> pd.DataFrame:
-    """Subtract the baseline from every other experiment, case by case and organ by organ.
-
-    Parameters
-    ----------
-    metrics
-        Rows of ``metrics.csv`` of one profile.
-    baseline
-        Name of the experiment to subtract.
-    metric, split
-        What is compared.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``experiment``, ``case``, ``organ``, ``difference``, seeds averaged first, for the pairs of case and
-        organ in which both sides have a value.
-
-    Raises
-    ------
-    ValueError
-        When the rows hold several profiles or lack the baseline.
-    """
-    wide = values_by_experiment(metrics, metric, split)
-    if baseline not in wide:
-        raise ValueError(f"no {split} rows of {metric} for baseline '{baseline}'; there are {list(wide)}")
-    others = wide.drop(columns=baseline).sub(wide[baseline], axis=0).rename_axis(columns="experiment")
-    long = others.reset_index().melt(id_vars=["case", "organ"], var_name="experiment", value_name="difference")
-    return long[["experiment", "case", "organ", "difference"]].dropna(ignore_index=True)
-
-
 def choose_by_validation(metrics: pd.DataFrame, among: Collection[str] | None = None) -> str:
     """Return the experiment with the best mean validation DSC; the test cases have no say.
 

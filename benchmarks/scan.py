@@ -61,6 +61,7 @@ def _save_untrained(place: Path, size: Size) -> None:
 
     from hnlib.model_file import ModelFile, save_model, see
     from hnlib.networks import build_network, set_output_prior
+    from hnlib.systems import Blueprint
 
     target = size.plan
     torch.manual_seed(0)
@@ -69,15 +70,10 @@ def _save_untrained(place: Path, size: Size) -> None:
     save_model(
         place / MODEL,
         ModelFile(
-            network="dynunet",
-            width=size.width,
-            cap=320,
-            topology=size.topology,
-            patch=size.patch,
-            plan=target,
+            Blueprint("dynunet", width=size.width, cap=320, topology=size.topology, patch=size.patch, plan=target),
             seen=see([open_prepared(place / CACHED)], target),
             attribution="none: untrained weights",
-            weights=network.state_dict(),
+            weights={"network": network.state_dict()},
         ),
     )
 

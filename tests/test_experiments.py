@@ -33,6 +33,7 @@ from hnlib.losses import DeepSupervision, WeightedCrossEntropy, build_loss
 from hnlib.metrics import METRICS
 from hnlib.sampling import weighted_centres
 from hnlib.stats import COLUMNS
+from hnlib.systems import class_fractions, schedule
 
 EXPERIMENTS = sorted(path.stem for path in config_folder().glob("*.yaml"))
 PROFILES = sorted(path.stem for path in (config_folder() / "profiles").glob("*.yaml"))
@@ -363,11 +364,11 @@ def test_a_weighted_loss_receives_the_class_shares_of_the_training_cases(
     name = tiny_study.settings.study[0]
     weighted = load_experiment(name).model_copy(update={"loss": "weighted_ce"})
     monkeypatch.setattr(run, "check_run", lambda *_: weighted)
-    monkeypatch.setattr(run, "train", hand_over)
+    monkeypatch.setattr(schedule, "train", hand_over)
     with pytest.raises(GivenError) as caught:
         train_run(tiny_study, name, 8, report=lambda _: None)
     cases = [tiny_study.open_case(case) for case in tiny_study.split["train"]]
-    shares = run.class_fractions(cases, tiny_study.plan.organs)
+    shares = class_fractions(cases, tiny_study.plan.organs)
     assert len(shares) == tiny_study.num_classes
     assert repr(caught.value.args[0]) == repr(WeightedCrossEntropy(class_voxels=shares))
 

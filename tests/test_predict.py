@@ -28,6 +28,7 @@ from hnlib.model_file import ModelFile, how_far, load_model, look_at, odd_volume
 from hnlib.networks import build_network, plan_topology
 from hnlib.predict import Outputs, doubts, predict_files, predict_image, write_labels
 from hnlib.preprocess import Plan, preprocess_case
+from hnlib.systems import Blueprint
 from hnlib.volumes import Volume, read_volume
 
 ORGANS = ("brainstem", "parotid_left", "parotid_right")
@@ -58,9 +59,9 @@ def model() -> ModelFile:
     topology = plan_topology(patch, PLAN.spacing_mm)
     torch.manual_seed(0)
     network = build_network("dynunet", topology, len(ORGANS) + 1, width=4, cap=8)
+    blueprint = Blueprint("dynunet", width=4, cap=8, topology=topology, patch=patch, plan=PLAN)
     return ModelFile(
-        network="dynunet", width=4, cap=8, topology=topology, patch=patch, plan=PLAN,
-        seen=see([preprocess_case(case(scan()), PLAN)], PLAN), attribution="a box", weights=network.state_dict(),
+        blueprint, see([preprocess_case(case(scan()), PLAN)], PLAN), "a box", {"network": network.state_dict()},
         provenance={"seed": 0},
     )  # fmt: skip
 
@@ -233,8 +234,21 @@ def test_a_model_of_the_profile_tiny_is_warned_of(model: ModelFile, tmp_path: Pa
 def test_a_model_file_comes_back_as_it_was(model: ModelFile, model_path: Path) -> None:
     again = load_model(model_path)
     assert replace(again, weights={}) == replace(model, weights={})
-    assert all(torch.equal(again.weights[name], tensor) for name, tensor in model.weights.items())
+    ours = model.weights["network"]
+    assert all(torch.equal(again.weights["network"][name], tensor) for name, tensor in ours.items())
     assert load_model(model_path.parent).plan == model.plan
+
+
+def test_a_model_file_of_version_1_is_read(model: ModelFile, model_path: Path, tmp_path: Path) -> None:
+    """It held the state of one network where there are now those of all parts."""
+    content = torch.load(model_path, weights_only=True)
+    del content["system"]
+    content.update(version=1, weights=content["weights"]["network"])
+    torch.save(content, tmp_path / "old.pt")
+    old = load_model(tmp_path / "old.pt")
+    assert old.blueprint == model.blueprint
+    assert list(old.weights) == ["network"]
+    assert old.predictor().parameters == model.predictor().parameters
 
 
 @pytest.mark.parametrize(
@@ -245,8 +259,10 @@ def test_a_model_file_comes_back_as_it_was(model: ModelFile, model_path: Path) -
         (lambda c: c.pop("plan"), "is damaged"),
         (lambda c: c["topology"].update(kernel=3), "is damaged"),
         (lambda c: c["network"].update(patch=[1, 2]), "is damaged"),
-        (lambda c: c["network"].update(width=5), "weights are not those of its network"),
-        (lambda c: c["weights"].pop(next(iter(c["weights"]))), "weights are not those of its network"),
+        (lambda c: c["network"].update(width=5), "of another architecture"),
+        (lambda c: c["weights"]["network"].popitem(), "of another architecture"),
+        (lambda c: c["weights"].pop("network"), "lacks the weights of 'network'"),
+        (lambda c: c["system"].update(name="one_networks"), "unknown system"),
     ],
 )
 def test_faulty_model_files_are_refused_in_one_line(
@@ -256,7 +272,7 @@ def test_faulty_model_files_are_refused_in_one_line(
     change(content)  # type: ignore[operator]
     torch.save(content, tmp_path / "bad.pt")
     with pytest.raises(DataError) as caught:
-        load_model(tmp_path / "bad.pt").build()
+        load_model(tmp_path / "bad.pt").predictor()
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -293,7 +309,7 @@ def test_a_finished_run_is_exported_and_predicts_without_its_study(tiny_study: S
     assert loaded.seen.cases == len(tiny_study.split["train"])
     for name in tiny_study.split["train"]:
         assert how_far(tiny_study.case(name), loaded.plan, loaded.seen) == []
-    loaded.build()
+    assert loaded.predictor().parameters == run.record["parameters"]
 
 
 def test_an_unfinished_run_is_not_exported(tiny_study: Study) -> None:

@@ -14,15 +14,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from hnlib.errors import DataError
 from hnlib.files import write_atomically
-from hnlib.networks import Topology, build_network
+from hnlib.networks import Topology
 from hnlib.preprocess import Plan, Prepared
+from hnlib.systems import ONE_NETWORK, Blueprint, Predictor, Weights, build_system
 
 FORMAT = "hnlib-model"
-VERSION = 1
+#: Version 1 held one network alone.
+VERSION = 2
 #: An image is far from the training images where its voxel edges, or the extent of the body, are outside theirs by
 #: more than these factors, or a quantile of its HU by more than the margin or the spread of the training images.
 SPACING_FACTOR = 2.0
@@ -65,55 +66,41 @@ class ModelFile:
 
     Attributes
     ----------
-    network, width, cap
-        Name in `hnlib.networks.NETWORKS`, channels of the finest level, most channels of any.
-    topology
-        Kernels and strides.
-    patch
-        Voxels of the window along X, Y, Z.
-    plan
-        Grid, intensity scale and organs.
-    mirror
-        Values of the mirrored patient where predictions are averaged with those of the mirrored scan.
+    blueprint
+        The system: network, grid, window, options.
     seen
         What the training images were like.
     attribution
         Where they come from.
-    provenance
-        How the network was made: data set, experiment, steps, versions, digests.
     weights
-        The network's state.
+        The state of each network that takes part.
+    provenance
+        How the system was made: data set, experiment, steps, versions, digests.
     """
 
-    network: str
-    width: int
-    cap: int
-    topology: Topology
-    patch: tuple[int, int, int]
-    plan: Plan
+    blueprint: Blueprint
     seen: Seen
     attribution: str
-    weights: Mapping[str, Tensor]
-    mirror: tuple[int, ...] = ()
+    weights: Weights
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
-    def build(self) -> nn.Module:
-        """Return the trained network in evaluation mode.
+    @property
+    def plan(self) -> Plan:
+        """Grid, intensity scale and organs."""
+        return self.blueprint.plan
+
+    def predictor(self, device: torch.device | str = "cpu") -> Predictor:
+        """Return the trained system.
 
         Raises
         ------
         DataError
-            When the weights are not those of the network described.
+            When the weights are not those of the system described.
         """
-        network = build_network(self.network, self.topology, len(self.plan.organs) + 1, width=self.width, cap=self.cap)
         try:
-            network.load_state_dict(dict(self.weights))
-        except RuntimeError as fault:
-            reason = " ".join(str(fault).split())[:120]
-            raise DataError(
-                f"model: its weights are not those of its network ({reason} ...); export it again"
-            ) from None
-        return network.eval()
+            return build_system(self.blueprint).predictor(self.weights, device)
+        except KeyError as fault:
+            raise DataError(f"model: it lacks the weights of {fault}; export it again") from None
 
 
 def look_at(prepared: Prepared, plan: Plan) -> dict[str, tuple[float, ...]]:
@@ -203,17 +190,27 @@ def origin(model: ModelFile) -> str:
 
 def save_model(path: Path, model: ModelFile) -> None:
     """Write a model file."""
+    blueprint = model.blueprint
     content = {
         "format": FORMAT,
         "version": VERSION,
-        "network": {"name": model.network, "width": model.width, "cap": model.cap, "patch": list(model.patch)},
-        "topology": _plain(asdict(model.topology)),
-        "plan": _plain(asdict(model.plan)),
-        "mirror": list(model.mirror),
+        "system": {"name": blueprint.system, "options": _plain(dict(blueprint.options))},
+        "network": {
+            "name": blueprint.network,
+            "width": blueprint.width,
+            "cap": blueprint.cap,
+            "patch": list(blueprint.patch),
+        },
+        "topology": _plain(asdict(blueprint.topology)),
+        "plan": _plain(asdict(blueprint.plan)),
+        "mirror": list(blueprint.mirror),
         "seen": _plain(asdict(model.seen)),
         "attribution": model.attribution,
         "provenance": _plain(dict(model.provenance)),
-        "weights": {name: tensor.detach().cpu().clone() for name, tensor in model.weights.items()},
+        "weights": {
+            part: {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+            for part, state in model.weights.items()
+        },
     }
     write_atomically(path, lambda part: torch.save(content, part))
 
@@ -238,7 +235,7 @@ def load_model(path: Path) -> ModelFile:
         raise DataError(f"model {path}: cannot be read ({reason}); copy or export it again") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise DataError(f"model {path}: is no model file; a run's checkpoint becomes one through hnlib export")
-    if content.get("version") != VERSION:
+    if content.get("version") not in (1, VERSION):
         raise DataError(f"model {path}: is of version {content.get('version')}, this hnlib reads {VERSION}; update it")
     try:
         return _model(content)
@@ -252,17 +249,25 @@ def load_model(path: Path) -> ModelFile:
 def _model(content: Mapping[str, Any]) -> ModelFile:
     network = dict(content["network"])
     x, y, z = (int(n) for n in network["patch"])
-    return ModelFile(
+    one = content["version"] == 1
+    system: dict[str, Any] = {"name": ONE_NETWORK, "options": {}} if one else content["system"]
+    blueprint = Blueprint(
         network=str(network["name"]),
         width=int(network["width"]),
         cap=int(network["cap"]),
         topology=Topology(**_tuples(content["topology"])),
         patch=(x, y, z),
         plan=Plan(**_tuples(content["plan"])),
+        mirror=tuple(int(v) for v in content["mirror"]),
+        system=str(system["name"]),
+        options=dict(system["options"]),
+    )
+    weights = {"network": content["weights"]} if one else content["weights"]
+    return ModelFile(
+        blueprint=blueprint,
         seen=Seen(**_tuples(content["seen"])),
         attribution=str(content["attribution"]),
-        weights=dict(content["weights"]),
-        mirror=tuple(int(v) for v in content["mirror"]),
+        weights={str(part): dict(state) for part, state in weights.items()},
         provenance=dict(content["provenance"]),
     )
 

@@ -22,7 +22,7 @@ from hnlib.dicom import is_slice
 from hnlib.dicom_export import rgb, write_segmentation, write_structures
 from hnlib.errors import ConfigError, DataError
 from hnlib.files import write_atomically
-from hnlib.inference import keep_largest_components, predict_probabilities
+from hnlib.inference import keep_largest_components
 from hnlib.model_file import ModelFile, how_far, load_model, odd_volumes, origin
 from hnlib.organs import organ
 from hnlib.preprocess import preprocess_case, restore_probabilities
@@ -98,8 +98,7 @@ def _predict(
             f"{'; '.join(reasons)}; force it (--force) to predict all the same"
         )
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    network = model.build().to(device)
-    probabilities = predict_probabilities(network, prepared.image, model.patch, device=device, mirror=model.mirror)
+    probabilities = model.predictor(device)(prepared.image)
     return keep_largest_components(restore_probabilities(probabilities, prepared))
 
 

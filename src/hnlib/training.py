@@ -10,19 +10,25 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from hnlib.errors import ConfigError, DataError
 from hnlib.files import write_atomically
-from hnlib.patches import PatchStream
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
 Row = dict[str, Any]
+
+
+class Batches(Protocol):
+    """Where the batches of a training come from; `hnlib.patches.PatchStream` is one."""
+
+    def batch(self, step: int, rank: int = 0, world_size: int = 1) -> tuple[Tensor, ...]:
+        """Return one step's input, target and what else the loss takes: a function of the step alone."""
 
 
 @dataclass(frozen=True)
@@ -85,22 +91,23 @@ def learning_rate(step: int, settings: Settings) -> float:
 
 
 def build_optimiser(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
-    """Return the optimiser that the settings name."""
+    """Return the optimiser that the settings name, for the parameters that require a gradient."""
+    trained = [p for p in network.parameters() if p.requires_grad]
     if settings.optimiser == "sgd":
         return torch.optim.SGD(
-            network.parameters(),
+            trained,
             lr=settings.learning_rate,
             momentum=settings.momentum,
             nesterov=True,
             weight_decay=settings.weight_decay,
         )
-    return torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    return torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
 
 
 def train(
     network: nn.Module,
     loss: nn.Module,
-    stream: PatchStream,
+    stream: Batches,
     settings: Settings,
     *,
     fabric: Fabric,
@@ -114,10 +121,11 @@ def train(
     Parameters
     ----------
     network, loss
-        The loss takes the network's output, a target (N, X, Y, Z) and, from a stream that has cases with
-        organs that nobody outlined, which classes were (N, C).
+        The loss takes the network's output, the target and what else the stream gives: for patches a target
+        (N, X, Y, Z) and, where some case has organs that nobody outlined, which classes were (N, C).
+        Parameters that do not require a gradient stay as they are.
     stream
-        Gives the patches of each step.
+        Gives the input, target, ... of each step.
     fabric
         Device and precision.
     checkpoint
@@ -153,7 +161,7 @@ def train(
             image, target, *labelled = coming.result()
             image, target = (_to_device(tensor, fabric.device) for tensor in (image, target))
             coming = ahead.submit(stream.batch, step + 1, rank, world_size)
-            value = _loss(loss, network(image.to(memory_format=torch.channels_last_3d)), target, *labelled, step=step)
+            value = _loss(loss, network(channels_last(image)), target, *labelled, step=step)
             fabric.backward(value)
             fabric.clip_gradients(network, optimiser, max_norm=settings.clip_norm, error_if_nonfinite=False)
             optimiser.step()
@@ -181,6 +189,11 @@ def _loss(loss: nn.Module, output: Tensor, *given: Tensor, step: int) -> Tensor:
     return value
 
 
+def channels_last(image: Tensor) -> Tensor:
+    """Return a batch of images (N, C, X, Y) or (N, C, X, Y, Z) with the channels of a voxel side by side."""
+    return image.to(memory_format=torch.channels_last if image.ndim == 4 else torch.channels_last_3d)
+
+
 def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Copy to the device; to a GPU from pinned memory, so that the copy runs beside the arithmetic."""
     if device.type == "cuda":
@@ -204,11 +217,11 @@ def _history_rows(
     row = {**row, "loss": mean}
     if validate is None or fabric.global_rank:
         return [{**row, "organ": "", "validation_dsc": math.nan}]
-    plain = _plain(network)  # the wrapper of several processes would wait for those that do not validate
-    plain.eval()
+    inner = plain(network)  # the wrapper of several processes would wait for those that do not validate
+    inner.eval()
     with torch.no_grad(), fabric.autocast():
-        scores = validate(plain)
-    plain.train()
+        scores = validate(inner)
+    inner.train()
     return [{**row, "organ": organ, "validation_dsc": dsc} for organ, dsc in scores.items()]
 
 
@@ -216,13 +229,13 @@ def _save(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, stat
     content = {
         **state,
         "rng": torch.get_rng_state(),
-        "network": _plain(network).state_dict(),
+        "network": plain(network).state_dict(),
         "optimiser": optimiser.state_dict(),
     }
     write_atomically(path, lambda part: torch.save(content, part))
 
 
-def _plain(network: nn.Module) -> nn.Module:
+def plain(network: nn.Module) -> nn.Module:
     """Return the module inside Fabric's wrapper, or the module itself."""
     inner = getattr(network, "module", network)
     return inner if isinstance(inner, nn.Module) else network
@@ -253,27 +266,53 @@ def load_weights(path: Path, network: nn.Module, content: Mapping[str, Any] | No
         When the checkpoint is damaged or of another architecture.
     """
     content = content or read_checkpoint(path)
+    return load_state(
+        network,
+        content.get("network", {}),
+        f"checkpoint {path}",
+        "use the experiment and profile that wrote it, or delete it to train afresh",
+    )
+
+
+def load_state(
+    network: nn.Module, state: Mapping[str, Tensor], source: str = "model", remedy: str = "export it again"
+) -> nn.Module:
+    """Put a state into a network of the same architecture and return the network.
+
+    Raises
+    ------
+    DataError
+        When the state is of another architecture.
+    """
     try:
-        network.load_state_dict(content["network"])
-    except (KeyError, RuntimeError) as fault:
+        network.load_state_dict(dict(state))
+    except RuntimeError as fault:
         reason = " ".join(str(fault).split())[:120]
-        raise DataError(
-            f"checkpoint {path}: it is of another architecture ({reason} ...); "
-            "use the experiment and profile that wrote it, or delete it to train afresh"
-        ) from None
+        raise DataError(f"{source}: its weights are of another architecture ({reason} ...); {remedy}") from None
     return network
+
+
+def check_identity(path: Path, content: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint of another run.
+
+    Raises
+    ------
+    DataError
+        When it differs in something of `identity`.
+    """
+    differing = [key for key, value in identity.items() if content.get("identity", {}).get(key) != value]
+    if differing:
+        raise DataError(
+            f"checkpoint {path}: it was written with another {', '.join(differing)}; "
+            "move the run folder away to train afresh"
+        )
 
 
 def _resume(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     if not path.exists():
         return
     content = read_checkpoint(path)
-    differing = [key for key, value in state["identity"].items() if content.get("identity", {}).get(key) != value]
-    if differing:
-        raise DataError(
-            f"checkpoint {path}: it was written with another {', '.join(differing)}; "
-            "move the run folder away to train afresh"
-        )
+    check_identity(path, content, state["identity"])
     load_weights(path, network, content)
     optimiser.load_state_dict(content["optimiser"])
     torch.set_rng_state(content["rng"])

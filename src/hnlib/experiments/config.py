@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from hnlib.augmentation import augmentation
 from hnlib.errors import ConfigError, unknown, wrong_value
@@ -20,6 +20,7 @@ from hnlib.losses import build_loss
 from hnlib.networks import NETWORKS
 from hnlib.organs import organ
 from hnlib.sampling import UNIFORM, centre_rule, weighted_centres
+from hnlib.systems import ONE_NETWORK, SYSTEMS, Stage
 from hnlib.training import Settings
 
 Triple = tuple[int, int, int]
@@ -33,6 +34,27 @@ FOUR_CONFIGURATIONS = ("large_nnu_dice_ce", "large_ca_dice_ce", "small_nnu_dice_
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StageOf(_Strict):
+    """One entry of an experiment's schedule.
+
+    Attributes
+    ----------
+    name
+        One of the stages of the system, in its order.
+    share
+        Of the experiment's steps.
+    loss
+        None takes the experiment's.
+    training
+        Fields of `hnlib.training.Settings` that this stage sets otherwise.
+    """
+
+    name: str
+    share: float = Field(gt=0, le=1)
+    loss: str | None = None
+    training: dict[str, Any] = {}
 
 
 class Experiment(_Strict):
@@ -68,6 +90,12 @@ class Experiment(_Strict):
     changes
         Fields of the profile that this experiment sets otherwise, those of ``training`` nested:
         ``{prior_bias: false, training: {batch_size: 8}}``.
+    system
+        Name in `hnlib.systems.SYSTEMS`: what is trained, in which stages, and how it predicts a case.
+    stages
+        The schedule of a system that has several.
+    options
+        What the system lets one choose, by name; of one network, what its builder does.
     """
 
     title: str
@@ -81,6 +109,44 @@ class Experiment(_Strict):
     levels: int | None = Field(None, ge=2)
     train_cases: Literal["all", "complete"] | Annotated[int, Field(ge=1)] = "all"
     changes: dict[str, Any] = {}
+    system: str = ONE_NETWORK
+    stages: tuple[StageOf, ...] = ()
+    options: dict[str, Any] = {}
+
+    def schedule(self, profile: Profile) -> tuple[Stage, ...]:
+        """Return the stages of the system with their budgets and losses.
+
+        Raises
+        ------
+        ConfigError
+            When they are not those of the system, their shares do not sum to 1, or a change is wrong.
+        """
+        budget, known = self.under(profile).training, SYSTEMS[self.system].stages
+        declared = self.stages or tuple(StageOf(name=name, share=1 / len(known)) for name in known)
+        names = tuple(stage.name for stage in declared)
+        if names != known:
+            raise ConfigError(
+                f"experiment '{self.title}': stages are {', '.join(names)}; {self.system} has {', '.join(known)}"
+            )
+        if abs(sum(stage.share for stage in declared) - 1) > 1e-6:
+            raise ConfigError(f"experiment '{self.title}': the shares of its stages sum to other than 1")
+        return tuple(
+            Stage(
+                stage.name,
+                self._training(asdict(budget) | {"steps": round(budget.steps * stage.share)}, stage.training),
+                stage.loss or self.loss,
+            )
+            for stage in declared
+        )
+
+    def _training(self, given: Mapping[str, Any], own: Mapping[str, Any]) -> Settings:
+        for name in own:
+            if name not in TRAINING:
+                raise unknown(f"change of training in experiment '{self.title}'", name, TRAINING)
+        try:
+            return TypeAdapter(Settings).validate_python({**given, **own})
+        except ValidationError as fault:
+            raise ConfigError(f"experiment '{self.title}': training.{wrong_value(fault.errors()[0])}") from None
 
     def under(self, profile: Profile) -> Profile:
         """Return the profile as it holds for this experiment: with its changes and its number of steps.
@@ -95,10 +161,7 @@ class Experiment(_Strict):
         for name in changes:
             if name not in CHANGEABLE:
                 raise unknown(f"change in experiment '{self.title}'", name, CHANGEABLE)
-        for name in own:
-            if name not in TRAINING:
-                raise unknown(f"change of training in experiment '{self.title}'", name, TRAINING)
-        training = asdict(profile.training) | own
+        training = asdict(self._training(asdict(profile.training), own))
         training["steps"] = round(training["steps"] * self.more_steps)
         try:
             return Profile.model_validate({**profile.model_dump(), **changes, "training": training})
@@ -248,6 +311,10 @@ def load_experiment(name: str) -> Experiment:
     check_centres(name, found.centres)
     if found.network not in NETWORKS:
         raise unknown("network", found.network, NETWORKS)
+    if found.system not in SYSTEMS:
+        raise unknown("system", found.system, SYSTEMS)
+    for stage in found.stages:
+        build_loss(stage.loss or found.loss, class_voxels=(1.0, 1.0))
     return found
 
 
@@ -281,7 +348,7 @@ def load_profile(name: str) -> Profile:
     """
     found = _read("profile", config_folder() / "profiles", name, Profile)
     for experiment in found.all_experiments:
-        load_experiment(experiment).under(found)
+        load_experiment(experiment).schedule(found)
     augmentation(found.augmentation)
     if (found.patches is None) == (found.patch_voxels is None):
         raise ConfigError(f"profile '{name}': give either patch_voxels or patches")

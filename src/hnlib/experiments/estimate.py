@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import resource
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-import torch
-from torch import nn
+from torch import Tensor
 
 from hnlib.experiments.config import load_experiment
-from hnlib.experiments.run import untrained_network
 from hnlib.experiments.study import Study
-from hnlib.inference import predict_probabilities
-from hnlib.losses import DeepSupervision, build_loss
-from hnlib.training import build_optimiser, keep_freed_memory
+from hnlib.systems import Part, build_system
+from hnlib.training import Settings, build_optimiser, channels_last, keep_freed_memory
 
-TIMED_STEPS = 3
+#: Enough to time a step and to know a system's statistics of its training cases roughly.
+TIMED_STEPS, TIMED_CASES = 3, 2
 
 
 def estimate_study(study: Study, arms: str = "") -> str:
@@ -31,12 +31,13 @@ def estimate_study(study: Study, arms: str = "") -> str:
         if not left:
             lines.append(f"{experiment}: finished")
             continue
-        step, case, parameters = _seconds(study, experiment)
+        steps, case, parameters = _seconds(study, experiment)
         budget = study.settings_of(load_experiment(experiment)).training
         checks = budget.steps // budget.validate_every * settings.validation_cases
-        minutes = (budget.steps * step + (checks + cases) * case) / 60
+        minutes = (steps + (checks + cases) * case) / 60
         total += minutes * len(left)
-        lines.append(f"{experiment}: {len(left)} runs of {minutes:.1f} min ({step:.2f} s a step, {case:.1f} s a case)")
+        each = f"{steps / budget.steps:.2f} s a step, {case:.1f} s a case"
+        lines.append(f"{experiment}: {len(left)} runs of {minutes:.1f} min ({each})")
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     disk = parameters * 12 * len(experiments) * len(settings.seeds) / 1e9
     cache = sum(f.stat().st_size for f in Path(study.cache).glob("*")) / 1e9
@@ -48,23 +49,35 @@ def estimate_study(study: Study, arms: str = "") -> str:
 
 
 def _seconds(study: Study, experiment: str) -> tuple[float, float, int]:
-    """Return seconds a step, seconds a case, and the number of parameters."""
+    """Return seconds of all steps of a run, seconds a case, and the number of parameters."""
     keep_freed_memory()
     found = load_experiment(experiment)
-    settings, patch = study.settings_of(found), study.patch(found)
-    network = untrained_network(study, found)
-    inner = build_loss(found.loss, class_voxels=[1.0] * study.num_classes)
-    loss: nn.Module = DeepSupervision(inner, resample=settings.deep_supervision)
-    optimiser = build_optimiser(network, settings.training)
-    image = torch.randn(settings.training.batch_size, 1, *patch).to(memory_format=torch.channels_last_3d)
-    target = torch.zeros(settings.training.batch_size, *patch, dtype=torch.int64)
+    system, material = build_system(study.blueprint(found)), study.material(found, 0)
+    material = replace(material, training=material.training[:TIMED_CASES])
+    weights: dict[str, Mapping[str, Tensor]] = {}
+    seconds = 0.0
+    for stage in found.schedule(study.settings):
+        names = system.trainings(stage.name)
+        given = replace(material, loss=stage.loss, budget=stage.budget)
+        for name in names:
+            part = system.part(name, given, weights)
+            seconds += _step_seconds(part, stage.budget) * stage.budget.steps / len(names)
+            weights[name] = part.network.state_dict()
+    predictor = system.predictor(weights)
+    began = time.perf_counter()
+    predictor(material.training[0].image)
+    return seconds, time.perf_counter() - began, predictor.parameters
+
+
+def _step_seconds(part: Part, budget: Settings) -> float:
+    """Return the seconds of one step without the loading of its batch, which runs beside it."""
+    optimiser = build_optimiser(part.network, budget)
+    image, target, *labelled = part.stream.batch(0)
     times = []
     for _ in range(TIMED_STEPS):
         began = time.perf_counter()
-        loss(network(image), target).backward()
+        part.loss(part.network(channels_last(image)), target, *labelled).backward()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         times.append(time.perf_counter() - began)
-    began = time.perf_counter()
-    predict_probabilities(network, study.case(study.split["train"][0]).image, patch, mirror=study.mirror(found))
-    return min(times), time.perf_counter() - began, sum(p.numel() for p in network.parameters())
+    return min(times)

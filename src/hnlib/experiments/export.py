@@ -8,7 +8,7 @@ from hnlib.errors import DataError
 from hnlib.experiments.scores import scores_for_model
 from hnlib.experiments.study import Study, check_run, read_record
 from hnlib.model_file import ModelFile, save_model, see
-from hnlib.training import read_checkpoint
+from hnlib.systems import build_system, read_weights
 
 
 def export_model(study: Study, experiment: str, seed: int) -> Path:
@@ -24,18 +24,12 @@ def export_model(study: Study, experiment: str, seed: int) -> Path:
     found, folder = check_run(study, experiment, seed), study.run_folder(experiment, seed)
     if not (folder / "run.json").exists():
         raise DataError(f"run {folder}: not finished; run hnlib train first")
-    settings = study.settings_of(found)
+    blueprint = study.blueprint(found)
     model = ModelFile(
-        network=found.network,
-        width=settings.width,
-        cap=settings.cap,
-        topology=study.topology(found),
-        patch=study.patch(found),
-        plan=study.plan,
+        blueprint=blueprint,
         seen=see((study.case(name) for name in study.training_cases(found)), study.plan),
         attribution=study.attribution,
-        weights=read_checkpoint(folder / "checkpoint.pt")["network"],
-        mirror=study.mirror(found),
+        weights=read_weights(build_system(blueprint), folder),
         provenance={**read_record(folder), **scores_for_model(folder)},
     )
     save_model(folder / "model.pt", model)

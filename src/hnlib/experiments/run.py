@@ -12,7 +12,6 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 
-from hnlib.augmentation import augmentation
 from hnlib.confidence import quantile_table, summarise, true_class_probabilities
 from hnlib.errors import DataError
 from hnlib.experiments.config import Experiment, load_experiment
@@ -31,14 +28,12 @@ from hnlib.experiments.export import export_model
 from hnlib.experiments.scores import add_scores
 from hnlib.experiments.study import Study, check_run, read_record
 from hnlib.files import read_table, write_atomically, write_json, write_table
-from hnlib.inference import keep_largest_components, predict_probabilities
-from hnlib.losses import DeepSupervision, build_loss
+from hnlib.inference import keep_largest_components
 from hnlib.metrics import evaluate_case
-from hnlib.networks import build_network, set_output_prior
 from hnlib.organs import organ
-from hnlib.patches import PatchStream
 from hnlib.preprocess import Prepared, restore_probabilities
-from hnlib.training import choose_precision, load_weights, open_fabric, train
+from hnlib.systems import build_system, read_weights, train_system
+from hnlib.training import choose_precision, open_fabric
 
 Report = Callable[[str], None]
 PACKAGES = ("torch", "monai", "lightning", "numpy", "scipy")
@@ -68,73 +63,32 @@ def train_run(study: Study, experiment: str, seed: int, *, devices: int = 1, rep
     return Run(folder, record, history)
 
 
-def untrained_network(study: Study, experiment: Experiment) -> nn.Module:
-    """Return the network of an experiment with fresh weights."""
-    settings, topology = study.settings_of(experiment), study.topology(experiment)
-    return build_network(experiment.network, topology, study.num_classes, width=settings.width, cap=settings.cap)
-
-
 def _train(
     study: Study, found: Experiment, experiment: str, seed: int, folder: Path, devices: int, report: Report
 ) -> None:
-    settings, patch, mirror = study.settings_of(found), study.patch(found), study.mirror(found)
-    budget = settings.training
-    fabric = open_fabric(devices, choose_precision(settings.precision))
+    fabric = open_fabric(devices, choose_precision(study.settings_of(found).precision))
     report = report if fabric.is_global_zero else _silent
     folder.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(seed)
-    network = untrained_network(study, found)
-    training = [study.open_case(name) for name in study.training_cases(found)]
-
-    @cache
-    def fractions() -> list[float]:
-        return class_fractions(training, study.plan.organs)
-
-    if settings.prior_bias:
-        set_output_prior(network, fractions())
-    if settings.compile:
-        network.compile()
-    stream = PatchStream(
-        training,
-        study.plan,
-        study.centres(found),
-        patch,
-        seed,
-        batch_size=budget.batch_size,
-        same_case=budget.same_case,
-        mirror=mirror,
-        changes=augmentation(settings.augmentation),
-    )
-    watched = _watched(study, settings.validation_cases)
-
-    def validate(net: nn.Module) -> dict[str, float]:
-        return validation_dsc(net, watched, patch, study.plan.organs, fabric.device, mirror)
-
+    system, material = build_system(study.blueprint(found)), study.material(found, seed, fabric.device)
     name = f"{study.dataset}/{study.profile}/{experiment}/seed{seed}"
-    report(f"{name}: {budget.steps} steps of {budget.batch_size} patches of {patch} voxels")
-    trained, history = train(
-        network,
-        DeepSupervision(build_loss(found.loss, class_voxels=fractions), resample=settings.deep_supervision),
-        stream,
-        budget,
+    budget = material.budget
+    report(f"{name}: {budget.steps} steps of {budget.batch_size} patches of {study.patch(found)} voxels")
+    weights, history = train_system(
+        system,
+        found.schedule(study.settings),
+        material,
+        folder,
         fabric=fabric,
-        checkpoint=folder / "checkpoint.pt",
         identity={"run": study.run_digest(experiment), "seed": seed},
-        validate=validate if watched else None,
-        report=_progress(name, budget.steps, report),
+        report=lambda stage, steps: _progress(name if stage == "network" else f"{name}, {stage}", steps, report),
     )
     if fabric.is_global_zero:
-        record = _record(study, found, experiment, seed, trained, history)
+        parameters = system.predictor(weights).parameters
+        record = _record(study, found, experiment, seed, parameters, history)
         write_table(folder / "history.csv", pd.DataFrame(history))
         write_json(folder / "run.json", {**record, "devices": devices})
         export_model(study, experiment, seed)
     fabric.barrier()
-
-
-def _watched(study: Study, count: int) -> list[Prepared]:
-    """Return validation cases to score while training, those with the most organs outlined first."""
-    names = sorted(study.split["validation"], key=lambda name: -len(study.open_case(name).labelled))
-    return [study.case(name) for name in names[:count]]
 
 
 def _record(
@@ -142,7 +96,7 @@ def _record(
     found: Experiment,
     experiment: str,
     seed: int,
-    trained: nn.Module,
+    parameters: int,
     history: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Return what ``run.json`` says of a finished training."""
@@ -153,7 +107,7 @@ def _record(
         "cases": len(study.training_cases(found)),
         "steps": budget.steps,
         "seconds": round(max(float(row["seconds"]) for row in history), 1),
-        "parameters": sum(p.numel() for p in trained.parameters()),
+        "parameters": parameters,
         "voxels_per_step": int(np.prod(patch)) * budget.batch_size,
         "patch": list(patch),
         "precision": choose_precision(settings.precision),
@@ -169,20 +123,6 @@ def _silent(_line: str) -> None:
 
 def _run_key(study: Study, experiment: str, seed: int) -> dict[str, Any]:
     return {"dataset": study.dataset, "profile": study.profile, "experiment": experiment, "seed": seed}
-
-
-def class_fractions(cases: Sequence[Prepared], organs: Sequence[str]) -> list[float]:
-    """Return the mean share of each class over the training scans in which it was outlined.
-
-    An organ without a voxel counts as one voxel.
-    """
-    rows = []
-    for case in cases:
-        counts = np.maximum(np.bincount(np.asarray(case.labels).ravel(), minlength=len(organs) + 1), 1)
-        known = [True, *(organ in case.labelled for organ in organs)]
-        rows.append(np.where(known, counts / counts.sum(), np.nan))
-    shares = np.nanmean(rows, axis=0)
-    return [float(v) for v in shares / shares.sum()]
 
 
 def hardware() -> str:
@@ -211,25 +151,6 @@ def _progress(name: str, steps: int, report: Report) -> Callable[[int, torch.Ten
     return tell
 
 
-def validation_dsc(
-    network: nn.Module,
-    cases: Sequence[Prepared],
-    patch: Sequence[int],
-    organs: Sequence[str],
-    device: torch.device,
-    mirror: Sequence[int] = (),
-) -> dict[str, float]:
-    """Return the mean DSC of each organ over cases on the plan's grid; an organ that no case has is NaN."""
-    scores: dict[str, list[float]] = {organ: [] for organ in organs}
-    for case in cases:
-        prediction = predict_probabilities(network, case.image, patch, device=device, mirror=mirror).argmax(axis=0)
-        for value, name in enumerate(organs, start=1):
-            truth, found = case.labels == value, prediction == value
-            if name in case.labelled:
-                scores[name].append(2 * float((truth & found).sum()) / max(1, int(truth.sum() + found.sum())))
-    return {organ: float(np.mean(values)) if values else float("nan") for organ, values in scores.items()}
-
-
 # Prediction and measurement.
 
 
@@ -245,9 +166,9 @@ def measure_run(study: Study, experiment: str, seed: int, *, report: Report = pr
         return folder
     if not (folder / "run.json").exists():
         raise DataError(f"run {folder}: not trained to the end; run hnlib train first")
-    patch, mirror = study.patch(found), study.mirror(found)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = load_weights(folder / "checkpoint.pt", untrained_network(study, found)).to(device).eval()
+    system = build_system(study.blueprint(found))
+    predictor = system.predictor(read_weights(system, folder), device)
     data = study.open()
     parts = {**study.split, "train": study.training_cases(found)[: study.settings.drift_cases]}
     if experiment not in study.settings.study:
@@ -258,8 +179,7 @@ def measure_run(study: Study, experiment: str, seed: int, *, report: Report = pr
         target = folder / "measured" / f"{name}.parquet"
         if not target.exists():
             prepared = study.case(name)
-            probabilities = predict_probabilities(network, prepared.image, patch, device=device, mirror=mirror)
-            _measure_case(study, data.load(name).labels, prepared, probabilities, split, folder, target)
+            _measure_case(study, data.load(name).labels, prepared, predictor(prepared.image), split, folder, target)
         if done % max(1, len(todo) // 10) == 0:
             left = (time.perf_counter() - began) / done * (len(todo) - done)
             report(f"{experiment}/seed{seed}: measured {done} of {len(todo)} cases, {left / 60:.1f} min left")

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from hnlib.augmentation import augmentation
 from hnlib.cache import cache_digest, case_path, load_plan, load_prepared, open_prepared, prepare
 from hnlib.cases import SPLITS, Dataset
 from hnlib.datasets import open_dataset
@@ -30,6 +32,7 @@ from hnlib.networks import Topology, halve_in_plane, plan_patch, plan_topology
 from hnlib.organs import mirror_values
 from hnlib.preprocess import Plan, Prepared
 from hnlib.sampling import CentreDistribution, centre_rule, weighted_centres
+from hnlib.systems import Blueprint, Material
 
 Progress = Callable[[str, int, int], None]
 #: What the record of a finished training says at least.
@@ -136,6 +139,44 @@ class Study:
             return plan_topology(self.patch(experiment), self.plan.spacing_mm, max_levels=experiment.levels)
         except ValueError as fault:
             raise ConfigError(f"experiment '{experiment.title}': {fault}") from None
+
+    def blueprint(self, experiment: Experiment) -> Blueprint:
+        """Return the system of an experiment, without its weights."""
+        settings = self.settings_of(experiment)
+        return Blueprint(
+            network=experiment.network,
+            width=settings.width,
+            cap=settings.cap,
+            topology=self.topology(experiment),
+            patch=self.patch(experiment),
+            plan=self.plan,
+            mirror=self.mirror(experiment),
+            system=experiment.system,
+            options=experiment.options,
+        )
+
+    def material(self, experiment: Experiment, seed: int, device: torch.device | None = None) -> Material:
+        """Return what an experiment is trained on and how, before its schedule divides the steps."""
+        settings = self.settings_of(experiment)
+        return Material(
+            training=[self.open_case(name) for name in self.training_cases(experiment)],
+            watched=self._watched(settings.validation_cases),
+            organs=self.plan.organs,
+            centres=self.centres(experiment),
+            loss=experiment.loss,
+            budget=settings.training,
+            seed=seed,
+            device=device or torch.device("cpu"),
+            prior_bias=settings.prior_bias,
+            deep_supervision=settings.deep_supervision,
+            compile=settings.compile,
+            changes=augmentation(settings.augmentation),
+        )
+
+    def _watched(self, count: int) -> list[Prepared]:
+        """Return validation cases to score while training, those with the most organs outlined first."""
+        names = sorted(self.split["validation"], key=lambda name: -len(self.open_case(name).labelled))
+        return [self.case(name) for name in names[:count]]
 
     def centres(self, experiment: Experiment) -> CentreDistribution:
         """Return the rule for patch centres of an experiment under this profile.

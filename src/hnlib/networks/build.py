@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,11 +62,13 @@ def _unet(topology: Topology, num_classes: int, filters: Sequence[int], in_chann
     return use_lean_instance_norm(network).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
 
 
-#: Name to builder; each takes (topology, num_classes, width=..., cap=...).
+#: Name to builder; each takes (topology, num_classes, width=..., cap=...) and options of its own.
 NETWORKS: Mapping[str, Callable[..., nn.Module]] = {"dynunet": dynunet, "slim_dynunet": slim_dynunet}
 
 
-def build_network(name: str, topology: Topology, num_classes: int, *, width: int, cap: int = 320) -> nn.Module:
+def build_network(
+    name: str, topology: Topology, num_classes: int, *, width: int, cap: int = 320, **options: Any
+) -> nn.Module:
     """Return an untrained network.
 
     Parameters
@@ -77,15 +81,22 @@ def build_network(name: str, topology: Topology, num_classes: int, *, width: int
         Number of classes, background counted.
     width, cap
         Channels of the finest level and the most channels of any.
+    options
+        What the network's builder takes besides, by name.
 
     Raises
     ------
     ConfigError
-        When the name is unknown.
+        When the name or an option is unknown.
     """
     if name not in NETWORKS:
         raise unknown("network", name, NETWORKS)
-    return NETWORKS[name](topology, num_classes, width=width, cap=cap)
+    builder = NETWORKS[name]
+    known = list(signature(builder).parameters)[4:]
+    for option in options:
+        if option not in known:
+            raise unknown(f"{name} option", option, known or ["none"])
+    return builder(topology, num_classes, width=width, cap=cap, **options)
 
 
 def set_output_prior(network: nn.Module, class_fractions: Sequence[float]) -> None:

@@ -1,0 +1,58 @@
+"""Systems: what is trained in stages and predicts a case; one network is the simplest of them.
+
+A system declares its stages. `train_system` runs them one after the other through the one training loop,
+each from its own checkpoint, and a predictor is built from what the stages left behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hnlib.errors import unknown
+from hnlib.systems.one_network import ONE_NETWORK, OneNetwork
+from hnlib.systems.schedule import checkpoint_path, read_weights, train_system
+from hnlib.systems.system import (
+    Blueprint,
+    Material,
+    Part,
+    Predictor,
+    Stage,
+    System,
+    Weights,
+    class_fractions,
+)
+
+#: Name to system; each takes the blueprint.
+SYSTEMS: Mapping[str, type[System]] = {ONE_NETWORK: OneNetwork}
+
+
+def build_system(blueprint: Blueprint) -> System:
+    """Return the system that a blueprint describes.
+
+    Raises
+    ------
+    ConfigError
+        When its name or one of its options is unknown.
+    """
+    if blueprint.system not in SYSTEMS:
+        raise unknown("system", blueprint.system, SYSTEMS)
+    return SYSTEMS[blueprint.system](blueprint)
+
+
+__all__ = [
+    "ONE_NETWORK",
+    "SYSTEMS",
+    "Blueprint",
+    "Material",
+    "OneNetwork",
+    "Part",
+    "Predictor",
+    "Stage",
+    "System",
+    "Weights",
+    "build_system",
+    "checkpoint_path",
+    "class_fractions",
+    "read_weights",
+    "train_system",
+]

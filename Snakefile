@@ -125,8 +125,20 @@ rule chapter:
         " && cp {log.notebook} {output}"
 
 
+rule scripts:
+    # Scripts from npm that the site carries along and its tests use; without node the still pictures stay.
+    input:
+        "book/package-lock.json",
+    output:
+        touch("build/node/.ready"),
+    shell:
+        "cp book/package.json {input} build/node/ && (cd build/node && npm ci --ignore-scripts --silent)"
+        " || echo 'the scripts from npm cannot be installed here; viewers of scans will be still pictures' >&2"
+
+
 rule pages:
     input:
+        scripts=rules.scripts.output,
         chapters=expand("build/chapters/" + TABLES.replace("/", "-") + "/{chapter}.ipynb", chapter=CHAPTERS),
         pages=[os.path.join(folder, name) for folder, _, names in os.walk("book") for name in names],
     output:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urldefrag, urlsplit
@@ -31,6 +32,9 @@ TOC = yaml.safe_load((BOOK / "_toc.yml").read_text())
 FILES = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
 CHAPTERS = [name for name in FILES if name.startswith("executed/")]
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+AXE = ROOT / "build" / "node" / "node_modules" / "axe-core" / "axe.min.js"
+VIOLATIONS = """async () => (await axe.run({runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]})).violations
+    .flatMap(rule => rule.nodes.map(node => `${rule.id}: ${node.html.slice(0, 120)}`))"""
 BROKEN_PICTURES = """async () => {
     const pictures = [...document.images];
     pictures.forEach(picture => { picture.loading = "eager"; });
@@ -40,6 +44,9 @@ BROKEN_PICTURES = """async () => {
 TOO_WIDE = """() => [document.documentElement, ...document.querySelectorAll("div.math, .bd-article table")]
     .filter(box => box.scrollWidth > box.clientWidth + 1 || box.offsetWidth > box.parentElement?.clientWidth + 1)
     .map(box => `${box.tagName} ${box.id} ${box.textContent.trim().slice(0, 60)}`)"""
+
+SANDBOX = ["--no-sandbox"]
+SOFTWARE_WEBGL = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("book")]  # one worker builds the site once
 
@@ -190,7 +197,7 @@ def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        chromium = play.chromium.launch(executable_path=CHROMIUM, args=[*SANDBOX, *SOFTWARE_WEBGL])
         yield chromium
         chromium.close()
 
@@ -237,3 +244,73 @@ def test_search_finds_a_word(site: Path, tab: tuple[Any, list[str]]) -> None:
     assert first is not None
     assert (site / unquote(urlsplit(first).path)).exists()
     assert not faults
+
+
+@pytest.mark.browser
+@pytest.mark.full
+def test_no_page_breaks_a_rule_of_accessibility(site: Path, tab: tuple[Any, list[str]]) -> None:
+    """axe-core finds no violation of WCAG 2.1, level A or AA, on any page."""
+    if not AXE.exists():
+        pytest.skip("axe-core is not there; make site installs it where there is node")
+    page, _ = tab
+    for path in pages(site):
+        if Page(path).leads_on:
+            continue
+        page.goto(path.as_uri(), wait_until="load")
+        page.evaluate(AXE.read_text())
+        found = page.evaluate(VIOLATIONS)
+        assert not found, f"{path.relative_to(site)}: {found}"
+
+
+def viewers(site: Path) -> list[Path]:
+    """The pages with a scan to scroll through, where the library for it was there when they were built."""
+    if not (site / "_static" / "local" / "niivue.umd.js").exists():
+        pytest.skip("built without node: viewers are still pictures")
+    return [path for path in pages(site) if 'class="hn-viewer"' in path.read_text()]
+
+
+@pytest.mark.browser
+@pytest.mark.full
+def test_viewers_turn_with_the_wheel_and_follow_a_click(site: Path, tab: tuple[Any, list[str]]) -> None:
+    """Each starts, shows another slice after a turn of the wheel, another voxel after a click and after a slider."""
+    page, faults = tab
+    for path in viewers(site):
+        page.goto(path.as_uri(), wait_until="load")
+        viewer = page.locator(".hn-viewer").first
+        viewer.scroll_into_view_if_needed()
+        page.wait_for_selector(".hn-viewer[data-ready]", timeout=60_000)
+        assert viewer.get_attribute("data-ready") == "yes", path.name
+        canvas = viewer.locator("canvas")
+        canvas.scroll_into_view_if_needed()
+        box = canvas.bounding_box()
+        assert box is not None
+        seen = [viewer.get_attribute("data-voxel")]
+        page.mouse.move(box["x"] + box["width"] / 3, box["y"] + box["height"] / 4)
+        page.mouse.wheel(0, 300)
+        page.wait_for_timeout(1000)
+        seen.append(viewer.get_attribute("data-voxel"))
+        page.mouse.click(box["x"] + box["width"] / 3 + 20, box["y"] + box["height"] / 4 + 20)
+        page.wait_for_timeout(1000)
+        seen.append(viewer.get_attribute("data-voxel"))
+        viewer.locator("input").last.press("ArrowRight")
+        page.wait_for_timeout(1000)
+        seen.append(viewer.get_attribute("data-voxel"))
+        assert all(before != after for before, after in pairwise(seen)), f"{path.name}: {seen}"
+        assert not faults, f"{path.name}: {faults}"
+
+
+@pytest.mark.browser
+@pytest.mark.full
+def test_without_webgl_the_still_picture_stays(site: Path, browser: Any) -> None:
+    """A browser without WebGL shows what print shows."""
+    chromium = browser.browser_type.launch(executable_path=CHROMIUM, args=[*SANDBOX, "--disable-3d-apis"])
+    try:
+        for path in viewers(site):
+            page = chromium.new_page()
+            page.goto(path.as_uri(), wait_until="load")
+            page.locator(".hn-viewer").first.scroll_into_view_if_needed()
+            page.wait_for_timeout(1000)
+            assert page.locator(".hn-viewer img").first.is_visible(), path.name
+            assert page.locator(".hn-viewer canvas").count() == 0, path.name
+    finally:
+        chromium.close()

@@ -262,7 +262,7 @@ def test_a_model_file_of_version_1_is_read(model: ModelFile, model_path: Path, t
         (lambda c: c["network"].update(width=5), "of another architecture"),
         (lambda c: c["weights"]["network"].popitem(), "of another architecture"),
         (lambda c: c["weights"].pop("network"), "lacks the weights of 'network'"),
-        (lambda c: c["system"].update(name="one_networks"), "unknown system"),
+        (lambda c: c["system"].update(name="one_networks"), "does not know its system 'one_networks'"),
     ],
 )
 def test_faulty_model_files_are_refused_in_one_line(

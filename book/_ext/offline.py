@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 PLOTLY = "plotly.min.js"
+NIIVUE = "niivue.umd.js"
+VIEWER = "viewer.js"
 MATHJAX = "tex-svg.js"  # one file with its glyphs inside: no web fonts
 
 
@@ -40,6 +42,20 @@ def _copy_plotly(app: Any) -> None:
         shutil.copy(str(files("plotly") / "package_data" / PLOTLY), Path(app.outdir, "_static", "local", PLOTLY))
 
 
+def _copy_viewer(app: Any) -> None:
+    """Copy the viewer of scans and the library under it; without that library the still pictures stay."""
+    library = Path(app.confdir).parent / "node" / "node_modules" / "@niivue" / "niivue" / "dist" / NIIVUE
+    if app.builder.format == "html" and library.exists():
+        for script in (library, Path(__file__).with_name(VIEWER)):
+            shutil.copy(str(script), Path(app.outdir, "_static", "local", script.name))
+
+
+def _load_viewer(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    if 'class="hn-viewer"' in context.get("body", "") and Path(app.outdir, "_static", "local", NIIVUE).exists():
+        app.add_js_file(f"local/{NIIVUE}")
+        app.add_js_file(f"local/{VIEWER}")
+
+
 def _load_plotly(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
     if "plotly-graph-div" in context.get("body", ""):
         app.add_js_file(f"local/{PLOTLY}")
@@ -59,6 +75,8 @@ def setup(app: Any) -> dict[str, bool]:
     app.connect("config-inited", _point_to_local_mathjax)
     app.connect("builder-inited", _copy_mathjax)
     app.connect("builder-inited", _copy_plotly)
+    app.connect("builder-inited", _copy_viewer)
     app.connect("html-page-context", _load_plotly)
+    app.connect("html-page-context", _load_viewer)
     app.connect("html-page-context", _drop_thebe, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

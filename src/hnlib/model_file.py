@@ -19,7 +19,7 @@ from hnlib.errors import DataError
 from hnlib.files import write_atomically
 from hnlib.networks import Topology
 from hnlib.preprocess import Plan, Prepared
-from hnlib.systems import ONE_NETWORK, Blueprint, Predictor, Weights, build_system
+from hnlib.systems import ONE_NETWORK, SYSTEMS, Blueprint, Predictor, Weights, build_system
 
 FORMAT = "hnlib-model"
 #: Version 1 held one network alone.
@@ -97,6 +97,8 @@ class ModelFile:
         DataError
             When the weights are not those of the system described.
         """
+        if self.blueprint.system not in SYSTEMS:
+            raise DataError(f"model: this hnlib does not know its system '{self.blueprint.system}'; update it")
         try:
             return build_system(self.blueprint).predictor(self.weights, device)
         except KeyError as fault:

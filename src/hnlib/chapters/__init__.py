@@ -17,6 +17,7 @@ from hnlib.chapters.data import (
     sigma_table,
     split_table,
 )
+from hnlib.chapters.failures import failure_facts, kinds_table, load_failures, scan_viewer, worst_pictures
 from hnlib.chapters.landscape import (
     RULES,
     load_landscape,
@@ -86,11 +87,14 @@ __all__ = [
     "difference_view",
     "drift_table",
     "evaluation_facts",
+    "failure_facts",
     "imbalance_facts",
     "is_phantom",
+    "kinds_table",
     "listed",
     "load",
     "load_comparison",
+    "load_failures",
     "load_landscape",
     "mean_sd",
     "missed_table",
@@ -110,6 +114,7 @@ __all__ = [
     "results_table",
     "runs_summary",
     "runs_table",
+    "scan_viewer",
     "seed_table",
     "shown_table",
     "sigma_facts",
@@ -121,4 +126,5 @@ __all__ = [
     "tiny_study",
     "title",
     "training_answer",
+    "worst_pictures",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +12,18 @@ import nibabel
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot
+from numpy.typing import NDArray
 
 from hnlib.cases import Case
 from hnlib.experiments.config import FOUR_CONFIGURATIONS
+from hnlib.experiments.failures import describe_failure, worst_cases
 from hnlib.experiments.study import Study
 from hnlib.experiments.tables import finished_runs
-from hnlib.files import write_atomically, write_json
-from hnlib.plotting import contour_panel, use_style
+from hnlib.files import write_atomically, write_json, write_table
+from hnlib.plotting import contour_panel, pack_volume, shown_box, use_style
 from hnlib.stats import choose_by_validation
+
+WORST_MARGIN_MM = 30.0
 
 
 def draw_case(study: Study, folder: Path) -> Path:
@@ -32,7 +38,12 @@ def draw_case(study: Study, folder: Path) -> Path:
 
 
 def draw_predictions(study: Study, tables: Path, folder: Path) -> Path:
-    """Draw reference and prediction of the median test case of the configuration that validation chooses."""
+    """Draw what the configuration that validation chooses makes of the test cases.
+
+    The median case becomes ``prediction.png`` and, as a volume to scroll through, ``viewer/prediction.json`` beside
+    the folder; the worst case of each organ becomes ``worst_<organ>.png``; and ``failures.csv`` among the tables says
+    of every organ of every test case what is wrong with it.
+    """
     metrics = pd.read_csv(tables / "metrics.csv")
     metrics = metrics[metrics["profile"] == study.profile]
     experiment = choose_by_validation(metrics, FOUR_CONFIGURATIONS)
@@ -40,20 +51,69 @@ def draw_predictions(study: Study, tables: Path, folder: Path) -> Path:
     chosen = metrics.query("experiment == @experiment and seed == @seed and split == 'test' and metric == 'dsc'")
     scores = chosen.groupby("case")["value"].mean().sort_values(kind="stable")
     name = str(scores.index[len(scores) // 2])
-    data = study.open()
-    prediction = np.asarray(
-        nibabel.Nifti1Image.from_filename(runs / "predictions" / f"{name}.nii.gz").dataobj, np.uint8
-    )
-    facts = {"case": name, "experiment": experiment, "seed": int(seed), "rule": "median mean DSC of the test cases"}
-    return _draw(study, data.load(name), prediction, folder / "prediction.png", facts)
+    facts: dict[str, Any] = {"experiment": experiment, "seed": int(seed)}
+    failures = _failures(study, runs).assign(profile=study.profile, **facts)
+    write_table(tables / "failures.csv", failures)
+    for row in worst_cases(failures).to_dict("records"):
+        _draw_worst(study, runs, row, folder)
+    case, prediction = study.open().load(name), _predicted(runs, name)
+    facts |= {"case": name, "rule": "median mean DSC of the test cases"}
+    packed = pack_volume(case.image_hu, case.labels, prediction, spacing_mm=case.spacing_mm, organs=case.organs) | {
+        "attribution": study.attribution,
+        "case": name,
+    }
+    write_json(folder.parent / "viewer" / "prediction.json", packed)
+    return _draw(study, case, prediction, folder / "prediction.png", facts)
 
 
-def _draw(study: Study, case: Case, prediction: Any, path: Path, facts: dict[str, Any]) -> Path:
+def _predicted(runs: Path, name: str) -> NDArray[np.uint8]:
+    return np.asarray(nibabel.Nifti1Image.from_filename(runs / "predictions" / f"{name}.nii.gz").dataobj, np.uint8)
+
+
+def _failures(study: Study, runs: Path) -> pd.DataFrame:
+    data, rows = study.open(), []
+    for name in study.split["test"]:
+        case, prediction = data.load(name), _predicted(runs, name)
+        for value, organ in enumerate(case.organs, start=1):
+            truth = case.labels == value
+            if organ in case.labelled and truth.any():
+                told = describe_failure(truth, prediction == value, case.spacing_mm)
+                rows.append({"case": name, "organ": organ, **told})
+    return pd.DataFrame(rows)
+
+
+def _draw_worst(study: Study, runs: Path, told: Mapping[Any, Any], folder: Path) -> None:
+    """Draw one organ of a case, large, where reference or prediction has it."""
+    name = str(told["organ"])
+    case, prediction = study.open().load(str(told["case"])), _predicted(runs, str(told["case"]))
+    value = case.organs.index(name) + 1
+    truth, found = case.labels == value, prediction == value
+    box = shown_box((truth | found).astype(np.uint8), case.spacing_mm, WORST_MARGIN_MM)
+    alone = replace(case, labels=(truth * value).astype(np.uint8))
+    told = {str(key): None if value != value else value for key, value in told.items()}  # JSON has no NaN
+    _draw(study, alone, (found * value).astype(np.uint8), folder / f"worst_{name}.png", told, box)
+
+
+def _draw(
+    study: Study,
+    case: Case,
+    prediction: Any,
+    path: Path,
+    facts: dict[str, Any],
+    box: tuple[slice, ...] | None = None,
+) -> Path:
     matplotlib.use("agg")
     use_style()
-    figure = contour_panel(case.image_hu, case.labels, prediction, spacing_mm=case.spacing_mm, organs=case.organs)
+    figure = contour_panel(
+        case.image_hu,
+        case.labels,
+        prediction,
+        spacing_mm=case.spacing_mm,
+        organs=case.organs,
+        box=box,
+    )
     facts = {**facts, "attribution": study.attribution, "organs": list(case.organs)}
-    write_atomically(path, lambda part: figure.savefig(part, dpi=160, bbox_inches="tight"))
+    write_atomically(path, lambda part: figure.savefig(part, dpi=160 if box is None else 110, bbox_inches="tight"))
     write_json(path.with_suffix(".json"), facts)
     pyplot.close(figure)
     return path

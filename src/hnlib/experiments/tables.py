@@ -209,8 +209,11 @@ def publish(study: Study, results: Path, published: Path) -> int:
         if not path.exists():
             raise DataError(f"{path}: missing; run the study's describe step first")
         copy_file(path, target / path.name)
-    for picture in sorted((source / "pictures").iterdir()):
-        copy_file(picture, target / "pictures" / picture.name)
+    kept = ("pictures", "viewer") if study.dataset == "phantom" else ("pictures",)  # no scan is published
+    for picture in sorted(path for folder in kept for path in (source / folder).glob("*")):
+        copy_file(picture, target / picture.parent.name / picture.name)
+    if (source / "failures.csv").exists():
+        copy_file(source / "failures.csv", target / "failures.csv")
     return write_tables(study, target, merge=True)
 
 

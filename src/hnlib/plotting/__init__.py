@@ -16,9 +16,10 @@ from hnlib.plotting.results import (
     results_by_organ,
     verdict_counts,
 )
-from hnlib.plotting.scans import best_slices, contour_panel, scan_rows
+from hnlib.plotting.scans import best_slices, contour_panel, scan_rows, shown_box
 from hnlib.plotting.study import class_ratios, organ_volumes, sigma_dots, training_curves
 from hnlib.plotting.style import FULL_WIDTH_IN, HALF_WIDTH_IN, STYLE, experiment_title, use_style
+from hnlib.plotting.viewer import pack_volume, viewer
 
 __all__ = [
     "FULL_WIDTH_IN",
@@ -35,14 +36,17 @@ __all__ = [
     "landscape_explorer",
     "landscape_maps",
     "organ_volumes",
+    "pack_volume",
     "paired_differences",
     "ranking",
     "results_by_organ",
     "scan_rows",
+    "shown_box",
     "sigma_bounds",
     "sigma_by_background",
     "sigma_dots",
     "training_curves",
     "use_style",
     "verdict_counts",
+    "viewer",
 ]

@@ -71,6 +71,7 @@ def contour_panel(
     planes: Mapping[str, int] | None = None,
     window: tuple[float, float] = SOFT_TISSUE_WINDOW_HU,
     margin_mm: float = 25.0,
+    box: tuple[slice, ...] | None = None,
 ) -> Figure:
     """Draw CT slices with the outlines of reference and prediction.
 
@@ -91,6 +92,8 @@ def contour_panel(
     margin_mm
         Space around the box of all reference organs that is shown; ``math.inf`` shows the whole slice. What a
         prediction puts farther away lies outside the picture.
+    box
+        The part of the volume that is shown, in place of that.
 
     Returns
     -------
@@ -108,7 +111,7 @@ def contour_panel(
     planes = best_slices(reference) if planes is None else planes
     if foreign := sorted(set(planes) - set(_PLANES)):
         raise ValueError(f"unknown planes {foreign}; known: {sorted(_PLANES)}")
-    box = shown_box(reference, spacing_mm, margin_mm)
+    box = shown_box(reference, spacing_mm, margin_mm) if box is None else box
     shown_mm = [(part.stop - part.start) * edge for part, edge in zip(box, spacing_mm, strict=True)]
     fig, axes = _panels([in_plane(shown_mm, plane) for plane in planes])
     shown: set[str] = set()

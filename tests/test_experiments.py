@@ -28,6 +28,7 @@ from hnlib.experiments import (
 )
 from hnlib.experiments.config import config_folder, run_digest
 from hnlib.experiments.pictures import draw_case, draw_predictions
+from hnlib.experiments.tables import publishable_pictures
 from hnlib.imbalance import Scan, landscape
 from hnlib.losses import DeepSupervision, WeightedCrossEntropy, build_loss
 from hnlib.metrics import METRICS
@@ -326,6 +327,13 @@ def test_from_scan_to_published_tables(tiny_study: Study, tmp_path: Path, monkey
     sums = tables["imbalance"].groupby(["patch", "centres", "case"])["ratio"].sum()
     assert sums.between(1 - 1e-4, 1 + 1e-4).all()
     assert json.loads((tmp_path / "published" / "phantom" / "pictures" / "case.json").read_text())["attribution"]
+
+    assert {p.parent.name for p in publishable_pictures("phantom", results)} == {"pictures", "viewer"}
+    assert {p.parent.name for p in publishable_pictures("openkbp", results)} == {"pictures"}  # no volume of a patient
+    assert (tmp_path / "published" / "phantom" / "viewer" / "prediction.json").exists()
+    assert set(pd.read_csv(tmp_path / "published" / "phantom" / "failures.csv")["case"]) == set(
+        tiny_study.split["test"]
+    )
 
     first = tmp_path / "published" / "phantom" / "study.json"  # as if another profile had been published first
     first.write_text(json.dumps({**tables["study"], "profile": "laptop"}))

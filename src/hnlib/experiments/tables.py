@@ -209,12 +209,17 @@ def publish(study: Study, results: Path, published: Path) -> int:
         if not path.exists():
             raise DataError(f"{path}: missing; run the study's describe step first")
         copy_file(path, target / path.name)
-    kept = ("pictures", "viewer") if study.dataset == "phantom" else ("pictures",)  # no scan is published
-    for picture in sorted(path for folder in kept for path in (source / folder).glob("*")):
+    for picture in publishable_pictures(study.dataset, source):
         copy_file(picture, target / picture.parent.name / picture.name)
     if (source / "failures.csv").exists():
         copy_file(source / "failures.csv", target / "failures.csv")
     return write_tables(study, target, merge=True)
+
+
+def publishable_pictures(dataset: str, source: Path) -> list[Path]:
+    """Return the pictures of a study's results that may be committed: of patients stills alone, no volume."""
+    folders = ("pictures", "viewer") if dataset == "phantom" else ("pictures",)
+    return sorted(path for folder in folders for path in (source / folder).glob("*"))
 
 
 def _profile_of(folder: Path) -> str | None:

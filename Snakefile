@@ -114,7 +114,7 @@ rule chapter:
         notebook="notebooks/{chapter}.ipynb",
         tables=[] if PUBLISHED else [*rules.describe.output, *rules.tables.output],
         published=[f"{TABLES}/metrics.csv", f"{TABLES}/study.json"] if PUBLISHED else [],
-        claims=lambda wildcards: ["book/claims.yaml"] if wildcards.chapter == "11_claims" else [],
+        claims=lambda wildcards: ["book/claims.yaml"] if wildcards.chapter in ("11_claims", "17_clinic") else [],
     output:
         "build/chapters/" + TABLES.replace("/", "-") + "/{chapter}.ipynb",
     log:

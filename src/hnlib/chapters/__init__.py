@@ -4,7 +4,7 @@ Notebooks hold the story; this module holds the few lines of table work behind i
 computed from the tables, so that the prose cannot disagree with them.
 """
 
-from hnlib.chapters.claims import claims_facts, claims_ledger, claims_of
+from hnlib.chapters.claims import claims_facts, claims_ledger, claims_of, recommendation_facts, recommendations
 from hnlib.chapters.data import (
     by_rule,
     credit,
@@ -111,6 +111,8 @@ __all__ = [
     "provenance",
     "rank_table",
     "rarest_facts",
+    "recommendation_facts",
+    "recommendations",
     "results_table",
     "runs_summary",
     "runs_table",

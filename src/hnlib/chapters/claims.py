@@ -1,4 +1,4 @@
-"""Chapter 11: the ledger of claims."""
+"""Chapters 11 and 17: the ledger of claims, and what it says to a clinic."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pandas as pd
 
 from hnlib.chapters.page import Facts
 from hnlib.claims import VERDICTS, ledger, load_claims
+from hnlib.claims.finding import CONTRADICTED, NOT_REPRODUCED, NOT_RUN, NOT_TESTABLE, REPRODUCED
 
 _KEYS = dict(zip(VERDICTS, ("reproduced", "not-reproduced", "contradicted", "not-testable", "not-run"), strict=True))
 
@@ -51,6 +52,50 @@ def claims_of(table: pd.DataFrame, number: int) -> Any:
     )
     html = shown.to_html(index=False, escape=False, border=0, classes="claims")
     return HTML(html)  # type: ignore[no-untyped-call]
+
+
+#: What a verdict is worth to somebody who must decide.
+EVIDENCE = {
+    REPRODUCED: "for",
+    NOT_REPRODUCED: "against",
+    CONTRADICTED: "against",
+    NOT_TESTABLE: "none here",
+    NOT_RUN: "none yet",
+}
+
+
+def recommendations(table: pd.DataFrame, number: int) -> Any:
+    """Return the recommendations of one source with this book's evidence for, against, or none."""
+    from IPython.display import HTML
+
+    part = table[table["paper"] == table["paper"].unique()[number]]
+    shown = pd.DataFrame(
+        {
+            "recommendation": [f"<b>{row.id}</b> {_text(row.what)}" for row in part.itertuples()],
+            "evidence": [_evidence(row) for row in part.itertuples()],
+            "what it rests on": [_found(row) for row in part.itertuples()],
+            "where": [_link(row) for row in part.itertuples()],
+        }
+    )
+    html = shown.to_html(index=False, escape=False, border=0, classes="claims")
+    return HTML(html)  # type: ignore[no-untyped-call]
+
+
+def recommendation_facts(table: pd.DataFrame, number: int) -> Facts:
+    """Return how many recommendations of one source have evidence for, against, or none."""
+    part = table[table["paper"] == table["paper"].unique()[number]]
+    words = part["verdict"].map(EVIDENCE)
+    counts = {key: int((words == key).sum()) for key in ("for", "against")}
+    return {
+        "total": str(len(part)),
+        "for": str(counts["for"]),
+        "against": str(counts["against"]),
+        "none": str(len(part) - sum(counts.values())),
+    }
+
+
+def _evidence(row: Any) -> str:
+    return f"<b>{EVIDENCE[row.verdict]}</b>" + (f"<br><i>partial: {_text(row.partial)}</i>" if row.partial else "")
 
 
 def _text(words: str) -> str:

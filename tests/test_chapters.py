@@ -217,3 +217,23 @@ def test_claims_are_listed_with_what_was_found_and_a_link() -> None:
 def test_a_missing_comparison_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"equivalence\.csv: missing; run python scripts/phantom_equivalence\.py"):
         chapters.load_comparison(tmp_path)
+
+
+def test_recommendations_are_for_against_or_undecided() -> None:
+    """A verdict becomes a word for the reader who must decide; a difference that may be zero is neither."""
+    columns = ["paper", "id", "what", "verdict", "found", "partial", "interval", "row", "chapter"]
+    rows = [
+        ("a", "A1", "other", "reproduced", "", "", "", "", ""),
+        ("s", "S1", "one", "reproduced", "+2 points", "", "", "", ""),
+        ("s", "S2", "two", "not reproduced", "+0.1 points (not told from zero)", "", "", "", ""),
+        ("s", "S3", "three", "not reproduced", "-3 points (the opposite)", "3 of 5 seeds", "", "", ""),
+        ("s", "S4", "four", "contradicted by the paper's own numbers", "", "", "", "", ""),
+        ("s", "S5", "five", "not yet run", "", "", "", "", ""),
+    ]
+    table = pd.DataFrame(rows, columns=columns)
+    assert chapters.recommendation_facts(table, 1) == {"total": "5", "for": "1", "against": "2", "none": "2"}
+    page = chapters.recommendations(table, 1).data
+    assert [word in page for word in ("<b>for</b>", "<b>none found</b>", "<b>against</b>", "<b>none yet</b>")] == [
+        True
+    ] * 4
+    assert "A1" not in page

@@ -10,7 +10,7 @@ import pandas as pd
 
 from hnlib.chapters.page import Facts
 from hnlib.claims import VERDICTS, ledger, load_claims
-from hnlib.claims.finding import CONTRADICTED, NOT_REPRODUCED, NOT_RUN, NOT_TESTABLE, REPRODUCED
+from hnlib.claims.finding import CONTRADICTED, NOT_REPRODUCED, NOT_RUN, NOT_TESTABLE, REPRODUCED, UNDECIDED
 
 _KEYS = dict(zip(VERDICTS, ("reproduced", "not-reproduced", "contradicted", "not-testable", "not-run"), strict=True))
 
@@ -84,8 +84,8 @@ def recommendations(table: pd.DataFrame, number: int) -> Any:
 def recommendation_facts(table: pd.DataFrame, number: int) -> Facts:
     """Return how many recommendations of one source have evidence for, against, or none."""
     part = table[table["paper"] == table["paper"].unique()[number]]
-    words = part["verdict"].map(EVIDENCE)
-    counts = {key: int((words == key).sum()) for key in ("for", "against")}
+    words = [_worth(row) for row in part.itertuples()]
+    counts = {key: words.count(key) for key in ("for", "against")}
     return {
         "total": str(len(part)),
         "for": str(counts["for"]),
@@ -94,8 +94,13 @@ def recommendation_facts(table: pd.DataFrame, number: int) -> Facts:
     }
 
 
+def _worth(row: Any) -> str:
+    """Return the worth of a verdict; where runs show no difference either way, that is neither for nor against."""
+    return "none found" if UNDECIDED in row.found else EVIDENCE[row.verdict]
+
+
 def _evidence(row: Any) -> str:
-    return f"<b>{EVIDENCE[row.verdict]}</b>" + (f"<br><i>partial: {_text(row.partial)}</i>" if row.partial else "")
+    return f"<b>{_worth(row)}</b>" + (f"<br><i>partial: {_text(row.partial)}</i>" if row.partial else "")
 
 
 def _text(words: str) -> str:

@@ -15,6 +15,9 @@ Verdict = Literal[
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 REPRODUCED, NOT_REPRODUCED, CONTRADICTED, NOT_TESTABLE, NOT_RUN = VERDICTS
 
+UNDECIDED = "not told from zero"
+"""What is said of a difference whose interval holds zero."""
+
 
 @dataclass(frozen=True)
 class Finding:

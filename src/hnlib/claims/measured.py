@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hnlib.claims.finding import NOT_REPRODUCED, NOT_RUN, REPRODUCED, Finding, Verdict
+from hnlib.claims.finding import NOT_REPRODUCED, NOT_RUN, REPRODUCED, UNDECIDED, Finding, Verdict
 from hnlib.equivalence import Group, Interval, mean_difference
 from hnlib.stats import lower_is_better, paired_difference, seed_interval
 
@@ -301,7 +301,7 @@ def _sided(interval: Interval, sign: int) -> tuple[Verdict, str]:
     if np.isnan(interval.low):
         return NOT_RUN, " (one patient: no interval)"
     if interval.low <= 0 <= interval.high:
-        return NOT_REPRODUCED, " (not told from zero)"
+        return NOT_REPRODUCED, f" ({UNDECIDED})"
     if sign * interval.value > 0:
         return REPRODUCED, ""
     return NOT_REPRODUCED, " (the opposite)"

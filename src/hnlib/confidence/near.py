@@ -77,7 +77,7 @@ def organ_margin(probabilities: NDArray[np.floating], value: int) -> _Floats:
 
     Examples
     --------
-    >>> organ_margin(np.array([0.2, 0.3, 0.5]).reshape(3, 1), 2).round(3).tolist()
+    >>> print(organ_margin(np.array([0.2, 0.3, 0.5]).reshape(3, 1), 2).round(3))
     [0.511]
     """
     others = np.delete(probabilities, value, axis=0).max(axis=0)

@@ -89,7 +89,7 @@ def run_tables(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
         cases' means; ``calibration``, pooled over the voxels of a split. The tables of ``NEAR_TABLES``, and the
         columns that go with them, are lacking where a case was measured before they existed.
     """
-    part = dict(iter(rows.groupby("table", sort=False)))
+    part = {str(name): found for name, found in rows.groupby("table", sort=False)}
     confidence = part["confidence"]
     whole = {"margins", "calibration"} <= part.keys() and not (
         set(confidence.loc[confidence["voxels"] > 0, "case"]) - set(part["margins"]["case"])
@@ -112,11 +112,17 @@ def _quantiles(part: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 def _margins(rows: pd.DataFrame) -> pd.DataFrame:
     groups = rows.groupby(["split", "organ", "depth_mm"], sort=False)
-    table = groups[["probability", "margin"]].agg(["mean", "std"])
-    table.columns = pd.Index([f"{name}_sd" if how == "std" else name for name, how in table.columns])
-    counts = groups.agg(cases=("case", "nunique"), voxels=("voxels", "sum"), wrong_fraction=("wrong_fraction", "mean"))
-    joined = table.join(counts).reset_index().astype({"voxels": int})
-    return joined.sort_values(["split", "organ", "depth_mm"])[list(NEAR_TABLES["confidence_margins"])]
+    table = groups.agg(
+        cases=("case", "nunique"),
+        voxels=("voxels", "sum"),
+        probability=("probability", "mean"),
+        probability_sd=("probability", "std"),
+        margin=("margin", "mean"),
+        margin_sd=("margin", "std"),
+        wrong_fraction=("wrong_fraction", "mean"),
+    )
+    whole = table.reset_index().astype({"voxels": int}).sort_values(["split", "organ", "depth_mm"])
+    return whole[list(NEAR_TABLES["confidence_margins"])]
 
 
 def _calibration(rows: pd.DataFrame) -> pd.DataFrame:

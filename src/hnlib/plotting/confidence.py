@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -119,15 +119,13 @@ def margin_profiles(margins: pd.DataFrame) -> Figure:
     only_one(margins, "experiment")
     names, depths = in_order(margins["organ"].unique()), sorted(margins["depth_mm"].unique())
     fig, axes = _panels(len(names), 1.75)
-    table = margins.groupby(["organ", "split", "depth_mm"])[["margin", "margin_sd", "cases"]].mean()
+    table = margins.groupby(["organ", "split", "depth_mm"])[["margin", "margin_sd", "cases"]].mean().reset_index()
     for ax, name in zip(axes, names, strict=False):
         ax.axhline(0, color=INK, lw=0.8, zorder=0)
         ax.axvline(depths.index(0) - 0.5 if 0 in depths else -1, color=FAINT, lw=0.8, zorder=0)
         for shift, (split, (colour, marker, _)) in enumerate(SPLIT_LOOKS.items()):
-            if (name, split) not in table.index:
-                continue
-            rows = table.loc[(name, split)]
-            places = np.array([depths.index(depth) for depth in rows.index]) + 0.12 * (shift - 1)
+            rows = table[(table["organ"] == name) & (table["split"] == split)]
+            places = np.array([depths.index(depth) for depth in rows["depth_mm"]]) + 0.12 * (shift - 1)
             factor = scipy_stats.t.ppf(0.975, np.maximum(rows["cases"] - 1, 1)) / np.sqrt(rows["cases"])
             error = (factor * rows["margin_sd"]).fillna(0)
             ax.errorbar(places, rows["margin"], error, color=colour, marker=marker, ms=3.5, lw=1, elinewidth=0.8)
@@ -270,8 +268,8 @@ def _draw_growth(ax: Axes, rows: pd.DataFrame, against: str) -> None:
 
 def _draw_line(ax: Axes, rows: pd.DataFrame, places: pd.Series[float], colour: str, marker: str, shade: float) -> None:
     errors = np.array([rows["drift"] - rows["low"], rows["high"] - rows["drift"]])
-    look = {"color": colour, "marker": marker, "alpha": shade, "ms": 4, "lw": 1, "elinewidth": 0.7}
-    ax.errorbar(places, rows["drift"], np.nan_to_num(errors), **look)
+    limits = np.nan_to_num(errors)
+    ax.errorbar(places, rows["drift"], limits, color=colour, marker=marker, alpha=shade, ms=4, lw=1, elinewidth=0.7)
 
 
 def _panels(count: int, height_in: float) -> tuple[Figure, Sequence[Axes]]:
@@ -285,7 +283,7 @@ def _panels(count: int, height_in: float) -> tuple[Figure, Sequence[Axes]]:
     return fig, flat[:count]
 
 
-def _split_legend(fig: Figure, splits: Sequence[str]) -> None:
+def _split_legend(fig: Figure, splits: Iterable[str]) -> None:
     handles = [
         Line2D([], [], color=colour, marker=marker, label=f"{name} cases")
         for split, (colour, marker, name) in SPLIT_LOOKS.items()

@@ -74,7 +74,7 @@ def drift_tests(
     from the organs' means, so that an organ that a patient lacks does not move the mean.
     """
     averaged = _seed_averaged(confidence, measure)
-    rows = []
+    rows: list[dict[str, object]] = []
     for experiment, found in averaged.groupby("experiment", sort=False):
         wide = found[found["split"].isin(between)].pivot(index=["split", "case"], columns="organ", values=measure)
         organs = list(dict.fromkeys(found["organ"]))
@@ -126,7 +126,7 @@ def _permute(groups: Sequence[_Floats], rng: np.random.Generator, permutations: 
     """Return p of every row and p corrected for the rows but the first; groups have shape (rows, cases)."""
     p = np.full(len(groups[0]), np.nan)
     together = p.copy()
-    defined = np.flatnonzero(np.isfinite(_welch(*groups)))
+    defined = np.flatnonzero(np.isfinite(_welch(groups[0], groups[1])))
     if not defined.size:
         return p, together
     # SciPy applies each permutation to all rows alike, which keeps the organs of a patient together.

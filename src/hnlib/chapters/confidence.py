@@ -137,7 +137,9 @@ def depth_table(margins: pd.DataFrame) -> pd.DataFrame:
             splits = means[found & (means.index.get_level_values("organ") == organ)].droplevel(["organ", "depth_mm"])
             if {"train", "test"} <= set(splits.index):
                 rows.setdefault(title(str(organ)), {})[name] = _depth_drift(splits)
-    return pd.DataFrame.from_dict(rows, orient="index").reindex(columns=list(names.values())).fillna(DASH)
+    return (
+        pd.DataFrame.from_dict(rows, orient="index").reindex(columns=list(names.values())).astype(object).fillna(DASH)
+    )
 
 
 def _depth_drift(splits: pd.DataFrame) -> str:

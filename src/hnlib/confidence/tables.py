@@ -14,6 +14,9 @@ from hnlib.confidence.summaries import SUMMARY_QUANTILES, quantile_table, summar
 _SUMMARY = ["split", "case", "organ", "voxels", "soft_recall", "soft_precision", *SUMMARY_QUANTILES]
 _NEAR = ["margin", "wrong_fraction", "ece", "brier"]
 
+DECIMALS = 4
+"""Of margins, errors and means in the tables of `NEAR_TABLES`, whose size grows with every run that is published."""
+
 CONFIDENCE_TABLES = ("confidence", "confidence_quantiles")
 """Tables of every measured run."""
 
@@ -95,10 +98,11 @@ def run_tables(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
         set(confidence.loc[confidence["voxels"] > 0, "case"]) - set(part["margins"]["case"])
     )
     columns = [*_SUMMARY, *_NEAR] if whole else _SUMMARY
-    tables = {"confidence": confidence[columns].astype({"voxels": int}), "confidence_quantiles": _quantiles(part)}
+    summary = confidence[columns].astype({"voxels": int}).round(dict.fromkeys(_NEAR, DECIMALS))
+    tables = {"confidence": summary, "confidence_quantiles": _quantiles(part)}
     if whole:
-        tables["confidence_margins"] = _margins(part["margins"])
-        tables["calibration"] = _calibration(part["calibration"])
+        tables["confidence_margins"] = _margins(part["margins"]).round(DECIMALS)
+        tables["calibration"] = _calibration(part["calibration"]).round(DECIMALS)
     return tables
 
 

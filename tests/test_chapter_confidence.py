@@ -110,7 +110,9 @@ def test_margins_are_compared_at_equal_depth() -> None:
         [-3.0, 2.0, 5.0],
         [-3.0, 2.0, 5.0],
     ]
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["5–0\nout", "0–5\nin", "5–10\nin"]
+    assert [container.lines[0].get_xdata().tolist() for container in ax.containers][1] == [-2.5, 2.5, 7.5]
+    (bars,) = ax.containers[1].lines[2]
+    assert {np.ptp(segment[:, 1]) for segment in bars.get_segments()} == {0}  # four cases: no interval
 
 
 def test_seeds_are_pooled_for_calibration() -> None:

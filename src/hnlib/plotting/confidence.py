@@ -34,8 +34,8 @@ MEASURES: Mapping[str, str] = {
 }
 """Measures of confidence as figures and tables print them."""
 
-DEPTH_LABELS: Mapping[float, str] = {-10: "10–5\nout", -5: "5–0\nout", 0: "0–5\nin", 5: "5–10\nin", 10: ">10\nin"}
-"""Strata by distance to the organ's surface, in mm."""
+LEAST_CASES = 5
+"""An interval is drawn from so many cases on; with fewer its limits say little and would set the axis."""
 
 NOT_MEASURED = "not measured for these runs"
 
@@ -105,9 +105,10 @@ def margin_profiles(margins: pd.DataFrame) -> Figure:
     Returns
     -------
     Figure
-        One panel an organ; left of the middle is outside. Above 0 the network marks the organ, below it does not.
-        Bars: 95 % t interval of the mean over cases. Seeds are averaged; the interval takes their mean SD. Without a
-        row, the words that nothing was measured.
+        One panel an organ; a point stands in the middle of its stratum, the last for all that is deeper than 10 mm.
+        Above 0 the network marks the organ, below it does not. Bars: 95 % t interval of the mean over cases, from
+        ``LEAST_CASES`` on. Seeds are averaged; the interval takes their mean SD. Without a row, the words that nothing
+        was measured.
 
     Raises
     ------
@@ -117,21 +118,21 @@ def margin_profiles(margins: pd.DataFrame) -> Figure:
     if margins.empty:
         return blank()
     only_one(margins, "experiment")
-    names, depths = in_order(margins["organ"].unique()), sorted(margins["depth_mm"].unique())
-    fig, axes = _panels(len(names), 1.75)
+    names = in_order(margins["organ"].unique())
+    fig, axes = _panels(len(names), 3, 1.75)
     table = margins.groupby(["organ", "split", "depth_mm"])[["margin", "margin_sd", "cases"]].mean().reset_index()
     for ax, name in zip(axes, names, strict=False):
         ax.axhline(0, color=INK, lw=0.8, zorder=0)
-        ax.axvline(depths.index(0) - 0.5 if 0 in depths else -1, color=FAINT, lw=0.8, zorder=0)
+        ax.axvline(0, color=FAINT, lw=0.8, zorder=0)
         for shift, (split, (colour, marker, _)) in enumerate(SPLIT_LOOKS.items()):
             rows = table[(table["organ"] == name) & (table["split"] == split)]
-            places = np.array([depths.index(depth) for depth in rows["depth_mm"]]) + 0.12 * (shift - 1)
             factor = scipy_stats.t.ppf(0.975, np.maximum(rows["cases"] - 1, 1)) / np.sqrt(rows["cases"])
-            error = (factor * rows["margin_sd"]).fillna(0)
+            error = (factor * rows["margin_sd"]).where(rows["cases"] >= LEAST_CASES, 0).fillna(0)
+            places = rows["depth_mm"] + 2.5 + 0.6 * (shift - 1)  # the middle of the stratum
             ax.errorbar(places, rows["margin"], error, color=colour, marker=marker, ms=3.5, lw=1, elinewidth=0.8)
         ax.set_title(organ(name).title)
-        ax.set_xticks(range(len(depths)), [DEPTH_LABELS.get(depth, f"{depth:g}") for depth in depths])
-    fig.supxlabel("distance to the organ's surface (mm)", fontsize=9)
+        ax.set_xticks([-10, -5, 0, 5, 10], ["-10", "-5", "0", "5", "10"])
+    fig.supxlabel("distance to the organ's surface (mm): outside below 0, inside above", fontsize=9)
     fig.supylabel("margin (logits)", fontsize=9)
     _split_legend(fig, margins["split"].unique())
     return fig
@@ -160,7 +161,7 @@ def reliability(calibration: pd.DataFrame) -> Figure:
         return blank()
     only_one(calibration, "experiment")
     names = in_order(calibration["organ"].unique())
-    fig, axes = _panels(len(names), 1.9)
+    fig, axes = _panels(len(names), 5, 1.9)
     sums = pooled_bins(calibration, ["organ", "split", "bin"])
     for ax, name in zip(axes, names, strict=False):
         ax.plot([0, 1], [0, 1], color=FAINT, lw=1, zorder=0)
@@ -222,9 +223,9 @@ def drift_growth(growth: pd.DataFrame, against: str) -> Figure:
                 ax.set_title(f"{patch} patch")
             if column == 0:
                 ax.set_ylabel(f"drift of {MEASURES.get(measure, measure)}")
+            if row == len(measures) - 1:
+                ax.set_xlabel({"patients": "training patients", "volume_ml": "median volume (ml)"}[against])
     _name_growth(fig, axes[0, 0], growth, against)
-    names = {"patients": "training patients", "volume_ml": "median volume of the organ (ml)"}
-    fig.supxlabel(names[against], fontsize=9)
     return fig
 
 
@@ -272,14 +273,17 @@ def _draw_line(ax: Axes, rows: pd.DataFrame, places: pd.Series[float], colour: s
     ax.errorbar(places, rows["drift"], limits, color=colour, marker=marker, alpha=shade, ms=4, lw=1, elinewidth=0.7)
 
 
-def _panels(count: int, height_in: float) -> tuple[Figure, Sequence[Axes]]:
-    columns = min(5, count)
+def _panels(count: int, most: int, height_in: float) -> tuple[Figure, Sequence[Axes]]:
+    """Return axes for a count of panels, at most so many side by side, the rest of the grid hidden."""
+    columns = min(most, count)
     rows = math.ceil(count / columns)
     size = (FULL_WIDTH_IN, 0.8 + height_in * rows)
     fig, axes = plt.subplots(rows, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
     flat = list(axes.ravel())
     for unused in flat[count:]:
         unused.set_visible(False)
+    for ax in flat[max(0, count - columns) : count]:  # the lowest of its column, also above a hidden one
+        ax.tick_params(labelbottom=True)
     return fig, flat[:count]
 
 
@@ -289,4 +293,4 @@ def _split_legend(fig: Figure, splits: Iterable[str]) -> None:
         for split, (colour, marker, name) in SPLIT_LOOKS.items()
         if split in set(splits)
     ]
-    fig.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    fig.legend(handles=handles, loc="outside upper center", ncols=len(handles))

@@ -29,6 +29,7 @@ from hnlib.experiments import (
 )
 from hnlib.experiments.config import config_folder, run_digest
 from hnlib.experiments.pictures import draw_case, draw_predictions
+from hnlib.experiments.tables import _replace_rows, _run_rows
 from hnlib.imbalance import Scan, landscape
 from hnlib.losses import DeepSupervision, WeightedCrossEntropy, build_loss
 from hnlib.metrics import METRICS
@@ -390,6 +391,31 @@ def test_of_an_arm_the_test_cases_alone_are_measured(
     assert set(pd.read_csv(tmp_path / "old" / "calibration.csv")["experiment"]) == {own}
 
 
+@pytest.mark.parametrize(
+    ("experiment", "kept"),
+    [
+        ("small_nnu_dice_ce", {"metrics", "confidence", "confidence_quantiles", *NEAR_TABLES}),
+        ("small_nnu_dice_ce_8_cases", {"metrics", "confidence", *NEAR_TABLES}),
+        ("small_focal_dice", {"metrics"}),
+    ],
+)
+def test_what_a_run_gives_to_the_tables(tmp_path: Path, experiment: str, kept: set[str]) -> None:
+    """The study gives all, an arm of the drift no quantiles, another arm its metrics; older runs what they have."""
+    rows = pd.DataFrame({"split": ["train", "test"], "value": [1, 2]})
+    for name in ("metrics", "confidence", "confidence_quantiles", *NEAR_TABLES):
+        rows.to_csv(tmp_path / f"{name}.csv", index=False)
+    pd.DataFrame({"step": [1]}).to_csv(tmp_path / "history.csv", index=False)
+    names = ("steps", "seconds", "parameters", "voxels_per_step", "precision", "hardware")
+    record = {**dict.fromkeys(names, 1), "patch": [1, 2, 3], "versions": {}, "digests": {}}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    found = _run_rows(tmp_path, experiment, 0, "laptop")
+    assert set(found) == {*kept, "history", "runs"}
+    assert len(found["metrics"]) == (2 if experiment == "small_nnu_dice_ce" else 1)  # of an arm the test cases
+    for name in NEAR_TABLES:
+        (tmp_path / f"{name}.csv").unlink()
+    assert set(_run_rows(tmp_path, experiment, 0, "laptop")) == {*kept, "history", "runs"} - set(NEAR_TABLES)
+
+
 def test_a_weighted_loss_receives_the_class_shares_of_the_training_cases(
     tiny_study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -417,8 +443,6 @@ def test_an_unfinished_run_is_not_measured(tiny_study: Study) -> None:
 
 
 def test_publishing_replaces_a_run_and_keeps_the_others(tmp_path: Path) -> None:
-    from hnlib.experiments.tables import _replace_rows
-
     old = pd.DataFrame({"profile": ["p", "p"], "experiment": ["a", "b"], "seed": [0, 0], "value": [1, 2]})
     new = pd.DataFrame({"profile": ["p"], "experiment": ["b"], "seed": [0], "value": [3]})
     assert _replace_rows(old, new)["value"].tolist() == [1, 3]

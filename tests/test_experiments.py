@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from hnlib.confidence import NEAR_TABLES
 from hnlib.errors import ConfigError, DataError
 from hnlib.experiments import (
     FOUR_CONFIGURATIONS,
@@ -28,7 +29,7 @@ from hnlib.experiments import (
 )
 from hnlib.experiments.config import config_folder, run_digest
 from hnlib.experiments.pictures import draw_case, draw_predictions
-from hnlib.experiments.tables import publishable_pictures
+from hnlib.experiments.tables import _replace_rows, _run_rows, publishable_pictures
 from hnlib.imbalance import Scan, landscape
 from hnlib.losses import DeepSupervision, WeightedCrossEntropy, build_loss
 from hnlib.metrics import METRICS
@@ -135,6 +136,24 @@ def test_arms_share_a_profile_and_are_asked_for_by_name() -> None:
     assert profile.runs_with("losses") == profile.all_experiments == ("a", "b", "c")
     with pytest.raises(ConfigError, match="did you mean 'losses'"):
         profile.experiments("loses")
+    assert [profile.measures_drift(name) for name in "abc"] == [True, True, False]
+    drifting = profile.model_copy(update={"drift_arms": ("losses",)})
+    assert [drifting.measures_drift(name) for name in "abc"] == [True, True, True]
+
+
+def test_unknown_drift_arms_are_told(own_configuration: Path) -> None:
+    tiny = Path(__file__).parents[1] / "experiments" / "profiles" / "tiny.yaml"
+    text = tiny.read_text().replace("study: ", "study: [] #")
+    (own_configuration / "profiles" / "mine.yaml").write_text(text + "arms: {drift: []}\ndrift_arms: [drfit]\n")
+    with pytest.raises(ConfigError, match=r"drift_arms of profile 'mine'.*did you mean 'drift'"):
+        load_profile("mine")
+
+
+def test_drift_arms_and_arms_are_not_in_the_digest_of_a_run() -> None:
+    """How much is measured moves no result, so that finished runs keep their folders."""
+    profile, experiment = load_profile("laptop"), load_experiment("small_nnu_dice_ce")
+    bare = profile.model_copy(update={"arms": {}, "drift_arms": ()})
+    assert run_digest(experiment, bare, (32, 20, 64), "c") == run_digest(experiment, profile, (32, 20, 64), "c")
 
 
 def test_an_experiment_changes_fields_of_its_profile() -> None:
@@ -359,6 +378,51 @@ def test_of_an_arm_the_test_cases_alone_are_measured(
     assert metrics.groupby("experiment")["split"].nunique().to_dict() == {own: 3, arm: 1}
     assert set(confidence["experiment"]) == {own}
 
+    # The arm becomes one of the drift: measured again, on all splits, from the same checkpoint.
+    drifting = changed.model_copy(update={"drift_arms": ("other",)})
+    for module in ("study", "tables"):
+        monkeypatch.setattr(f"hnlib.experiments.{module}.load_profile", lambda _: drifting)
+    folder = measure_run(tiny_study, arm, 0, report=lambda _: None)
+    assert set(pd.read_csv(folder / "confidence.csv")["split"]) == {"test"}  # it is measured already
+    measure_run(tiny_study, arm, 0, again=True, report=lambda _: None)
+    write_tables(tiny_study, tmp_path)
+    tables = {name: pd.read_csv(tmp_path / f"{name}.csv") for name in ("metrics", "confidence", *NEAR_TABLES)}
+    assert tables["metrics"].groupby("experiment")["split"].nunique().to_dict() == {own: 3, arm: 1}
+    for name in ("confidence", *NEAR_TABLES):
+        assert tables[name].groupby("experiment")["split"].nunique().to_dict() == {own: 3, arm: 3}
+
+    # A run from before these tables existed adds nothing to them and is still gathered.
+    for name in NEAR_TABLES:
+        (folder / f"{name}.csv").unlink()
+    (tmp_path / "old").mkdir()
+    assert write_tables(tiny_study, tmp_path / "old") == 2
+    assert set(pd.read_csv(tmp_path / "old" / "calibration.csv")["experiment"]) == {own}
+
+
+@pytest.mark.parametrize(
+    ("experiment", "kept"),
+    [
+        ("small_nnu_dice_ce", {"metrics", "confidence", "confidence_quantiles", *NEAR_TABLES}),
+        ("small_nnu_dice_ce_8_cases", {"metrics", "confidence", *NEAR_TABLES}),
+        ("small_focal_dice", {"metrics"}),
+    ],
+)
+def test_what_a_run_gives_to_the_tables(tmp_path: Path, experiment: str, kept: set[str]) -> None:
+    """The study gives all, an arm of the drift no quantiles, another arm its metrics; older runs what they have."""
+    rows = pd.DataFrame({"split": ["train", "test"], "value": [1, 2]})
+    for name in ("metrics", "confidence", "confidence_quantiles", *NEAR_TABLES):
+        rows.to_csv(tmp_path / f"{name}.csv", index=False)
+    pd.DataFrame({"step": [1]}).to_csv(tmp_path / "history.csv", index=False)
+    names = ("steps", "seconds", "parameters", "voxels_per_step", "precision", "hardware")
+    record = {**dict.fromkeys(names, 1), "patch": [1, 2, 3], "versions": {}, "digests": {}}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    found = _run_rows(tmp_path, experiment, 0, "laptop")
+    assert set(found) == {*kept, "history", "runs"}
+    assert len(found["metrics"]) == (2 if experiment == "small_nnu_dice_ce" else 1)  # of an arm the test cases
+    for name in NEAR_TABLES:
+        (tmp_path / f"{name}.csv").unlink()
+    assert set(_run_rows(tmp_path, experiment, 0, "laptop")) == {*kept, "history", "runs"} - set(NEAR_TABLES)
+
 
 def test_a_weighted_loss_receives_the_class_shares_of_the_training_cases(
     tiny_study: Study, monkeypatch: pytest.MonkeyPatch
@@ -387,8 +451,6 @@ def test_an_unfinished_run_is_not_measured(tiny_study: Study) -> None:
 
 
 def test_publishing_replaces_a_run_and_keeps_the_others(tmp_path: Path) -> None:
-    from hnlib.experiments.tables import _replace_rows
-
     old = pd.DataFrame({"profile": ["p", "p"], "experiment": ["a", "b"], "seed": [0, 0], "value": [1, 2]})
     new = pd.DataFrame({"profile": ["p"], "experiment": ["b"], "seed": [0], "value": [3]})
     assert _replace_rows(old, new)["value"].tolist() == [1, 3]

@@ -203,13 +203,14 @@ def measure(
     experiment: ExperimentName,
     seed: Seed,
     out: Annotated[Path | None, typer.Option(help="copy of the run's small record")] = None,
+    again: Annotated[bool, typer.Option("--again", help="also a run that is measured, for tables added since")] = False,
 ) -> None:
     """Predict and measure the cases of one trained run."""
     from hnlib.experiments import load_study, measure_run
     from hnlib.experiments.scores import score_lines
     from hnlib.files import copy_file
 
-    folder = measure_run(load_study(study_file), experiment, seed, report=say)
+    folder = measure_run(load_study(study_file), experiment, seed, again=again, report=say)
     if out is not None:
         copy_file(folder / "run.json", out)
     for line in score_lines(folder):

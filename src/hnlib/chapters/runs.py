@@ -1,15 +1,13 @@
-"""Chapters 03 to 05: training, evaluation, confidence drift."""
+"""Chapters 03 and 04: training, evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from hnlib.chapters.page import DASH, NBSP, Facts, is_phantom, listed, mean_sd, title
+from hnlib.chapters.page import DASH, NBSP, Facts, listed, mean_sd, title
 from hnlib.experiments import FOUR_CONFIGURATIONS, Run, Study, prepare_study, read_tables
 from hnlib.files import write_json
 from hnlib.plotting import experiment_title
@@ -25,9 +23,6 @@ from hnlib.stats import (
     seed_interval,
 )
 from hnlib.stats import seed_spread as spread_over_seeds
-
-#: Mean probability of the true class on training voxels above which an organ counts as learnt.
-LEARNT = 0.3
 
 # 03: training
 
@@ -259,44 +254,3 @@ def _seeds_caveat(clear: pd.DataFrame) -> str:
     if alone.any():
         text += f" Whether seeds alone can make that of {listed(list(clear.index[alone]))} is not known with one seed."
     return text
-
-
-# 05: confidence
-
-
-def drift_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Return drift of soft recall and soft precision by organ and experiment, seeds averaged."""
-    names = {"soft_recall_drift": "soft recall", "soft_precision_drift": "soft precision"}
-    long = table.rename(columns=names).melt(["organ", "experiment"], list(names.values()), "drift of", "drift")
-    wide = long.pivot_table(index=["organ", "drift of"], columns="experiment", values="drift", sort=False).round(3)
-    known = [name for name in FOUR_CONFIGURATIONS if name in wide.columns]
-    wide = wide[[*known, *(name for name in wide.columns if name not in known)]]
-    return wide.rename(index=title, level="organ").rename(columns=experiment_title).rename_axis(columns=None)
-
-
-def confidence_facts(table: pd.DataFrame, study: Mapping[str, Any]) -> Facts:
-    """Return the phrases of the chapter on confidence."""
-    means = table.groupby("organ")[["soft_recall_drift", "soft_recall_train"]].mean()
-    learnt = means["soft_recall_train"] > LEARNT
-    drift = means.loc[learnt if learnt.any() else ~learnt, "soft_recall_drift"].sort_values()
-    worst, best = str(drift.index[-1]), str(drift.index[0])
-    cases = f"{int(table['cases_train'].max())} training and {int(table['cases_test'].max())} test cases"
-    small = [str(name) for name in drift.index if str(name).startswith("optic_")]
-    if small:
-        leading = sum(name in small for name in drift.index[-len(small) :])
-        order = f"Of the {len(small)} largest drifts, {leading} belong to the optic nerves and chiasm."
-    else:
-        order = "Organs as small as those of the paper's claim are not among these."
-    if not learnt.all():
-        order += (
-            f" Not learnt at this budget and left out here: {listed([title(str(n)) for n in means.index[~learnt]])}."
-        )
-    difference = "both are drawn by the same rules" if is_phantom(study) else "they are different patients"
-    return {
-        "worst": title(worst),
-        "worst-drift": f"{drift.iloc[-1]:.3f}",
-        "best": title(best),
-        "best-drift": f"{drift.iloc[0]:.3f}",
-        "order": order,
-        "scope": f"The drift compares {cases}; {difference}.",
-    }

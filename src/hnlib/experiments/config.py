@@ -188,6 +188,8 @@ class Profile(_Strict):
     arms
         Further studies at the same cost, by name: the experiments that each compares. They share the runs,
         and of those that are in an arm alone only the test cases are measured.
+    drift_arms
+        Arms whose runs are measured on training and validation cases too, as those of the study are.
     seeds
         Seeds of each experiment.
     training
@@ -226,6 +228,7 @@ class Profile(_Strict):
 
     study: tuple[str, ...]
     arms: dict[str, tuple[str, ...]] = {}
+    drift_arms: tuple[str, ...] = ()
     seeds: tuple[int, ...]
     training: Settings
     patch_voxels: int | None = None
@@ -265,6 +268,10 @@ class Profile(_Strict):
     def all_experiments(self) -> tuple[str, ...]:
         """The experiments of the study and of all its arms, each once."""
         return tuple(dict.fromkeys([*self.study, *(name for names in self.arms.values() for name in names)]))
+
+    def measures_drift(self, experiment: str) -> bool:
+        """Return whether the runs of an experiment are measured on training and validation cases too."""
+        return any(experiment in names for names in (self.study, *(self.arms[arm] for arm in self.drift_arms)))
 
 
 #: Fields of a profile, and of its training, that an experiment may change.
@@ -349,6 +356,9 @@ def load_profile(name: str) -> Profile:
     found = _read("profile", config_folder() / "profiles", name, Profile)
     for experiment in found.all_experiments:
         load_experiment(experiment).schedule(found)
+    for arm in found.drift_arms:
+        if arm not in found.arms:
+            raise unknown(f"arm among the drift_arms of profile '{name}'", arm, found.arms)
     augmentation(found.augmentation)
     if (found.patches is None) == (found.patch_voxels is None):
         raise ConfigError(f"profile '{name}': give either patch_voxels or patches")

@@ -1,14 +1,15 @@
 """One run: train a network, then predict and measure; every step continues where it was stopped.
 
 A run is a pure function of (data set, profile, experiment, seed). Its folder holds ``run.json``,
-``history.csv``, ``checkpoint.pt``, ``predictions/``, ``metrics.csv``, ``confidence.csv``,
-``confidence_quantiles.csv`` and ``confidence.parquet`` (every organ voxel's probability of its class).
+``history.csv``, ``checkpoint.pt``, ``predictions/``, ``metrics.csv``, the tables of
+`hnlib.confidence.run_tables` and ``confidence.parquet`` (every organ voxel's probability of its class).
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from hnlib.confidence import quantile_table, summarise, true_class_probabilities
+from hnlib.confidence import case_tables, run_tables
 from hnlib.errors import DataError
 from hnlib.experiments.config import Experiment, load_experiment
 from hnlib.experiments.export import export_model
@@ -154,14 +155,17 @@ def _progress(name: str, steps: int, report: Report) -> Callable[[int, torch.Ten
 # Prediction and measurement.
 
 
-def measure_run(study: Study, experiment: str, seed: int, *, report: Report = print) -> Path:
+def measure_run(study: Study, experiment: str, seed: int, *, again: bool = False, report: Report = print) -> Path:
     """Predict and measure validation, test and some training cases of a finished run; return its folder.
 
-    Of an experiment that is only in an arm of the profile the test cases alone are measured.
-    Metrics are taken on the case's own grid after the largest component of each organ was kept;
-    confidence is taken on the plan's grid. Each case is written when it is done.
+    Of an experiment that is only in an arm of the profile the test cases alone are measured, unless the arm is one
+    of ``drift_arms``. ``again``: also where the run is measured already, for tables that were added since.
+    Metrics are taken on the case's own grid after the largest component of each organ was kept; confidence is
+    taken on the plan's grid. Each case is written when it is done.
     """
     found, folder = load_experiment(experiment), study.run_folder(experiment, seed)
+    if again:
+        _forget_measures(folder)
     if (folder / "measured.json").exists():
         return folder
     if not (folder / "run.json").exists():
@@ -171,7 +175,7 @@ def measure_run(study: Study, experiment: str, seed: int, *, report: Report = pr
     predictor = system.predictor(read_weights(system, folder), device)
     data = study.open()
     parts = {**study.split, "train": study.training_cases(found)[: study.settings.drift_cases]}
-    if experiment not in study.settings.study:
+    if not study.settings.measures_drift(experiment):
         parts = {"test": parts["test"]}
     todo = [(split, name) for split, names in parts.items() for name in names]
     began = time.perf_counter()
@@ -186,6 +190,12 @@ def measure_run(study: Study, experiment: str, seed: int, *, report: Report = pr
     _gather(study, experiment, seed, folder, todo)
     add_scores(folder)
     return folder
+
+
+def _forget_measures(folder: Path) -> None:
+    """Remove the measures of a run, the sign that it is measured first; predictions stay until they are replaced."""
+    (folder / "measured.json").unlink(missing_ok=True)
+    shutil.rmtree(folder / "measured", ignore_errors=True)
 
 
 def _measure_case(
@@ -210,13 +220,8 @@ def _measure_case(
         labelled=prepared.labelled,
         tolerances_mm={name: organ(name).tolerance_mm for name in organs},
     )
-    summary = summarise(probabilities, prepared.labels, organs, prepared.labelled)
-    voxels = true_class_probabilities(probabilities, prepared.labels, organs, prepared.labelled)
-    tables = [
-        metrics.assign(table="metrics"),
-        summary.assign(table="confidence"),
-        *(pd.DataFrame({"organ": o, "value": p, "table": "voxels"}) for o, p in voxels.items()),
-    ]
+    confidence = case_tables(probabilities, prepared.labels, organs, prepared.labelled, study.plan.spacing_mm)
+    tables = [metrics.assign(table="metrics"), *confidence]
     whole = pd.concat(tables, ignore_index=True).assign(split=split, case=prepared.name)
     write_atomically(target, lambda part: whole.to_parquet(part, index=False))
 
@@ -225,22 +230,9 @@ def _gather(study: Study, experiment: str, seed: int, folder: Path, todo: Sequen
     key = {k: v for k, v in _run_key(study, experiment, seed).items() if k != "dataset"}
     whole = pd.concat([pd.read_parquet(folder / "measured" / f"{name}.parquet") for _, name in todo])
     part = dict(iter(whole.groupby("table", sort=False)))
-    metrics = part["metrics"][["split", "case", "organ", "metric", "value"]]
-    numbers = ["voxels", "soft_recall", "soft_precision", "q05", "q25", "q50", "q75", "q95"]
-    confidence = part["confidence"][["split", "case", "organ", *numbers]].astype({"voxels": int})
     voxels = part["voxels"][["split", "case", "organ", "value"]].reset_index(drop=True)
-    quantiles = [
-        quantile_table([{str(o): p["value"].to_numpy() for o, p in rows.groupby("organ", sort=False)}]).assign(
-            split=split
-        )
-        for split, rows in voxels.groupby("split", sort=False)
-    ]
     write_atomically(folder / "confidence.parquet", lambda out: voxels.to_parquet(out, index=False))
-    tables = {
-        "metrics": metrics,
-        "confidence": confidence,
-        "confidence_quantiles": pd.concat(quantiles)[["split", "organ", "quantile", "value"]],
-    }
+    tables = {"metrics": part["metrics"][["split", "case", "organ", "metric", "value"]], **run_tables(whole)}
     for name, table in tables.items():
         write_table(folder / f"{name}.csv", _keyed(table, key))
     write_json(folder / "measured.json", {**key, "cases": len(todo)})

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from hnlib.cases import SPLITS
+from hnlib.confidence import CONFIDENCE_TABLES, NEAR_TABLES
 from hnlib.errors import DataError
 from hnlib.experiments.config import load_experiment, load_profile
 from hnlib.experiments.landscapes import TABLES, landscape_sizes, landscape_tables, training_scans
@@ -27,7 +28,7 @@ from hnlib.sampling import centre_rule
 
 #: What a run leaves for the tables, and the columns that name a row there.
 RUN_KEY = ["profile", "experiment", "seed"]
-RUN_TABLES = ("metrics", "confidence", "confidence_quantiles", "history", "runs")
+RUN_TABLES = ("metrics", *CONFIDENCE_TABLES, "history", "runs")
 DATA_TABLES = ("dataset", "imbalance", *TABLES)
 #: Rules for patch centres that the imbalance table compares; "nnunet" is the rule of the four configurations.
 CENTRES = ("uniform", "voxel_uniform", "class_uniform", "nnunet", "paper")
@@ -138,7 +139,8 @@ def _run_rows(folder: Path, experiment: str, seed: int, profile: str) -> dict[st
     record = read_record(folder)
     key: dict[str, Any] = {"profile": profile, "experiment": experiment, "seed": seed}
     remedy = f"delete {folder / 'measured.json'} and run hnlib measure again"
-    names = ("metrics", "confidence", "confidence_quantiles")
+    newer = [name for name in NEAR_TABLES if (folder / f"{name}.csv").exists()]
+    names = ("metrics", *CONFIDENCE_TABLES, *newer)
     tables = {name: read_table(folder / f"{name}.csv", remedy) for name in names}
     history = read_table(folder / "history.csv", f"delete {folder / 'run.json'} too and run hnlib train again")
     flat = {
@@ -151,8 +153,11 @@ def _run_rows(folder: Path, experiment: str, seed: int, profile: str) -> dict[st
     }
     for position, (name, value) in enumerate(key.items()):
         history.insert(position, name, value)
-    if experiment not in load_profile(profile).study:  # an arm: small enough for many of them
-        tables = {"metrics": tables["metrics"]}
+    settings = load_profile(profile)
+    if experiment not in settings.study:  # an arm: small enough for many of them
+        kept = ("confidence", *newer) if settings.measures_drift(experiment) else ()
+        test = tables["metrics"][tables["metrics"]["split"] == "test"]
+        tables = {"metrics": test, **{name: tables[name] for name in kept}}
     return {**tables, "history": history, "runs": pd.DataFrame([flat])}
 
 
@@ -171,7 +176,7 @@ def write_tables(study: Study, folder: Path, *, merge: bool = False) -> int:
     """
     runs = _some_runs(study)
     gathered = [_run_rows(path, experiment, seed, study.profile) for experiment, seed, path in runs]
-    for name in RUN_TABLES:
+    for name in (*RUN_TABLES, *NEAR_TABLES):
         parts = [tables[name] for tables in gathered if name in tables]
         if not parts:
             continue
@@ -231,6 +236,8 @@ def _profile_of(folder: Path) -> str | None:
 def read_tables(folder: Path | str) -> Mapping[str, Any]:
     """Read the tables of a study: data frames by name, and ``study`` as a dictionary.
 
+    The tables of `NEAR_TABLES` are without a row where the runs were measured before these existed.
+
     Raises
     ------
     DataError
@@ -239,6 +246,9 @@ def read_tables(folder: Path | str) -> Mapping[str, Any]:
     place = Path(folder)
     try:
         tables: dict[str, Any] = {name: pd.read_csv(place / f"{name}.csv") for name in (*DATA_TABLES, *RUN_TABLES)}
+        for name, columns in NEAR_TABLES.items():
+            path = place / f"{name}.csv"
+            tables[name] = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=[*RUN_KEY, *columns])
         tables["study"] = json.loads((place / "study.json").read_text())
     except (OSError, ValueError) as fault:
         raise DataError(f"tables in {place}: {fault}; run the study first, or name another folder") from None

@@ -6,6 +6,15 @@ the axes that a caption should say. Points are spread sideways by a fixed sequen
 figure is the same every time.
 """
 
+from hnlib.plotting.confidence import (
+    MEASURES,
+    NOT_MEASURED,
+    case_drift_points,
+    drift_growth,
+    margin_profiles,
+    pooled_bins,
+    reliability,
+)
 from hnlib.plotting.ignored import ignore_maps
 from hnlib.plotting.landscape import interactive, landscape_explorer, landscape_maps, sigma_bounds, sigma_by_background
 from hnlib.plotting.results import (
@@ -24,21 +33,28 @@ from hnlib.plotting.viewer import pack_volume, viewer
 __all__ = [
     "FULL_WIDTH_IN",
     "HALF_WIDTH_IN",
+    "MEASURES",
+    "NOT_MEASURED",
     "STYLE",
     "best_slices",
+    "case_drift_points",
     "class_ratios",
     "confidence_violins",
     "contour_panel",
+    "drift_growth",
     "equivalence_intervals",
     "experiment_title",
     "ignore_maps",
     "interactive",
     "landscape_explorer",
     "landscape_maps",
+    "margin_profiles",
     "organ_volumes",
     "pack_volume",
     "paired_differences",
+    "pooled_bins",
     "ranking",
+    "reliability",
     "results_by_organ",
     "scan_rows",
     "shown_box",

@@ -83,7 +83,11 @@ def experiment_title(name: str) -> str:
     --------
     >>> experiment_title("small_ca_dice_ce"), experiment_title("coarse_axial")
     ('small, ca-Dice+CE', 'coarse axial')
+    >>> experiment_title("small_nnu_dice_ce_8_cases")
+    'small, nnU-Dice+CE, 8 patients'
     """
+    if found := re.fullmatch(r"(.+)_(\d+)_cases", name):
+        return f"{experiment_title(found[1])}, {found[2]} patients"
     return _EXPERIMENT_TITLES.get(name, name.replace("_", " "))
 
 

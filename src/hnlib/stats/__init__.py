@@ -6,6 +6,7 @@ and the spread over seeds is reported beside the interval, never inside it. Func
 """
 
 from hnlib.stats.paired import PairedDifference, case_differences, paired_difference, seed_interval
+from hnlib.stats.permutation import DRIFT_COLUMNS, drift_tests
 from hnlib.stats.power import detectable_differences, minimum_detectable_effect
 from hnlib.stats.printed import PAPER_NEAREST, PRINTED, paper_table1, printed_table
 from hnlib.stats.ranking import Ranking, rank_experiments
@@ -23,6 +24,7 @@ from hnlib.stats.testing import ALL_ORGANS, SignedRank, compare_experiments, gat
 __all__ = [
     "ALL_ORGANS",
     "COLUMNS",
+    "DRIFT_COLUMNS",
     "PAPER_NEAREST",
     "PRINTED",
     "PairedDifference",
@@ -32,6 +34,7 @@ __all__ = [
     "choose_by_validation",
     "compare_experiments",
     "detectable_differences",
+    "drift_tests",
     "gatekept",
     "holm",
     "lower_is_better",

@@ -1,4 +1,4 @@
-"""How sure a network is of the true class, by organ, and how that changes from training to test cases.
+"""How sure a network is of the true class, by organ: soft recall, soft precision, quantiles.
 
 The mean softmax probability of an organ over the organ's own voxels is a soft recall: a network that
 inflates the organ raises it. The share of the probability mass that lies inside the organ is a soft
@@ -18,8 +18,6 @@ SUMMARY_QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.50, "q75": 0.75, "q95": 
 
 POOLED_QUANTILES = tuple((index + 0.5) / 100 for index in range(100))
 """The quantiles of a pooled distribution: 0.005, 0.015, ..., 0.995, each standing for 1 % of the voxels."""
-
-_RUN = ["profile", "experiment", "seed", "organ"]
 
 
 def true_class_probabilities(
@@ -67,7 +65,7 @@ def true_class_probabilities(
     >>> found["mandible"].tolist()
     [0.8999999761581421, 0.4000000059604645]
     """
-    _check(probabilities, labels, organs, labelled)
+    check_fit(probabilities, labels, organs, labelled)
     return {
         organ: np.asarray(probabilities[value][labels == value], dtype=np.float32)
         for value, organ in enumerate(organs, start=1)
@@ -164,54 +162,19 @@ def quantile_table(values: Iterable[Mapping[str, NDArray[np.floating]]]) -> pd.D
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["organ", "quantile", "value"])
 
 
-def drift(confidence_table: pd.DataFrame) -> pd.DataFrame:
-    """Return how far the confidence falls from training to test cases.
-
-    Parameters
-    ----------
-    confidence_table
-        Rows of ``confidence.csv``: ``profile``, ``experiment``, ``seed``, ``split``, ``case``, ``organ``,
-        ``soft_recall``, ``soft_precision``.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row for each profile, experiment, seed and organ, with ``cases_train``, ``cases_test`` and, for
-        each of ``soft_recall`` and ``soft_precision``, the means over cases ``_train`` and ``_test`` and
-        ``_drift`` = train minus test. Positive means less confident on test cases. NaN where a split is
-        lacking. Validation rows are not used.
-
-    Raises
-    ------
-    ValueError
-        When a column is lacking.
-
-    Notes
-    -----
-    Every case weighs the same, whatever its number of voxels. The paper prints the "distance of the
-    average confidence" without saying whether it averages voxels or cases.
-    """
-    measures = ["soft_recall", "soft_precision"]
-    if lacking := sorted({*_RUN, "split", "case", *measures} - set(confidence_table.columns)):
-        raise ValueError(f"the confidence table lacks the columns {lacking}")
-    splits = ["train", "test"]
-    used = confidence_table[confidence_table["split"].isin(splits)]
-    groups = used.groupby([*_RUN, "split"], observed=True)
-    cases = groups["case"].nunique().unstack("split").reindex(columns=splits).fillna(0).astype(int)
-    table = cases.add_prefix("cases_")
-    for measure in measures:
-        means = groups[measure].mean().unstack("split").reindex(columns=splits)
-        table[[f"{measure}_train", f"{measure}_test"]] = means
-        table[f"{measure}_drift"] = table[f"{measure}_train"] - table[f"{measure}_test"]
-    return table.rename_axis(columns=None).reset_index()
-
-
-def _check(
+def check_fit(
     probabilities: NDArray[np.floating],
     labels: NDArray[np.integer],
     organs: Sequence[str],
     labelled: Collection[str],
 ) -> None:
+    """Refuse volumes and names that do not belong together.
+
+    Raises
+    ------
+    ValueError
+        When shapes, number of classes or names do not fit.
+    """
     if labels.ndim != 3 or probabilities.shape != (len(organs) + 1, *labels.shape):
         raise ValueError(
             f"probabilities have shape {probabilities.shape} and labels {labels.shape} for {len(organs)} organs; "

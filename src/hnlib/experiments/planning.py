@@ -18,9 +18,9 @@ from hnlib.experiments.config import load_experiment
 from hnlib.experiments.landscapes import landscape_sizes
 from hnlib.experiments.study import Study
 from hnlib.files import write_json, write_table
-from hnlib.imbalance import Limits, PatchPlan, Scan, Wish, landscape, plan, summarise
+from hnlib.imbalance import Limits, PatchPlan, Scan, landscape, plan, summarise
 from hnlib.imbalance.candidates import Candidate, candidate_of
-from hnlib.imbalance.planner import SIGHTINGS, assess
+from hnlib.imbalance.planner import SIGHTINGS, assess, held_organ_box
 from hnlib.networks import plan_patch, receptive_field, training_memory
 from hnlib.sampling import RULES, UNIFORM, CentreDistribution, Triple
 
@@ -78,7 +78,6 @@ def _experiment(study: Study, name: str, scans: Sequence[Scan]) -> tuple[dict[st
     candidate = Candidate(patch, batch, topology, memory, receptive_field(topology))
     shown = landscape(scans, [patch], {name: study.centres(found)}, quantities=("ratio", "presence"))
     measures = summarise(shown, patches_per_step=batch).drop(columns=["centres"]).iloc[0].to_dict()
-    box = assess(scans, study.plan.spacing_mm, candidate, {UNIFORM: 1.0})["organ_box"]
     key = {"profile": study.profile, "experiment": name}
     row = {
         **key,
@@ -88,7 +87,7 @@ def _experiment(study: Study, name: str, scans: Sequence[Scan]) -> tuple[dict[st
         "voxels_per_step": candidate.voxels_per_step,
         "draw": found.centres if isinstance(found.centres, str) else "weights",
         "context_mm": candidate.context_mm(study.plan.spacing_mm),
-        "organ_box": box,
+        "organ_box": held_organ_box(scans, patch),
         **measures,
         SIGHTINGS: measures["least_presence"] * batch,
     }

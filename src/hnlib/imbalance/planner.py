@@ -285,12 +285,21 @@ def assess(
     return _row(candidate, draw, shown, organs, spacing_mm, wish or Wish(), _largest_organ(scans))
 
 
+def held_organ_box(scans: Sequence[Scan], patch_size: Sequence[int]) -> float:
+    """Return the share of the largest organ's box that a patch can hold, mean over the scans with that organ."""
+    return _held(_largest_organ(scans), patch_size)
+
+
 @dataclass(frozen=True)
 class _Largest:
     """The organ with the most voxels, and its box in every scan that holds it."""
 
     name: str
     boxes: NDArray[np.intp]
+
+
+def _held(largest: _Largest, patch_size: Sequence[int]) -> float:
+    return float(np.minimum(1, np.asarray(patch_size) / largest.boxes).prod(axis=1).mean())
 
 
 def _organs(scans: Sequence[Scan]) -> tuple[str, ...]:
@@ -346,7 +355,6 @@ def _row(
 ) -> dict[str, Any]:
     weights = np.array(draw)
     presence = shown.presence.T @ weights
-    box = np.minimum(1, np.asarray(candidate.patch_size) / largest.boxes).prod(axis=1).mean()
     return {
         **dict(zip(("patch_x", "patch_y", "patch_z"), candidate.patch_size, strict=True)),
         "batch_size": candidate.batch_size,
@@ -354,7 +362,7 @@ def _row(
         "levels": candidate.topology.num_levels,
         "memory_gb": candidate.memory.total / GB,
         "context_mm": candidate.context_mm(spacing_mm),
-        "organ_box": float(box),
+        "organ_box": _held(largest, candidate.patch_size),
         "rarest": organs[int(presence.argmin())],
         "least_presence": float(presence.min()),
         wish.measure: float(shown.value(wish.measure, weights, candidate)),

@@ -5,6 +5,7 @@ and the spread over seeds is reported beside the interval, never inside it. Func
 ``metrics.csv`` and raise a ValueError of one line where a table does not serve.
 """
 
+from hnlib.stats.association import LEAST_CONFIGURATIONS, pair_agreement, rank_correlations
 from hnlib.stats.paired import PairedDifference, case_differences, paired_difference, seed_interval
 from hnlib.stats.power import detectable_differences, minimum_detectable_effect
 from hnlib.stats.printed import PAPER_NEAREST, PRINTED, paper_table1, printed_table
@@ -23,6 +24,7 @@ from hnlib.stats.testing import ALL_ORGANS, SignedRank, compare_experiments, gat
 __all__ = [
     "ALL_ORGANS",
     "COLUMNS",
+    "LEAST_CONFIGURATIONS",
     "PAPER_NEAREST",
     "PRINTED",
     "PairedDifference",
@@ -38,9 +40,11 @@ __all__ = [
     "mean_over_organs",
     "minimum_detectable_effect",
     "organ_summary",
+    "pair_agreement",
     "paired_difference",
     "paper_table1",
     "printed_table",
+    "rank_correlations",
     "rank_experiments",
     "seed_averaged",
     "seed_interval",

@@ -8,6 +8,8 @@ figure is the same every time.
 
 from hnlib.plotting.ignored import ignore_maps
 from hnlib.plotting.landscape import interactive, landscape_explorer, landscape_maps, sigma_bounds, sigma_by_background
+from hnlib.plotting.planning import draw_comparison, plan_front
+from hnlib.plotting.prediction import correlation_intervals, results_by_measure
 from hnlib.plotting.results import (
     confidence_violins,
     equivalence_intervals,
@@ -28,6 +30,8 @@ __all__ = [
     "class_ratios",
     "confidence_violins",
     "contour_panel",
+    "correlation_intervals",
+    "draw_comparison",
     "equivalence_intervals",
     "experiment_title",
     "ignore_maps",
@@ -36,7 +40,9 @@ __all__ = [
     "landscape_maps",
     "organ_volumes",
     "paired_differences",
+    "plan_front",
     "ranking",
+    "results_by_measure",
     "results_by_organ",
     "scan_rows",
     "sigma_bounds",

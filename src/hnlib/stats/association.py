@@ -122,6 +122,8 @@ def pair_agreement(metrics: pd.DataFrame, measures: pd.DataFrame, groups: pd.Ser
         ``measure``, ``right`` and ``pairs``: over all pairs and organs; a pair that the measure calls equal is no pair.
     """
     sample = _sample(metrics, of.get("metric", "dsc"), of.get("split", "test"))
+    if len(sample.experiments) < 2:
+        return pd.DataFrame({"measure": list(_tables(measures)), "right": 0, "pairs": 0})
     means = _means(sample.values, *_unweighted(sample.values))[0]
     kind = groups.reindex(sample.experiments).to_numpy()
     first, second = np.triu_indices(len(kind), 1)
@@ -162,7 +164,7 @@ def _measure_ranks(name: str, table: pd.DataFrame, sample: _Sample) -> Array:
         raise ValueError(f"measure {name} has no value for {what}")
     # Rounded, since the last digits of a solver decide nothing.
     values = wide.loc[rows, sample.experiments].to_numpy(np.float64)
-    scale = np.maximum(np.abs(np.where(np.isfinite(values), values, 0.0)).max(), 1e-300)
+    scale = np.maximum(np.abs(np.where(np.isfinite(values), values, 0.0)).max(axis=1, keepdims=True), 1e-300)
     ranks: Array = scipy_stats.rankdata(np.round(values / scale, 9), axis=1)
     return ranks
 

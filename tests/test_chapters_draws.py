@@ -104,7 +104,9 @@ def test_a_planted_order_becomes_the_verdict(tmp_path: Path) -> None:
     assert (facts["runs"], facts["configurations"], facts["cases"]) == ("27 of 27", "9 of 9", "6")
     assert facts["verdict"].startswith("These predict: ")
     assert "presence of the organ shown least (+1.00, interval +" in facts["verdict"]
-    assert "wrong way: context" in facts["verdict"]
+    right, wrong = facts["verdict"].split(" Shown to point the wrong way: ")
+    assert "context" in wrong
+    assert "context" not in right
     assert facts["sigma"].startswith("+1.00 (")
     table = chapters.correlation_table(found, chapters.correlations(study, "missed"), study)
     row = table.loc["presence of the organ shown least"]

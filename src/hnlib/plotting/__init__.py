@@ -7,7 +7,14 @@ figure is the same every time.
 """
 
 from hnlib.plotting.ignored import ignore_maps
-from hnlib.plotting.landscape import interactive, landscape_explorer, landscape_maps, sigma_bounds, sigma_by_background
+from hnlib.plotting.landscape import (
+    class_ratio_panels,
+    interactive,
+    landscape_explorer,
+    landscape_maps,
+    sigma_bounds,
+    sigma_by_background,
+)
 from hnlib.plotting.planning import draw_comparison, plan_front
 from hnlib.plotting.prediction import correlation_intervals, results_by_measure
 from hnlib.plotting.results import (
@@ -27,6 +34,7 @@ __all__ = [
     "HALF_WIDTH_IN",
     "STYLE",
     "best_slices",
+    "class_ratio_panels",
     "class_ratios",
     "confidence_violins",
     "contour_panel",

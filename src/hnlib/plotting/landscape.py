@@ -28,7 +28,7 @@ QUANTITIES: Mapping[str, str] = {
     "aitchison_spread": "spread of log shares",
     "least_presence": "presence of the organ shown least",
     "rarest_voxels": "voxels a step of the rarest organ",
-    "sightings": "patches a step that show the organ shown least",
+    "sightings": "sightings of the organ shown least",
 }
 RULE_TITLES: Mapping[str, str] = {
     "uniform": "uniform",

@@ -57,14 +57,21 @@ def plan_front(
     for name, row in marks.items():
         place = float(row["context_mm"]), float(row["sightings"])
         ax.plot(*place, "o", ms=13, mfc="none", mec=INK, mew=1.2)
-        ax.annotate(name, place, (9, 8), textcoords="offset points", fontsize=8)
+        ax.plot(*place, "x", ms=4, color=INK, zorder=1)
+        right = place[0] < candidates["context_mm"].mean()
+        ax.annotate(
+            name,
+            place,
+            (9 if right else -9, 8),
+            textcoords="offset points",
+            fontsize=8,
+            ha="left" if right else "right",
+        )
     if drawn is not None:
         ax.figure.colorbar(drawn, ax=ax, label="memory of a step (GB)", aspect=30)
     looks = (("s", 5.5, INK, f"holds {enough:.0%} of the largest organ"), ("o", 5.5, INK, "does not"))
     handles = [Line2D([], [], marker=m, ls="", ms=s, mfc="white", mec=e, label=text) for m, s, e, text in looks]
-    handles.append(
-        Line2D([], [], marker="o", ls="", ms=3, mfc="#888888", mew=0, label="small: another is better in all")
-    )
+    handles.append(Line2D([], [], marker="o", ls="", ms=3, mfc="#888888", mew=0, label="small: not on the front"))
     ax.legend(handles=handles, loc="upper right")
     ax.set_yscale("log")
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -97,6 +104,7 @@ def draw_comparison(draws: pd.DataFrame) -> Figure:
         axes.set_xlabel(text)
         axes.set_xlim(left=0 if column == "presence" else -1)
         axes.grid(axis="x")
+    panels[1].tick_params(axis="y", length=0)
     _name_organs(panels[0], organs)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(DRAW_LOOKS))

@@ -119,9 +119,9 @@ def plan_reasons(plan: PlanTables) -> Any:
 def plan_facts(plan: PlanTables) -> Facts:
     """Return the phrases of the chapter on planning."""
     facts, own, rule = plan.facts, plan.choices.iloc[0], plan.choices.iloc[1]
-    draws = plan.draws.set_index(["draw", "class"])
-    least = {draw: draws.loc[draw, "presence"].astype(float) for draw in ("planned", "class-uniform", "voxel-uniform")}
-    forced = draws.loc["planned", "weight"].sort_values(ascending=False)
+    by_draw = {str(draw): rows.set_index("class") for draw, rows in plan.draws.groupby("draw")}
+    least = {draw: rows["presence"] for draw, rows in by_draw.items()}
+    forced = by_draw["planned"]["weight"].sort_values(ascending=False)
     chosen = [f"{title(str(name)).lower()} {percent(float(weight))}" for name, weight in forced.items() if weight > 0]
     unforced = [title(str(name)).lower() for name, weight in forced.items() if weight == 0]
     through = f"{listed(unforced)} never get a centre of their own and are shown all the same" if unforced else ""

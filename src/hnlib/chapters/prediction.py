@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -152,7 +152,8 @@ def result_points(study: DrawStudy, measure: str, metric: str = "dsc") -> pd.Dat
     on = ["experiment", "organ"] if own else ["experiment"]
     points = means.merge(values[[*on, "measured"]], on=on)
     design = study.draws[["experiment", "patch", "draw"]].assign(draw=[_draw(rule) for rule in study.draws["draw"]])
-    return points.merge(design, on="experiment")
+    joined: pd.DataFrame = points.merge(design, on="experiment")
+    return joined
 
 
 def correlations(study: DrawStudy, metric: str = "dsc", seed: int = 0) -> pd.DataFrame:
@@ -174,11 +175,12 @@ def correlation_table(found: pd.DataFrame, misses: pd.DataFrame, study: DrawStud
     for column, name in (("patch", "same patch"), ("draw", "same draw")):
         groups = study.draws.set_index("experiment")[column]
         pairs = pair_agreement(study.metrics, measure_rows(study), groups)
-        table[name] = [f"{row.right} of {row.pairs}" if row.pairs else DASH for row in pairs.itertuples()]
+        counts = zip(pairs["right"], pairs["pairs"], strict=True)
+        table[name] = [f"{right} of {number}" if number else DASH for right, number in counts]
     return table.rename_axis("measure")
 
 
-def _interval(row: Mapping[str, float]) -> str:
+def _interval(row: Mapping[Any, Any]) -> str:
     if np.isnan(row["rho"]):
         return DASH
     return f"{row['rho']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})".replace(" ", NBSP)
@@ -226,7 +228,7 @@ def _verdict(study: DrawStudy, means: pd.DataFrame, configurations: int, runs: i
         names = [f"{TITLES[str(name)]} ({_plain(row)})" for name, row in _by_size(right)]
         parts.append(f"{'these predict' if len(names) > 1 else 'one predicts'}: {'; '.join(names)}.")
     else:
-        name, row = _by_size(known)[0]
+        name, row = known["rho"].idxmax(), known.loc[known["rho"].idxmax()]
         parts.append(
             f"none of the {len(means)} measures is shown to predict; nearest comes {TITLES[str(name)]} ({_plain(row)}, "
             f"p {row['p_holm']:.2g} after correction)."

@@ -77,7 +77,7 @@ def _experiment(study: Study, name: str, scans: Sequence[Scan]) -> tuple[dict[st
     )
     candidate = Candidate(patch, batch, topology, memory, receptive_field(topology))
     shown = landscape(scans, [patch], {name: study.centres(found)}, quantities=("ratio", "presence"))
-    measures = summarise(shown, patches_per_step=batch).drop(columns=["centres"]).iloc[0].to_dict()
+    measures: dict[Any, Any] = summarise(shown, patches_per_step=batch).drop(columns=["centres"]).to_dict("records")[0]
     key = {"profile": study.profile, "experiment": name}
     row = {
         **key,
@@ -136,10 +136,11 @@ def plan_tables(
 def _choices(made: PatchPlan, scans: Sequence[Scan], others: Mapping[str, tuple[Triple, int]]) -> pd.DataFrame:
     """Return the plan with its draw, and every choice with nnU-Net's: all classes alike, half of two patches forced."""
     organs, classes = made.organs, len(made.organs) + 1
-    rows = [{"choice": "planned", "draw": "planned", **made.table[made.table["chosen"]].iloc[0].to_dict()}]
+    chosen: dict[Any, Any] = made.table[made.table["chosen"]].to_dict("records")[0]
+    rows = [{"choice": "planned", "draw": "planned", **chosen}]
     for name, (patch, batch) in others.items():
         candidate = candidate_of(patch, batch, made.spacing_mm, classes, made.limits)
-        forced = dict(RULES["nnunet"].components).popitem()[0] if batch == 2 else 1 / 3
+        forced = RULES["nnunet"].weights[1] if batch == 2 else 1 / 3
         weights = {UNIFORM: 1 - forced, **dict.fromkeys(organs, forced / len(organs))}
         row = assess(scans, made.spacing_mm, candidate, weights, made.wish)
         rows.append({"choice": name, "draw": "nnU-Net's", **row})
@@ -150,7 +151,7 @@ def _draws(made: PatchPlan, scans: Sequence[Scan]) -> pd.DataFrame:
     """Return weight, share and presence of every organ under the planned draw and the named ones."""
     organs, size = made.organs, made.candidate.patch_size
     shares = np.mean([np.bincount(scan.labels.reshape(-1), minlength=len(organs) + 1)[1:] for scan in scans], axis=0)
-    forced = sum(weight for weight, part in RULES[NAMED_DRAWS["class-uniform"]].components[1:])
+    forced = RULES[NAMED_DRAWS["class-uniform"]].weights[1]
     weights = {
         "planned": made.draw.weights,
         "class-uniform": {UNIFORM: 1 - forced, **dict.fromkeys(organs, forced / len(organs))},
@@ -161,13 +162,10 @@ def _draws(made: PatchPlan, scans: Sequence[Scan]) -> pd.DataFrame:
         **{name: RULES[rule] for name, rule in NAMED_DRAWS.items()},
     }
     shown = landscape(scans, [size], laws, quantities=("ratio", "presence"))
-    means = shown.groupby(["centres", "class"], sort=False, observed=True)[["ratio", "presence"]].mean()
-    rows = [
-        {"draw": draw, "class": organ, "weight": weights[draw].get(organ, 0.0), **means.loc[(draw, organ)].to_dict()}
-        for draw in laws
-        for organ in organs
-    ]
-    return pd.DataFrame(rows)
+    means = shown.groupby(["centres", "class"], sort=False, observed=True)[["ratio", "presence"]].mean().reset_index()
+    found = means[means["class"].isin(organs)].rename(columns={"centres": "draw"}).astype({"draw": str, "class": str})
+    centred = [weights[draw].get(organ, 0.0) for draw, organ in zip(found["draw"], found["class"], strict=True)]
+    return found.assign(weight=centred)[["draw", "class", "weight", "ratio", "presence"]]
 
 
 def _map(scans: Sequence[Scan], large: Triple, others: Sequence[Triple], voxels: int) -> pd.DataFrame:

@@ -181,12 +181,9 @@ def _nearest_shares(table: Array, wanted: Array, min_uniform: float, alike: Sequ
 
 def _pairs(organs: Sequence[str]) -> list[tuple[int, int]]:
     """Return the places of the two organs of every pair that the set holds whole."""
-    partners = {place: organ(name).mirror for place, name in enumerate(organs)}
-    return [
-        (place, list(organs).index(partner))
-        for place, partner in partners.items()
-        if partner in organs and place < list(organs).index(partner)
-    ]
+    places = {name: place for place, name in enumerate(organs)}
+    partners = ((place, places.get(organ(name).mirror or "", -1)) for name, place in places.items())
+    return [(place, partner) for place, partner in partners if place < partner]
 
 
 def _differences(alike: Sequence[tuple[int, int]], laws: int) -> Array:

@@ -44,7 +44,8 @@ def plan_front(
         for holds, marker in ((False, "o"), (True, "s")):
             rows = candidates[(candidates["front"] == on_front) & ((candidates["organ_box"] >= enough) == holds)]
             drawn = ax.scatter(
-                *(rows[name] for name in ("context_mm", "sightings")),
+                rows["context_mm"],
+                rows["sightings"],
                 c=rows["memory_gb"],
                 cmap="cividis",
                 vmin=low,

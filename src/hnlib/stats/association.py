@@ -187,9 +187,10 @@ def _means(values: Array, seeds: Array, cases: Array) -> Array:
 def _ranked(sample: _Sample, resamples: int, rng: np.random.Generator) -> tuple[Array, Array]:
     """Return ranks of the results, (1 and samples, organs, configurations): as they are, and resampled."""
     values = sample.values
-    has = (~np.isnan(values)).any(axis=(2, 3))
+    has: NDArray[np.bool_] = np.asarray((~np.isnan(values)).any(axis=(2, 3)))
     seeds = np.zeros((resamples, *has.shape))
-    for place, row in enumerate(has):
+    for place in range(len(has)):
+        row = has[place]
         seeds[:, place, row] = rng.multinomial(row.sum(), np.full(row.sum(), 1 / row.sum()), size=resamples)
     number = values.shape[2]
     cases = rng.multinomial(number, np.full(number, 1 / number), size=resamples).astype(np.float64)
@@ -212,7 +213,8 @@ def _of_measure(
 
     def mean_rho(order: NDArray[np.intp], axis: int = -1) -> Array:
         moved = np.moveaxis(measure[:, np.moveaxis(order, axis, -1)], 0, -2)
-        return _mean(_pearson(moved, results))
+        rho_of_order: Array = _mean(_pearson(moved, results))
+        return rho_of_order
 
     p = np.nan
     if not np.isnan(_mean(rho)):

@@ -122,8 +122,8 @@ def plan_facts(plan: PlanTables) -> Facts:
     by_draw = {str(draw): rows.set_index("class") for draw, rows in plan.draws.groupby("draw")}
     least = {draw: rows["presence"] for draw, rows in by_draw.items()}
     forced = by_draw["planned"]["weight"].sort_values(ascending=False)
-    chosen = [f"{title(str(name)).lower()} {percent(float(weight))}" for name, weight in forced.items() if weight > 0]
-    unforced = [title(str(name)).lower() for name, weight in forced.items() if weight == 0]
+    chosen = [f"{_name(name)} {percent(float(weight))}" for name, weight in forced.items() if weight > 0]
+    unforced = [_name(name) for name, weight in forced.items() if weight == 0]
     through = f"{listed(unforced)} never get a centre of their own and are shown all the same" if unforced else ""
     return {
         "data": f"{facts['cases']} training cases of {facts['attribution']}",
@@ -132,21 +132,27 @@ def plan_facts(plan: PlanTables) -> Facts:
         "patch": " x ".join(str(int(own[edge])) for edge in PATCH),
         "batch": f"{own['batch_size']:.0f}",
         "sightings": f"{own['sightings']:.2f}",
-        "rarest": title(own["rarest"]).lower(),
+        "rarest": _name(own["rarest"]),
         "rule-patch": " x ".join(str(int(rule[edge])) for edge in PATCH),
         "rule-sightings": f"{rule['sightings']:.2f}",
-        "rule-rarest": title(rule["rarest"]).lower(),
+        "rule-rarest": _name(rule["rarest"]),
         "context": f"{own['context_mm']:.0f}",
         "rule-context": f"{rule['context_mm']:.0f}",
         "presence": percent(float(least["planned"].min())),
         **{
-            f"presence-{draw}": f"{percent(float(values.min()))} ({title(str(values.idxmin())).lower()})"
+            f"presence-{draw}": f"{percent(float(values.min()))} ({_name(values.idxmin())})"
             for draw, values in least.items()
         },
         "weights": listed(chosen),
         "through": (through[:1].upper() + through[1:] + ".") if through else "",
         "nnunet": _nnunet(plan),
     }
+
+
+def _name(organ: object) -> str:
+    """Return the name of an organ inside a sentence; its side stays a capital."""
+    words = title(str(organ))
+    return words[0].lower() + words[1:]
 
 
 def _nnunet(plan: PlanTables) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -13,10 +14,10 @@ from matplotlib.lines import Line2D
 
 from hnlib.organs import organ
 from hnlib.plotting.planning import DRAW_LOOKS
-from hnlib.plotting.style import FAINT, FULL_WIDTH_IN, INK, METRIC_LABELS, in_order, make_axes
+from hnlib.plotting.style import FAINT, FULL_WIDTH_IN, INK, METRIC_LABELS, in_order, make_axes, organ_legend
 
 #: Area of a point by patch, the largest patch the largest.
-PATCH_SIZES: Mapping[str, float] = {"large": 8.5, "medium": 6.0, "small": 4.0}
+PATCH_SIZES: Mapping[str, float] = {"large": 7.0, "medium": 5.0, "small": 3.2}
 
 
 def results_by_measure(points: pd.DataFrame, organs: Sequence[str], label: str, metric: str = "dsc") -> Figure:
@@ -99,6 +100,9 @@ def correlation_intervals(table: pd.DataFrame, titles: Mapping[str, str], whole:
     ax.set_ylim(len(measures) - 0.5, -0.5)
     ax.set_xlim(-1.05, 1.05)
     ax.tick_params(axis="y", length=0)
-    ax.set_xlabel("rank correlation with the results; above 0: better by the measure, better results")
+    ax.set_xlabel("rank correlation with the results (above 0: the measure is right)")
     ax.grid(axis="x")
+    organs = [name for name in table["organ"].unique() if name != whole]
+    if organs:
+        organ_legend(cast(Figure, ax.figure), organs)
     return ax

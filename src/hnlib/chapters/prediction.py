@@ -228,7 +228,7 @@ def _verdict(study: DrawStudy, means: pd.DataFrame, configurations: int, runs: i
         names = [f"{TITLES[str(name)]} ({_plain(row)})" for name, row in _by_size(right)]
         parts.append(f"{'these predict' if len(names) > 1 else 'one predicts'}: {'; '.join(names)}.")
     else:
-        name, row = known["rho"].idxmax(), known.loc[known["rho"].idxmax()]
+        name, row = max(known.iterrows(), key=lambda found: float(found[1]["rho"]))
         parts.append(
             f"none of the {len(means)} measures is shown to predict; nearest comes {TITLES[str(name)]} ({_plain(row)}, "
             f"p {row['p_holm']:.2g} after correction)."

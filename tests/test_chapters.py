@@ -5,13 +5,19 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import matplotlib
+
+matplotlib.use("agg")
+
 import pandas as pd
 import pytest
+from matplotlib import pyplot as plt
 
-from hnlib import chapters
+from hnlib import chapters, plotting
 from hnlib.confidence import drift
 from hnlib.datasets.phantom_anatomy import ALL_ORGANS
 from hnlib.errors import ConfigError, DataError
+from hnlib.imbalance.summary import PATCH
 from hnlib.stats import COLUMNS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -237,3 +243,53 @@ def test_recommendations_are_for_against_or_undecided() -> None:
         True
     ] * 4
     assert "A1" not in page
+
+
+def test_figure_1_has_the_papers_vectors_first_and_patches_in_order() -> None:
+    """Means over two cases by hand, the larger patch first; the paper's own shares come as they are printed."""
+    rows = [
+        (patch, edge, edge, edge, rule, case, name, ratio)
+        for patch, edge in (("small", 8), ("large", 16))
+        for rule, factor in (("paper", 1.0), ("nnunet", 5.0))
+        for case, name, ratio in (("a", "mandible", 0.1), ("b", "mandible", 0.3), ("a", "background", 0.8))
+        for ratio in [ratio * factor * edge / 8]
+    ]
+    names = ["patch", "patch_x", "patch_y", "patch_z", "centres", "case", "class", "ratio"]
+    found = chapters.ratio_sources({"openkbp": pd.DataFrame(rows, columns=names)})
+    assert list(found["source"].unique()) == ["paper, PDDCA", "OpenKBP"]
+    ours = found[found["source"] == "OpenKBP"]
+    assert list(ours["patch"].unique()) == ["large", "small"]
+    shares = ours.set_index(["patch", "class"])["ratio"]
+    assert shares["small", "mandible"] == pytest.approx(0.2)
+    assert shares["large", "mandible"] == pytest.approx(0.4)
+    paper = found.set_index(["source", "patch", "class"])["ratio"]
+    assert paper["paper, PDDCA", "8x8x8", "background"] == pytest.approx(0.840925347)
+    figure = plotting.class_ratio_panels(found)
+    assert [axes.get_title() for axes in figure.axes] == ["paper, PDDCA", "OpenKBP"]
+    plt.close(figure)
+
+
+def test_the_full_resolution_appears_when_it_was_measured(tmp_path: Path) -> None:
+    """Nothing without tables; with them a paragraph whose numbers are theirs, and a row an organ."""
+    nothing = chapters.full_resolution(tmp_path)
+    assert nothing is None
+    assert chapters.full_resolution_note(nothing).data == ""
+    assert chapters.full_resolution_table(nothing) is None
+    for name in ("landscape", "landscape_classes"):
+        table = pd.read_csv(PHANTOM / f"{name}.csv")
+        first, second = [24, 32, 64], [12, 16, 64]
+        for size, ours in zip(([192, 160, 56], [96, 80, 48]), (first, second), strict=True):
+            table.loc[(table[PATCH] == ours).all(axis=1), PATCH] = size
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+    full = chapters.full_resolution(tmp_path)
+    assert full is not None
+    smallest = chapters.smallest_organ(full[1])
+    rows = full[1].query("patch_x == 96 and centres == 'class_uniform' and `class` == @smallest")
+    seen = rows["presence"].item()
+    text = chapters.full_resolution_note(full).data
+    name = chapters.title(smallest)
+    assert f"the {name[0].lower()}{name[1:]}, is in" in text
+    assert chapters.percent(seen) in text
+    table = chapters.full_resolution_table(full)
+    assert table is not None
+    assert table.loc[name, ("small", "class-uniform")] == round(100 * seen)

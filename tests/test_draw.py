@@ -107,3 +107,40 @@ def test_impossible_wishes_are_refused(change: dict[str, Any], fault: type[Excep
     given: dict[str, Any] = {"presence": BY_HAND, "ratios": BY_HAND, "organs": ["a", "b"], **change}
     with pytest.raises(fault, match=text):
         best_draw(**given)
+
+
+def test_both_sides_of_a_pair_get_the_same_weight_where_that_is_asked_for() -> None:
+    """By hand: patches on the left gland show the cord in half of the cases, on the right never.
+
+    Free, the cord's need of sightings goes through the left gland alone; symmetric, both glands have the same weight.
+    """
+    organs = ["parotid_left", "parotid_right", "spinal_cord"]
+    table = np.array([[0, 0, 0], [1, 0.2, 0.5], [0.2, 1, 0], [0, 0, 0.5]], float)
+    free = best_draw(table, table, organs)
+    even = best_draw(table, table, organs, symmetric=True)
+    assert free.weights["parotid_left"] > free.weights["parotid_right"] + 0.1
+    assert even.weights["parotid_left"] == pytest.approx(even.weights["parotid_right"])
+    # With w on each gland and 1 - 2 w on the cord: 1.2 w = 0.5 w + 0.5 (1 - 2 w) at w = 0.5 / 1.7.
+    assert even.weights["parotid_left"] == pytest.approx(0.5 / 1.7)
+    assert even.value == pytest.approx(0.6 / 1.7)
+    assert even.value <= free.value
+
+
+@pytest.mark.parametrize("aim", AIMS)
+def test_symmetry_costs_but_keeps_to_every_other_wish(aim: str) -> None:
+    """Random tables of two pairs and a single organ: equal sides, the uniform share, and never better than free."""
+    organs = ["parotid_left", "lens_right", "mandible", "parotid_right", "lens_left"]
+    rng = np.random.default_rng(5)
+    for _ in range(5):
+        table = rng.random((6, 5))
+        free, even = (best_draw(table, table, organs, aim=aim, min_uniform=0.3, symmetric=s) for s in (False, True))
+        for name in ("parotid", "lens"):
+            assert even.weights[f"{name}_left"] == pytest.approx(even.weights[f"{name}_right"], abs=1e-5)
+        assert even.weights["uniform"] >= 0.3 - 1e-5
+        assert sum(even.weights.values()) == pytest.approx(1)
+        assert (even.value - free.value) * (1 if aim == "shares" else -1) >= -1e-6
+
+
+def test_a_side_without_its_partner_is_on_its_own() -> None:
+    free, even = (best_draw(BY_HAND, BY_HAND, ["parotid_left", "mandible"], symmetric=s) for s in (False, True))
+    assert even == free

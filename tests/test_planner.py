@@ -14,10 +14,10 @@ from scanfiles import head, organ_mask, write_head
 
 from hnlib.cli import main
 from hnlib.errors import ConfigError, DataError
-from hnlib.imbalance import Limits, Scan, Wish, expected_ratios, plan, presence, rarest_voxels, to_yaml
-from hnlib.imbalance.candidates import Candidate, candidates
+from hnlib.imbalance import Limits, Scan, Wish, expected_ratios, plan, planned_draw, presence, rarest_voxels, to_yaml
+from hnlib.imbalance.candidates import Candidate, candidate_of, candidates
 from hnlib.imbalance.grids import planning_cases, scans_on_grid
-from hnlib.imbalance.planner import PLAN_MEASURES, PatchPlan
+from hnlib.imbalance.planner import PLAN_MEASURES, PatchPlan, assess, held_organ_box
 from hnlib.imbalance.report import lines, read_size
 from hnlib.sampling import RULES, CentreDistribution, ClassUniform, UniformPosition
 
@@ -294,6 +294,36 @@ def test_scans_on_a_grid_are_cropped_and_resampled(folder: Path) -> None:
         scans_on_grid(data, [])
     with pytest.raises(ConfigError, match="three positive numbers"):
         scans_on_grid(data, names, spacing_mm=(1.0, 0.0, 1.0))
+
+
+def test_any_patch_is_assessed_as_a_plan_is(planned: PatchPlan) -> None:
+    """The chosen candidate with its own draw gives its row of the table; another patch may break every limit."""
+    row = planned.table[planned.table["chosen"]].iloc[0]
+    same = assess(SCANS, SPACING, planned.candidate, planned.draw.weights)
+    assert {name: row[name] for name in same} == pytest.approx(same)
+    other = candidate_of((48, 40, 24), 1, SPACING, 4, LIMITS)
+    found = assess(SCANS, SPACING, other, {"uniform": 1.0})
+    assert (found["batch_size"], found["organ_box"]) == (1, 1)
+    assert held_organ_box(SCANS, (9, 12, 8)) == pytest.approx(0.5)  # half of the gland's 18 x 12 x 8 voxels
+
+
+def test_plans_give_both_sides_the_same_weight_and_experiments_keep_theirs() -> None:
+    """A tiny left gland in a corner, a large right one in the middle that patches anywhere show oftener.
+
+    By default a plan is even all the same; a planned experiment centres more patches on the left.
+    """
+    organs = ("parotid_left", "parotid_right")
+    labels = np.zeros((48, 40, 30), np.uint8)
+    labels[2:4, 2:4, 2:4], labels[16:32, 12:28, 8:22] = 1, 2
+    scans = [Scan("lopsided", labels, organs, frozenset(organs))]
+    even = plan(scans, SPACING, LIMITS)
+    weights = even.draw.weights
+    assert weights["parotid_left"] == pytest.approx(weights["parotid_right"], abs=1e-6)
+    assert "The two sides of a pair have the same weight." in " ".join(even.reasons)
+    free = planned_draw(scans, (16, 16, 16)).weights
+    assert free["parotid_left"] > free["parotid_right"] + 0.05
+    bound = planned_draw(scans, (16, 16, 16), symmetric=True).weights
+    assert bound["parotid_left"] == pytest.approx(bound["parotid_right"], abs=1e-6)
 
 
 def test_class_uniform_is_the_rule_that_the_reasons_compare_with() -> None:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from hnlib.chapters.page import Facts, listed, percent, title
 from hnlib.errors import DataError
-from hnlib.imbalance import MEASURES, PAPER_RATIOS, sigma_of_mean
+from hnlib.imbalance import MEASURES, PAPER_CLASSES, PAPER_RATIOS, sigma_of_mean
 from hnlib.imbalance.summary import PATCH
 from hnlib.plotting.landscape import QUANTITIES, RULE_TITLES, sigma_bounds
+from hnlib.sampling import Triple
 
+#: Patches of Tappeiner et al. 2022, on whose grid the landscape at full resolution is marked.
+PAPER_PATCHES: Mapping[str, Triple] = {"large": (192, 160, 56), "small": (96, 80, 48)}
+_DATA_TITLES = {"openkbp": "OpenKBP", "phantom": "phantom"}
 #: Rules in the order of the figures.
 RULES = tuple(RULE_TITLES)
 
@@ -127,3 +132,70 @@ def smallest_organ(classes: pd.DataFrame) -> str:
     rows = classes[(classes["centres"] == "uniform") & (classes["class"] != "background")]
     largest = rows[PATCH].prod(axis=1)
     return str(rows[largest == largest.max()].sort_values("ratio")["class"].iloc[0])
+
+
+def ratio_sources(imbalances: Mapping[str, pd.DataFrame], centres: str = "paper") -> pd.DataFrame:
+    """Return Figure 1 of the paper as a table: mean class shares by patch, the paper's vectors first, then ours.
+
+    Parameters
+    ----------
+    imbalances
+        Tables ``imbalance.csv`` by the name of their data set.
+    centres
+        Rule of the centres in them; the paper's own by default, as in its vectors.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``source``, ``patch``, ``class``, ``ratio``; patches from the largest to the smallest.
+    """
+    names = {"full": "whole scan"}
+    rows = [
+        ("paper, PDDCA", names.get(patch, patch), organ, share)
+        for patch, shares in PAPER_RATIOS.items()
+        for organ, share in zip(PAPER_CLASSES, shares, strict=True)
+    ]
+    for source, table in imbalances.items():
+        chosen = table[table["centres"] == centres]
+        volume = chosen[PATCH].prod(axis=1).groupby(chosen["patch"]).mean().sort_values(ascending=False)
+        means = chosen.groupby(["patch", "class"], sort=False)["ratio"].mean()
+        rows += [
+            (_DATA_TITLES.get(source, source), str(patch), str(organ), float(share))
+            for patch in volume.index
+            for organ, share in means[patch].items()
+        ]
+    return pd.DataFrame(rows, columns=["source", "patch", "class", "ratio"])
+
+
+def full_resolution(folder: Path | str) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    """Return the landscape of real outlines at full resolution, or nothing where nobody has measured it."""
+    return load_landscape(folder) if (Path(folder) / "landscape_classes.csv").exists() else None
+
+
+def full_resolution_note(full: tuple[pd.DataFrame, pd.DataFrame] | None) -> Any:
+    """Return what real small organs say at full resolution, as Markdown; empty where it was not measured."""
+    from IPython.display import Markdown
+
+    if full is None:
+        return Markdown("")  # type: ignore[no-untyped-call]
+    measures, classes = full
+    organ = smallest_organ(classes)
+    seen, facts = rarest_facts(classes, organ, PAPER_PATCHES), sigma_facts(measures, classes)
+    text = (
+        f"**Real small organs, at full resolution.** The outlines of Nikolov et al. 2018 "
+        f"({int(classes['cases'].max())} scans, {classes['class'].nunique() - 1} organs, no CT needed) hold small "
+        f"organs that OpenKBP lacks, on the scanner's own grid. Over {facts['sizes']} sizes up to one and a half of "
+        f"the paper's large patch sigma runs from {facts['range']}. The smallest of them, the {seen['organ']}, is in "
+        f"{seen['voxel_uniform-large-presence']} of the paper's large patches and in "
+        f"{seen['voxel_uniform-small-presence']} of its small ones when centres are voxel-uniform, and in "
+        f"{seen['class_uniform-large-presence']} and {seen['class_uniform-small-presence']} when all organs are drawn "
+        f"alike; its share of the foreground is then {seen['class_uniform-large-share']} and "
+        f"{seen['class_uniform-small-share']} in place of {seen['voxel_uniform-large-share']} and "
+        f"{seen['voxel_uniform-small-share']}."
+    )
+    return Markdown(text)  # type: ignore[no-untyped-call]
+
+
+def full_resolution_table(full: tuple[pd.DataFrame, pd.DataFrame] | None) -> pd.DataFrame | None:
+    """Return the presence of every organ at full resolution in the paper's patches; nothing where it is not known."""
+    return None if full is None else presence_by_rule(full[1], PAPER_PATCHES)

@@ -109,6 +109,21 @@ class Candidate:
         return math.prod(seen) ** (1 / 3)
 
 
+def candidate_of(
+    patch_size: Triple, batch_size: int, spacing_mm: Vector, num_classes: int, limits: Limits
+) -> Candidate:
+    """Return a patch and batch of one's own with network and memory, whether or not they meet the limits.
+
+    Raises
+    ------
+    ValueError
+        When no network takes a patch of that size.
+    """
+    topology = plan_topology(patch_size, spacing_mm)
+    memory = _memory(patch_size, topology, batch_size, num_classes, limits)
+    return Candidate(patch_size, batch_size, topology, memory, receptive_field(topology))
+
+
 def candidates(max_shape: Sequence[int], spacing_mm: Vector, num_classes: int, limits: Limits) -> list[Candidate]:
     """Return every patch that meets the limits, the smallest first.
 

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linprog
 
 from hnlib.errors import unknown
+from hnlib.organs import organ
 from hnlib.sampling import UNIFORM, CentreDistribution, weighted_centres
 
 Array = NDArray[np.float64]
@@ -65,6 +66,7 @@ def best_draw(
     aim: str = "presence",
     min_uniform: float = 0.0,
     targets: Mapping[str, float] | None = None,
+    symmetric: bool = False,
 ) -> Draw:
     r"""Return the weights of the centre laws that are best for an aim.
 
@@ -82,6 +84,9 @@ def best_draw(
         Least share of patches that are uniform in position, in 0..1: they show the network what is no organ.
     targets
         Wanted shares of the foreground by organ, for the aim ``shares``; scaled to the sum 1. None: all equal.
+    symmetric
+        Give the two organs of a pair, as `hnlib.organs.organ` knows them, the same weight. Without it the solution is
+        a corner of the programme and often rests on one side alone, for a gain that is a matter of these cases.
 
     Returns
     -------
@@ -99,7 +104,8 @@ def best_draw(
 
     Notes
     -----
-    With presence P and shares R, each (laws, organs), weights w >= 0 that sum to 1 and w_0 >= f:
+    With presence P and shares R, each (laws, organs), weights w >= 0 that sum to 1 and w_0 >= f (and, where wanted,
+    equal weights for the two sides):
 
     presence: max t with (P' w)_k >= t for all k; voxels: the same with R.
 
@@ -120,31 +126,33 @@ def best_draw(
     shown, shares = _checked("presence", presence, len(organs)), _checked("ratios", ratios, len(organs))
     if not 0 <= min_uniform <= 1:
         raise ValueError(f"min_uniform is {min_uniform}; a share of the patches, 0 to 1, is needed")
-    wanted = _targets(targets, organs)
+    wanted, alike = _targets(targets, organs), _pairs(organs) if symmetric else []
     if aim == "shares":
-        weights = _nearest_shares(shares, wanted, min_uniform)
+        weights = _nearest_shares(shares, wanted, min_uniform, alike)
         held = shares.T @ weights
         value = float(np.abs(held / held.sum() - wanted).max())
     else:
         table = shown if aim == "presence" else shares
-        weights = _largest_least(table, min_uniform)
+        weights = _largest_least(table, min_uniform, alike)
         value = float((table.T @ weights).min())
     return Draw(aim, value, dict(zip([UNIFORM, *organs], weights.tolist(), strict=True)))
 
 
-def _largest_least(table: Array, min_uniform: float) -> Array:
+def _largest_least(table: Array, min_uniform: float, alike: Sequence[tuple[int, int]]) -> Array:
     """Maximise the least of table' w, then its mean."""
     laws, organs = table.shape
     scale = table.max() or 1.0
     least = np.column_stack([-table.T / scale, np.ones(organs)])  # t - (table' w)_k <= 0
-    whole, bounds = np.append(np.ones(laws), 0.0)[None], _bounds(laws, min_uniform)
-    best = _solve(np.append(np.zeros(laws), -1.0), least, np.zeros(organs), whole, [1.0], [*bounds, (None, None)])
+    whole, to = np.vstack([np.ones(laws), _differences(alike, laws)]), np.append(1.0, np.zeros(len(alike)))
+    bounds = _bounds(laws, min_uniform)
+    with_t = np.column_stack([whole, np.zeros(len(whole))])
+    best = _solve(np.append(np.zeros(laws), -1.0), least, np.zeros(organs), with_t, to, [*bounds, (None, None)])
     floor = best[-1] - _EASE * abs(best[-1])
-    weights = _solve(-table.mean(axis=1), -table.T / scale, np.full(organs, -floor), np.ones((1, laws)), [1.0], bounds)
+    weights = _solve(-table.mean(axis=1), -table.T / scale, np.full(organs, -floor), whole, to, bounds)
     return _tidy(weights)
 
 
-def _nearest_shares(table: Array, wanted: Array, min_uniform: float) -> Array:
+def _nearest_shares(table: Array, wanted: Array, min_uniform: float, alike: Sequence[tuple[int, int]]) -> Array:
     """Minimise the largest distance from the wanted shares of the foreground, then the background."""
     laws, organs = table.shape
     if not table.any():
@@ -155,18 +163,35 @@ def _nearest_shares(table: Array, wanted: Array, min_uniform: float) -> Array:
     enough = np.zeros((1, laws + 2))
     enough[0, 0], enough[0, laws] = -1.0, min_uniform  # y_0 >= f s
     bound, limit = np.vstack([near, enough]), np.concatenate([wanted, -wanted, [0.0]])
-    equal = np.zeros((2, laws + 2))
+    equal = np.zeros((2 + len(alike), laws + 2))
     equal[0, :laws] = held.sum(axis=0)  # the shares sum to 1
     equal[1, :laws], equal[1, laws] = 1.0, -1.0  # the weights sum to 1
+    equal[2:, :laws] = _differences(alike, laws)
+    to = np.append([1.0, 0.0], np.zeros(len(alike)))
     free = [(0.0, None)] * (laws + 2)
     aim = np.zeros(laws + 2)
     aim[-1] = 1.0
-    best = _solve(aim, bound, limit, equal, [1.0, 0.0], free)
+    best = _solve(aim, bound, limit, equal, to, free)
     second = np.zeros(laws + 2)
     second[laws] = 1.0  # least s is most foreground
     free[-1] = (0.0, best[-1] + _EASE)
-    found = _solve(second, bound, limit, equal, [1.0, 0.0], free)
+    found = _solve(second, bound, limit, equal, to, free)
     return _tidy(found[:laws] / found[laws])
+
+
+def _pairs(organs: Sequence[str]) -> list[tuple[int, int]]:
+    """Return the places of the two organs of every pair that the set holds whole."""
+    places = {name: place for place, name in enumerate(organs)}
+    partners = ((place, places.get(organ(name).mirror or "", -1)) for name, place in places.items())
+    return [(place, partner) for place, partner in partners if place < partner]
+
+
+def _differences(alike: Sequence[tuple[int, int]], laws: int) -> Array:
+    """Return a row for each pair that is 0 times weights where its two have the same: (pairs, laws)."""
+    rows = np.zeros((len(alike), laws))
+    for row, (first, second) in zip(rows, alike, strict=True):
+        row[1 + first], row[1 + second] = 1.0, -1.0
+    return rows
 
 
 def _bounds(laws: int, min_uniform: float) -> list[tuple[float | None, float | None]]:

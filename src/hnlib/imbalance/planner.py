@@ -94,6 +94,8 @@ class Wish:
         Wanted shares of the foreground by organ, for the aim ``shares``.
     organ_box_fraction
         Share of the largest organ's box that a chosen patch is to hold, where some patch on the front does.
+    symmetric
+        Give the two organs of a pair the same weight in the draw.
     """
 
     measure: str = SIGHTINGS
@@ -101,6 +103,7 @@ class Wish:
     min_uniform: float = 1 / 3
     targets: Mapping[str, float] | None = None
     organ_box_fraction: float = 0.9
+    symmetric: bool = True
 
     def __post_init__(self) -> None:
         if self.measure not in PLAN_MEASURES:
@@ -206,11 +209,19 @@ def plan(
     )
     shown = _means(parts, sizes, organs)
     draws = [
-        best_draw(s.presence, s.ratios, organs, aim=wish.aim, min_uniform=wish.min_uniform, targets=wish.targets)
+        best_draw(
+            s.presence,
+            s.ratios,
+            organs,
+            aim=wish.aim,
+            min_uniform=wish.min_uniform,
+            targets=wish.targets,
+            symmetric=wish.symmetric,
+        )
         for s in shown
     ]
     rows = [
-        _row(candidate, draw, values, organs, spacing_mm, wish, largest)
+        _row(candidate, list(draw.weights.values()), values, organs, spacing_mm, wish, largest)
         for candidate, draw, values in zip(found, draws, shown, strict=True)
     ]
     table = pd.DataFrame(rows)
@@ -231,8 +242,12 @@ def planned_draw(
     *,
     aim: str = "presence",
     min_uniform: float = Wish.min_uniform,
+    symmetric: bool = False,
 ) -> Draw:
     """Return the best draw of patch centres for one patch size, as `plan` makes it for every candidate.
+
+    The two sides of a pair are on their own unless ``symmetric`` is asked for: so were the runs drawn whose
+    experiments say ``centres: planned``.
 
     Raises
     ------
@@ -242,7 +257,37 @@ def planned_draw(
     organs = _organs(scans)
     parts = landscape(scans, [patch_size], organ_centres(organs), quantities=("ratio", "presence"))
     (shown,) = _means(parts, [patch_size], organs)
-    return best_draw(shown.presence, shown.ratios, organs, aim=aim, min_uniform=min_uniform)
+    return best_draw(shown.presence, shown.ratios, organs, aim=aim, min_uniform=min_uniform, symmetric=symmetric)
+
+
+def assess(
+    scans: Sequence[Scan],
+    spacing_mm: Vector,
+    candidate: Candidate,
+    weights: Mapping[str, float],
+    wish: Wish | None = None,
+) -> dict[str, Any]:
+    """Return what any patch shows under any weights of the centre laws, as a row of a plan's table.
+
+    Parameters
+    ----------
+    scans, spacing_mm, wish
+        As in `plan`; of the wish only the measure counts.
+    candidate
+        Such as from `hnlib.imbalance.candidates.candidate_of`: it need not meet any limits.
+    weights
+        Share of the patches by organ, and under ``uniform`` of those that are uniform in position.
+    """
+    organs = _organs(scans)
+    parts = landscape(scans, [candidate.patch_size], organ_centres(organs), quantities=("ratio", "presence"))
+    (shown,) = _means(parts, [candidate.patch_size], organs)
+    draw = [weights.get(law, 0.0) for law in (UNIFORM, *organs)]
+    return _row(candidate, draw, shown, organs, spacing_mm, wish or Wish(), _largest_organ(scans))
+
+
+def held_organ_box(scans: Sequence[Scan], patch_size: Sequence[int]) -> float:
+    """Return the share of the largest organ's box that a patch can hold, mean over the scans with that organ."""
+    return _held(_largest_organ(scans), patch_size)
 
 
 @dataclass(frozen=True)
@@ -251,6 +296,10 @@ class _Largest:
 
     name: str
     boxes: NDArray[np.intp]
+
+
+def _held(largest: _Largest, patch_size: Sequence[int]) -> float:
+    return float(np.minimum(1, np.asarray(patch_size) / largest.boxes).prod(axis=1).mean())
 
 
 def _organs(scans: Sequence[Scan]) -> tuple[str, ...]:
@@ -297,16 +346,15 @@ def _means(parts: pd.DataFrame, sizes: Sequence[Any], organs: tuple[str, ...]) -
 
 def _row(
     candidate: Candidate,
-    draw: Draw,
+    draw: Sequence[float],
     shown: _Shown,
     organs: Sequence[str],
     spacing_mm: Vector,
     wish: Wish,
     largest: _Largest,
 ) -> dict[str, Any]:
-    weights = np.array(list(draw.weights.values()))
+    weights = np.array(draw)
     presence = shown.presence.T @ weights
-    box = np.minimum(1, np.asarray(candidate.patch_size) / largest.boxes).prod(axis=1).mean()
     return {
         **dict(zip(("patch_x", "patch_y", "patch_z"), candidate.patch_size, strict=True)),
         "batch_size": candidate.batch_size,
@@ -314,7 +362,7 @@ def _row(
         "levels": candidate.topology.num_levels,
         "memory_gb": candidate.memory.total / GB,
         "context_mm": candidate.context_mm(spacing_mm),
-        "organ_box": float(box),
+        "organ_box": _held(largest, candidate.patch_size),
         "rarest": organs[int(presence.argmin())],
         "least_presence": float(presence.min()),
         wish.measure: float(shown.value(wish.measure, weights, candidate)),
@@ -359,7 +407,8 @@ def _reasons(chosen: PatchPlan, largest: str, even: float, scans: Sequence[Scan]
         f"That measure does not see {PLAN_MEASURES[wish.measure].blind_to}.",
         f"The draw is best for the aim '{wish.aim}': {AIMS[wish.aim]} ({draw.value:.4g}). The rarest organ, "
         f"{str(row['rarest']).replace('_', ' ')}, is in {row['least_presence']:.1%} of the patches; were all organs "
-        f"forced equally often, the rarest would be in {even:.1%}.",
+        f"forced equally often, the rarest would be in {even:.1%}."
+        + (" The two sides of a pair have the same weight." if wish.symmetric else ""),
         f"A step of {candidate.batch_size} patches, {candidate.voxels_per_step} voxels, needs "
         f"{memory.total / GB:.2f} of {chosen.limits.memory_bytes / GB:.3g} GB, counted from the layers: "
         f"{shared:.2f} GB for volumes, {memory.total / GB - shared:.2f} GB for weights and optimiser.",

@@ -16,7 +16,16 @@ from hnlib.plotting.confidence import (
     reliability,
 )
 from hnlib.plotting.ignored import ignore_maps
-from hnlib.plotting.landscape import interactive, landscape_explorer, landscape_maps, sigma_bounds, sigma_by_background
+from hnlib.plotting.landscape import (
+    class_ratio_panels,
+    interactive,
+    landscape_explorer,
+    landscape_maps,
+    sigma_bounds,
+    sigma_by_background,
+)
+from hnlib.plotting.planning import draw_comparison, plan_front
+from hnlib.plotting.prediction import correlation_intervals, results_by_measure
 from hnlib.plotting.results import (
     confidence_violins,
     equivalence_intervals,
@@ -38,9 +47,12 @@ __all__ = [
     "STYLE",
     "best_slices",
     "case_drift_points",
+    "class_ratio_panels",
     "class_ratios",
     "confidence_violins",
     "contour_panel",
+    "correlation_intervals",
+    "draw_comparison",
     "drift_growth",
     "equivalence_intervals",
     "experiment_title",
@@ -52,9 +64,11 @@ __all__ = [
     "organ_volumes",
     "pack_volume",
     "paired_differences",
+    "plan_front",
     "pooled_bins",
     "ranking",
     "reliability",
+    "results_by_measure",
     "results_by_organ",
     "scan_rows",
     "shown_box",

@@ -9,10 +9,13 @@ import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from hnlib.plotting.style import EXPERIMENT_MARKERS, FULL_WIDTH_IN, INK, make_axes
+from hnlib.organs import organ
+from hnlib.plotting.style import EXPERIMENT_MARKERS, FULL_WIDTH_IN, INK, make_axes, organ_legend
 
 #: How the columns of ``landscape.csv`` are called in figures.
 QUANTITIES: Mapping[str, str] = {
@@ -25,6 +28,7 @@ QUANTITIES: Mapping[str, str] = {
     "aitchison_spread": "spread of log shares",
     "least_presence": "presence of the organ shown least",
     "rarest_voxels": "voxels a step of the rarest organ",
+    "sightings": "sightings of the organ shown least",
 }
 RULE_TITLES: Mapping[str, str] = {
     "uniform": "uniform",
@@ -80,7 +84,45 @@ def sigma_by_background(points: pd.DataFrame, num_classes: int, ax: Axes | None 
     return ax
 
 
-def landscape_maps(table: pd.DataFrame, quantities: Sequence[str], spacing_mm: Sequence[float], marks: Marks) -> Figure:
+def class_ratio_panels(table: pd.DataFrame) -> Figure:
+    """Draw mean class shares from patch to patch on a log axis, one panel a source: Figure 1 of the paper.
+
+    Parameters
+    ----------
+    table
+        ``source``, ``patch``, ``class``, ``ratio``, patches of a source in the order to be drawn. A share of 0 has no
+        place on the axis.
+    """
+    sources = list(table["source"].unique())
+    columns = min(len(sources), 3)
+    figure, panels = plt.subplots(
+        -(-len(sources) // columns), columns, figsize=(FULL_WIDTH_IN, 3.4), sharey=True, squeeze=False
+    )
+    for axes, source in zip(panels.flat, sources, strict=False):
+        rows = table[table["source"] == source]
+        patches = list(rows["patch"].unique())
+        for name, shares in rows.pivot(index="class", columns="patch", values="ratio")[patches].iterrows():
+            background = name == "background"
+            colour, marker = ("#777777", ".") if background else (organ(str(name)).colour, organ(str(name)).marker)
+            axes.plot(range(len(patches)), shares.where(shares > 0), color=colour, marker=marker, ms=3.5, lw=1.0)
+        axes.set_xticks(range(len(patches)), [patch.replace(" ", "\n") for patch in patches])
+        axes.set_yscale("log")
+        axes.set_title(source)
+        axes.grid(axis="y")
+    panels[0, 0].set_ylabel("mean share of the patch")
+    background = Line2D([], [], color="#777777", marker=".", label="Background")
+    organ_legend(figure, [name for name in table["class"].unique() if name != "background"], first=[background])
+    return figure
+
+
+def landscape_maps(
+    table: pd.DataFrame,
+    quantities: Sequence[str],
+    spacing_mm: Sequence[float],
+    marks: Marks,
+    *,
+    log: Sequence[str] = (),
+) -> Figure:
     """Draw a map over patch sizes for each quantity: edge in plane against depth, contour lines labelled.
 
     Parameters
@@ -93,6 +135,8 @@ def landscape_maps(table: pd.DataFrame, quantities: Sequence[str], spacing_mm: S
         Voxel edges, for axes in mm.
     marks
         Patches to mark, by name: voxels along X, Y, Z.
+    log
+        Quantities that run over orders of magnitude: their levels double.
     """
     columns = min(len(quantities), 2)
     rows = -(-len(quantities) // columns)
@@ -102,8 +146,10 @@ def landscape_maps(table: pd.DataFrame, quantities: Sequence[str], spacing_mm: S
     for axes, quantity in zip(panels.flat, quantities, strict=False):
         edge, depth, values = _grid(table, quantity)
         x, z = edge * spacing_mm[0], depth * spacing_mm[2]
-        filled = axes.contourf(x, z, values, levels=12, cmap="cividis")
-        lines = axes.contour(x, z, values, levels=filled.levels[2::3], colors="white", linewidths=0.7)
+        doubling, norm = _doubling(values) if quantity in log else (12, None)
+        filled = axes.contourf(x, z, values, levels=doubling, cmap="cividis", norm=norm)
+        every = filled.levels[1:-1] if quantity in log else filled.levels[2::3]
+        lines = axes.contour(x, z, values, levels=every, colors="white", linewidths=0.7)
         axes.clabel(lines, fmt=lambda value: f"{value:.0f}" if value >= 100 else f"{value:.3g}", fontsize=7)
         for name, size in marks.items():
             place = size[0] * spacing_mm[0], size[2] * spacing_mm[2]
@@ -115,6 +161,13 @@ def landscape_maps(table: pd.DataFrame, quantities: Sequence[str], spacing_mm: S
     figure.supxlabel("edge of the patch left to right (mm)", fontsize=9)
     figure.supylabel("edge of the patch head to foot (mm)", fontsize=9)
     return figure
+
+
+def _doubling(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], LogNorm]:
+    """Return powers of two from below the least value to above the largest, and the scale of their colours."""
+    least, most = values[values > 0].min(), values.max()
+    levels = 2.0 ** np.arange(np.floor(np.log2(least)), np.ceil(np.log2(most)) + 1)
+    return levels, LogNorm(levels[0], levels[-1])
 
 
 def _grid(table: pd.DataFrame, quantity: str) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]:

@@ -5,6 +5,7 @@ and the spread over seeds is reported beside the interval, never inside it. Func
 ``metrics.csv`` and raise a ValueError of one line where a table does not serve.
 """
 
+from hnlib.stats.association import LEAST_CONFIGURATIONS, pair_agreement, rank_correlations
 from hnlib.stats.paired import PairedDifference, case_differences, paired_difference, seed_interval
 from hnlib.stats.permutation import DRIFT_COLUMNS, drift_tests
 from hnlib.stats.power import detectable_differences, minimum_detectable_effect
@@ -25,6 +26,7 @@ __all__ = [
     "ALL_ORGANS",
     "COLUMNS",
     "DRIFT_COLUMNS",
+    "LEAST_CONFIGURATIONS",
     "PAPER_NEAREST",
     "PRINTED",
     "PairedDifference",
@@ -41,9 +43,11 @@ __all__ = [
     "mean_over_organs",
     "minimum_detectable_effect",
     "organ_summary",
+    "pair_agreement",
     "paired_difference",
     "paper_table1",
     "printed_table",
+    "rank_correlations",
     "rank_experiments",
     "seed_averaged",
     "seed_interval",

@@ -1,0 +1,187 @@
+"""Chapter 08: a patch planned on the outlines of a data set, beside nnU-Net's choices for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from hnlib.chapters.page import Facts, listed, percent, title
+from hnlib.errors import DataError
+from hnlib.files import read_json
+from hnlib.imbalance.summary import PATCH
+
+_REMEDY = "run python scripts/planning_tables.py, or name another folder"
+#: How far the voxels of a step may be from the plan's for both to be on one budget.
+_SAME_BUDGET = 0.2
+
+
+class PlanTables(NamedTuple):
+    """What ``scripts/planning_tables.py`` wrote about a plan.
+
+    Attributes
+    ----------
+    facts
+        ``plan.json``: data, grid, limits, reasons.
+    candidates, choices, draws, sizes
+        ``plan.csv``, ``plan_choices.csv``, ``plan_draws.csv``, ``plan_landscape.csv``.
+    """
+
+    facts: Mapping[str, Any]
+    candidates: pd.DataFrame
+    choices: pd.DataFrame
+    draws: pd.DataFrame
+    sizes: pd.DataFrame
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Voxel edges along X, Y, Z."""
+        x, y, z = self.facts["spacing_mm"]
+        return float(x), float(y), float(z)
+
+    @property
+    def marks(self) -> dict[str, tuple[int, int, int]]:
+        """The patches of the choices on the plan's budget of voxels, by name; one name a patch."""
+        own = self.choices.iloc[0]
+        found: dict[tuple[int, int, int], str] = {}
+        for row in self.choices.to_dict("records"):
+            if abs(row["voxels_per_step"] / own["voxels_per_step"] - 1) <= _SAME_BUDGET:
+                x, y, z = (int(row[edge]) for edge in PATCH)
+                found.setdefault((x, y, z), str(row["choice"]).split(",")[0])
+        return {name: size for size, name in found.items()}
+
+
+def load_plan(folder: Path | str) -> PlanTables:
+    """Return the plan of a folder of tables.
+
+    Raises
+    ------
+    DataError
+        When a file is missing or damaged.
+    """
+    place = Path(folder)
+    facts = read_json(place / "plan.json", _REMEDY)
+    try:
+        names = ("plan", "plan_choices", "plan_draws", "plan_landscape")
+        return PlanTables(facts, *(pd.read_csv(place / f"{name}.csv") for name in names))
+    except (OSError, ValueError) as fault:
+        raise DataError(f"plan in {place}: {fault}; {_REMEDY}") from None
+
+
+def choices_table(plan: PlanTables) -> pd.DataFrame:
+    """Return the plan and the choices of others, one column each."""
+    columns = {}
+    for row in plan.choices.to_dict("records"):
+        columns[row["choice"]] = {
+            "patch, voxels": " x ".join(str(int(row[edge])) for edge in PATCH),
+            "patches a step": f"{row['batch_size']:.0f}",
+            "voxels a step": f"{row['voxels_per_step']:.0f}",
+            "memory, GB": f"{row['memory_gb']:.2f}",
+            "levels": f"{row['levels']:.0f}",
+            "context, mm": f"{row['context_mm']:.0f}",
+            "of the largest organ's box": f"{row['organ_box']:.0%}",
+            "draw of the centres": row["draw"],
+            "organ shown least": title(row["rarest"]),
+            "in so many patches": percent(row["least_presence"]),
+            "and patches a step": f"{row['sightings']:.2f}",
+        }
+    return pd.DataFrame(columns).rename_axis("choice")
+
+
+def front_table(plan: PlanTables) -> pd.DataFrame:
+    """Return the plans on the front, the most context first; the chosen one is marked."""
+    front = plan.candidates[plan.candidates["front"]].sort_values("context_mm", ascending=False)
+    table = pd.DataFrame(
+        {
+            "patch": [" x ".join(str(row[edge]) for edge in PATCH) for row in front.to_dict("records")],
+            "patches a step": front["batch_size"].to_numpy(),
+            "memory, GB": front["memory_gb"].round(2).to_numpy(),
+            "context, mm": front["context_mm"].round().astype(int).to_numpy(),
+            "largest organ": [f"{value:.0%}" for value in front["organ_box"]],
+            "shown least": [title(name) for name in front["rarest"]],
+            "presence": [percent(value) for value in front["least_presence"]],
+            "sightings": front["sightings"].round(2).to_numpy(),
+            "": ["chosen" if chosen else "" for chosen in front["chosen"]],
+        }
+    )
+    return table.set_index("patch")
+
+
+def plan_reasons(plan: PlanTables) -> Any:
+    """Return the reasons that the planner gives, as Markdown."""
+    from IPython.display import Markdown
+
+    return Markdown("\n".join(f"- {reason}" for reason in plan.facts["reasons"]))  # type: ignore[no-untyped-call]
+
+
+def plan_facts(plan: PlanTables) -> Facts:
+    """Return the phrases of the chapter on planning."""
+    facts, own, rule = plan.facts, plan.choices.iloc[0], plan.choices.iloc[1]
+    by_draw = {str(draw): rows.set_index("class") for draw, rows in plan.draws.groupby("draw")}
+    least = {draw: rows["presence"] for draw, rows in by_draw.items()}
+    forced = by_draw["planned"]["weight"].sort_values(ascending=False)
+    chosen = [f"{_name(name)} {percent(float(weight))}" for name, weight in forced.items() if weight > 0]
+    unforced = [_name(name) for name, weight in forced.items() if weight == 0]
+    through = f"{listed(unforced)} never get a centre of their own and are shown all the same" if unforced else ""
+    return {
+        "data": f"{facts['cases']} training cases of {facts['attribution']}",
+        "candidates": str(len(plan.candidates)),
+        "front": str(int(plan.candidates["front"].sum())),
+        "patch": " x ".join(str(int(own[edge])) for edge in PATCH),
+        "batch": f"{own['batch_size']:.0f}",
+        "sightings": f"{own['sightings']:.2f}",
+        "rarest": _name(own["rarest"]),
+        "rule-patch": " x ".join(str(int(rule[edge])) for edge in PATCH),
+        "rule-sightings": f"{rule['sightings']:.2f}",
+        "rule-rarest": _name(rule["rarest"]),
+        "context": f"{own['context_mm']:.0f}",
+        "rule-context": f"{rule['context_mm']:.0f}",
+        "presence": percent(float(least["planned"].min())),
+        **{
+            f"presence-{draw}": f"{percent(float(values.min()))} ({_name(values.idxmin())})"
+            for draw, values in least.items()
+        },
+        "weights": listed(chosen),
+        "through": (through[:1].upper() + through[1:] + ".") if through else "",
+        "nnunet": _nnunet(plan),
+    }
+
+
+def _name(organ: object) -> str:
+    """Return the name of an organ inside a sentence; its side stays a capital."""
+    words = title(str(organ))
+    return words[0].lower() + words[1:]
+
+
+def _nnunet(plan: PlanTables) -> str:
+    """Say what nnU-Net v2 itself answered."""
+    notes, rule = plan.facts["notes"], plan.choices.iloc[1]
+    rows = plan.choices[plan.choices["choice"].isin(notes)]
+    if rows.empty:
+        return "nnU-Net v2 itself was not asked."
+    said = [
+        f"{' x '.join(str(int(row[edge])) for edge in PATCH)} at batch {row['batch_size']:.0f} "
+        f"({str(row['choice']).split(', ')[1]})"
+        for row in rows.to_dict("records")
+    ]
+    same = (rows[PATCH] == rule[PATCH].to_numpy(int)).all(axis=1).any()
+    agrees = " One of them is the patch of the rule as this library computes it." if same else ""
+    version = ", ".join(sorted(set(notes.values())))
+    return f"Its own planner ({version}), asked for these scans, says {listed(said)}.{agrees}"
+
+
+def plan_provenance(plan: PlanTables) -> pd.DataFrame:
+    """Return where the numbers of a plan come from."""
+    facts, limits = plan.facts, plan.facts["limits"]
+    rows = {
+        "data": facts["attribution"],
+        "cases": f"{facts['cases']} for training, those of profile {facts['profile']}",
+        "grid, mm": " x ".join(f"{mm:g}" for mm in facts["spacing_mm"]),
+        "network": f"{limits['network']}, width {limits['width']}, cap {limits['cap']}, {limits['precision']}",
+        "limits": f"{limits['voxels_per_step']} voxels a step, {limits['memory_bytes'] / 1e9:g} GB",
+        "nnU-Net": ", ".join(sorted(set(facts["notes"].values()))) or "not asked",
+        "data digest": facts["data_digest"],
+    }
+    return pd.DataFrame({"value": rows}).rename_axis("provenance")

@@ -1,0 +1,300 @@
+"""Chapter 09: whether measures of imbalance, known before training, order patches and draws as their results do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from hnlib.chapters.page import DASH, NBSP, Facts, title
+from hnlib.errors import DataError
+from hnlib.experiments import load_profile
+from hnlib.imbalance import MEASURES
+from hnlib.imbalance.planner import SIGHTINGS, Wish
+from hnlib.plotting.landscape import QUANTITIES
+from hnlib.stats import (
+    ALL_ORGANS,
+    COLUMNS,
+    LEAST_CONFIGURATIONS,
+    pair_agreement,
+    paired_difference,
+    rank_correlations,
+    seed_interval,
+)
+
+#: Measures with one value a configuration: those of chapter 07 that differ in the order of configurations.
+GLOBAL = (
+    *("sigma_of_mean", "sigma_pooled", "sigma_foreground", "normalised_entropy", "aitchison_spread"),
+    *("least_presence", SIGHTINGS, "rarest_voxels"),
+)
+#: Measures with a value for every organ; all are better when larger.
+OWN: Mapping[str, str] = {
+    "own_presence": "the organ's own presence",
+    "own_sightings": "patches a step that show the organ",
+    "own_voxels": "voxels a step of the organ",
+    "own_share": "the organ's share of the foreground",
+}
+#: No measure of imbalance: what the size of the patch alone would say.
+CONTEXT = "context_mm"
+TITLES: Mapping[str, str] = {
+    **QUANTITIES,
+    **OWN,
+    CONTEXT: "context (no measure of imbalance)",
+}
+#: The configuration of the nine that is nearest to nnU-Net's own: its large patch, classes drawn alike.
+NNUNET = "large_class_draw"
+ALPHA = 0.05
+
+
+class DrawStudy(NamedTuple):
+    """A profile's patches and draws: what they show, and the results that are in.
+
+    Attributes
+    ----------
+    draws, classes
+        Rows of ``draws.csv`` and ``draws_classes.csv`` of the profile.
+    metrics
+        Rows of ``metrics.csv`` of its runs; empty while none is in.
+    wanted
+        Number of runs of the whole study.
+    """
+
+    draws: pd.DataFrame
+    classes: pd.DataFrame
+    metrics: pd.DataFrame
+    wanted: int
+
+    @property
+    def runs(self) -> pd.DataFrame:
+        """The runs that are in: ``experiment``, ``seed``."""
+        return self.metrics[["experiment", "seed"]].drop_duplicates()
+
+
+def load_draws(folder: Path | str, profile: str) -> DrawStudy:
+    """Return what a profile's patches and draws show, and the results of its runs that are in the tables.
+
+    Raises
+    ------
+    DataError
+        When the tables of the draws lack the profile.
+    """
+    place = Path(folder)
+    try:
+        draws, classes = (pd.read_csv(place / f"{name}.csv") for name in ("draws", "draws_classes"))
+    except (OSError, ValueError) as fault:
+        raise DataError(f"draws in {place}: {fault}; run python scripts/planning_tables.py first") from None
+    draws, classes = (table[table["profile"] == profile].reset_index(drop=True) for table in (draws, classes))
+    if draws.empty:
+        raise DataError(f"draws in {place}: no row of profile '{profile}'; run python scripts/planning_tables.py first")
+    path = place / "metrics.csv"
+    metrics = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=list(COLUMNS))
+    known = (metrics["profile"] == profile) & metrics["experiment"].isin(draws["experiment"])
+    return DrawStudy(draws, classes, metrics[known], len(draws) * len(load_profile(profile).seeds))
+
+
+def measure_rows(study: DrawStudy) -> pd.DataFrame:
+    """Return every measure of every configuration, as `hnlib.stats.rank_correlations` reads them."""
+    parts = []
+    for name in (*GLOBAL, CONTEXT):
+        higher = MEASURES[name].higher_is_better if name in MEASURES else True
+        part = study.draws[["experiment"]].assign(value=study.draws[name], organ=ALL_ORGANS)
+        parts.append(part.assign(measure=name, higher_is_better=higher))
+    shown = study.classes[study.classes["class"] != "background"].merge(
+        study.draws[["experiment", "batch_size", "voxels_per_step"]], on="experiment"
+    )
+    own = {
+        "own_presence": shown["presence"],
+        "own_sightings": shown["presence"] * shown["batch_size"],
+        "own_voxels": shown["ratio"] * shown["voxels_per_step"],
+        "own_share": shown["ratio"] / shown.groupby("experiment")["ratio"].transform("sum"),
+    }
+    for name, values in own.items():
+        part = shown[["experiment"]].assign(value=values, organ=shown["class"])
+        parts.append(part.assign(measure=name, higher_is_better=True))
+    return pd.concat(parts, ignore_index=True)
+
+
+def runs_in_table(study: DrawStudy) -> pd.DataFrame:
+    """Return how many seeds of every configuration are in, and its mean test DSC over organs and seeds."""
+    seeds = study.runs.groupby("experiment")["seed"].nunique()
+    test = study.metrics.query("split == 'test' and metric == 'dsc'")
+    means = test.groupby(["experiment", "organ"])["value"].mean().groupby("experiment").mean()
+    wanted = study.wanted // len(study.draws)
+    rows = study.draws.to_dict("records")
+    table = pd.DataFrame(
+        {
+            "patch": [" x ".join(str(row[f"patch_{axis}"]) for axis in "xyz") for row in rows],
+            "patches a step": [row["batch_size"] for row in rows],
+            "draw": [_draw(row["draw"]) for row in rows],
+            "seeds in": [f"{seeds.get(row['experiment'], 0)} of {wanted}" for row in rows],
+            "DSC": [f"{means[name]:.3f}" if (name := row["experiment"]) in means else DASH for row in rows],
+            "σ": [f"{row['sigma_of_mean']:.4f}" for row in rows],
+            "least presence": [f"{row['least_presence']:.2f}" for row in rows],
+            "sightings": [f"{row[SIGHTINGS]:.2f}" for row in rows],
+        }
+    )
+    return table.set_index("patch")
+
+
+def _draw(rule: str) -> str:
+    return rule.removesuffix("_two_thirds").replace("_", "-")
+
+
+def result_points(study: DrawStudy, measure: str, metric: str = "dsc") -> pd.DataFrame:
+    """Return one row a run and organ: the measure, the mean of a metric over test cases, patch and draw."""
+    rows = study.metrics[(study.metrics["split"] == "test") & (study.metrics["metric"] == metric)]
+    means = rows.groupby(["experiment", "seed", "organ"], as_index=False)["value"].mean()
+    values = measure_rows(study).query("measure == @measure").rename(columns={"value": "measured"})
+    own = measure in OWN
+    on = ["experiment", "organ"] if own else ["experiment"]
+    points = means.merge(values[[*on, "measured"]], on=on)
+    design = study.draws[["experiment", "patch", "draw"]].assign(draw=[_draw(rule) for rule in study.draws["draw"]])
+    joined: pd.DataFrame = points.merge(design, on="experiment")
+    return joined
+
+
+def correlations(study: DrawStudy, metric: str = "dsc", seed: int = 0) -> pd.DataFrame:
+    """Return the rank correlation of every measure with a metric on the test cases, by organ and over organs."""
+    return rank_correlations(study.metrics, measure_rows(study), metric=metric, rng=np.random.default_rng(seed))
+
+
+def correlation_table(found: pd.DataFrame, misses: pd.DataFrame, study: DrawStudy) -> pd.DataFrame:
+    """Return every measure's correlation with DSC and misses over organs, and the pairs that it orders right."""
+    dsc, missed = (table[table["organ"] == ALL_ORGANS].set_index("measure") for table in (found, misses))
+    table = pd.DataFrame(
+        {
+            "with DSC": [_interval(row) for row in dsc.to_dict("records")],
+            "p (Holm)": [DASH if np.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}" for p in dsc["p_holm"]],
+            "with misses": [_interval(row) for row in missed.reindex(dsc.index).to_dict("records")],
+        },
+        index=[TITLES[name] for name in dsc.index],
+    )
+    for column, name in (("patch", "same patch"), ("draw", "same draw")):
+        groups = study.draws.set_index("experiment")[column]
+        pairs = pair_agreement(study.metrics, measure_rows(study), groups)
+        counts = zip(pairs["right"], pairs["pairs"], strict=True)
+        table[name] = [f"{right} of {number}" if number else DASH for right, number in counts]
+    return table.rename_axis("measure")
+
+
+def _interval(row: Mapping[Any, Any]) -> str:
+    if np.isnan(row["rho"]):
+        return DASH
+    return f"{row['rho']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})".replace(" ", NBSP)
+
+
+def organ_correlation_table(found: pd.DataFrame) -> pd.DataFrame:
+    """Return the rank correlation of every measure by organ, with its interval."""
+    rows = found[found["organ"] != ALL_ORGANS]
+    text = rows.assign(text=[_interval(row) for row in rows.to_dict("records")])
+    wide = text.pivot(index="measure", columns="organ", values="text").reindex(
+        index=rows["measure"].unique(), columns=rows["organ"].unique()
+    )
+    return wide.rename(index=TITLES, columns=title).rename_axis(columns=None)
+
+
+def prediction_facts(study: DrawStudy, found: pd.DataFrame) -> Facts:
+    """Return the phrases of the chapter: how much is in, and which measure predicts."""
+    means = found[found["organ"] == ALL_ORGANS].set_index("measure")
+    runs, configurations = len(study.runs), int(study.runs["experiment"].nunique())
+    sigma = means.loc["sigma_of_mean"]
+    return {
+        "runs": f"{runs} of {study.wanted}",
+        "configurations": f"{configurations} of {len(study.draws)}",
+        "cases": str(study.metrics.query("split == 'test'")["case"].nunique()),
+        "measures": str(len(means)),
+        "sigma": "not known yet" if np.isnan(sigma["rho"]) else _interval(sigma.to_dict()).replace(NBSP, " "),
+        "verdict": _verdict(study, means, configurations, runs),
+    }
+
+
+def _verdict(study: DrawStudy, means: pd.DataFrame, configurations: int, runs: int) -> str:
+    if configurations < LEAST_CONFIGURATIONS:
+        return (
+            f"With {runs} of {study.wanted} runs, of {configurations} of the {len(study.draws)} configurations, "
+            f"nothing is said yet: fewer than {LEAST_CONFIGURATIONS} configurations have no order to speak of."
+        )
+    begin = "" if runs == study.wanted else f"So far, with {runs} of {study.wanted} runs: "
+    known = means.dropna(subset=["rho"])
+    shown = known[(known["p_holm"] < ALPHA) & ((known["low"] > 0) | (known["high"] < 0))]
+    right, wrong = shown[shown["rho"] > 0], shown[shown["rho"] < 0]
+    if known.empty:
+        return f"{begin}all results are alike, so that no measure can be told from another."
+    parts = []
+    if len(right):
+        names = [f"{TITLES[str(name)]} ({_plain(row)})" for name, row in _by_size(right)]
+        parts.append(f"{'these predict' if len(names) > 1 else 'one predicts'}: {'; '.join(names)}.")
+    else:
+        name, row = max(known.iterrows(), key=lambda found: float(found[1]["rho"]))
+        parts.append(
+            f"none of the {len(means)} measures is shown to predict; nearest comes {TITLES[str(name)]} ({_plain(row)}, "
+            f"p {row['p_holm']:.2g} after correction)."
+        )
+    if len(wrong):
+        names = [f"{TITLES[str(name)]} ({_plain(row)})" for name, row in _by_size(wrong)]
+        parts.append(f"Shown to point the wrong way: {'; '.join(names)}.")
+    text = begin + " ".join(parts)
+    return text[:1].upper() + text[1:]
+
+
+def _by_size(rows: pd.DataFrame) -> list[tuple[object, pd.Series]]:
+    return list(rows.reindex(rows["rho"].abs().sort_values(ascending=False).index).iterrows())
+
+
+def _plain(row: pd.Series) -> str:
+    return _interval(row.to_dict()).replace(NBSP, " ").replace(" (", ", interval ").rstrip(")")
+
+
+# The planned patch beside nnU-Net's
+
+
+def planned_choice(study: DrawStudy) -> str:
+    """Return which of the planned draws the planner's own rule takes.
+
+    Of those whose patch holds enough of the largest organ's box, or the most, the one that shows the organ shown least
+    in most patches a step.
+    """
+    planned = study.draws[study.draws["draw"] == "planned"]
+    enough = planned[planned["organ_box"] >= min(Wish.organ_box_fraction, planned["organ_box"].max())]
+    return str(enough.sort_values(SIGHTINGS, ascending=False, kind="stable")["experiment"].iloc[0])
+
+
+def planned_beside_nnunet(study: DrawStudy) -> pd.DataFrame:
+    """Return the difference of the planned configuration to nnU-Net's, by metric; a dash while a run is missing."""
+    planned, rows = planned_choice(study), {}
+    for metric, name in (("dsc", "DSC"), ("missed", "missed")):
+        pair = study.metrics[study.metrics["experiment"].isin([planned, NNUNET])]
+        if pair["experiment"].nunique() < 2:
+            rows[name] = dict.fromkeys(("difference", "over patients", "over seeds", "seeds"), DASH)
+            continue
+        found = paired_difference(pair, planned, NNUNET, metric=metric)
+        seeds = seed_interval(pair, planned, NNUNET, metric=metric)
+        rows[name] = {
+            "difference": f"{found.difference:+.4f}",
+            "over patients": _limits(found.low, found.high),
+            "over seeds": _limits(*seeds),
+            "seeds": f"{found.seeds} and {found.baseline_seeds}",
+        }
+    return pd.DataFrame(rows).T.rename_axis(f"{planned} minus {NNUNET}".replace("_", " "))
+
+
+def _limits(low: float, high: float) -> str:
+    return DASH if np.isnan(low) else f"{low:+.3f} to {high:+.3f}".replace(" ", NBSP)
+
+
+def draws_provenance(folder: Path | str, study: DrawStudy) -> pd.DataFrame:
+    """Return where the results of a profile come from."""
+    path = Path(folder) / "runs.csv"
+    runs = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["profile", "seconds", "hardware", "versions"])
+    shown = runs[runs["profile"] == study.draws["profile"].iloc[0]]
+    rows = {
+        "profile": study.draws["profile"].iloc[0],
+        "runs": f"{len(study.runs)} of {study.wanted}",
+        "training, hours": f"{shown['seconds'].sum() / 3600:.2f}",
+        "hardware": "; ".join(shown["hardware"].unique()) or DASH,
+        "versions": "; ".join(shown["versions"].unique()) or DASH,
+    }
+    return pd.DataFrame({"value": rows}).rename_axis("provenance")

@@ -1,0 +1,254 @@
+"""Chapters on planning and prediction: tables and phrases from small tables worked by hand, whatever runs are in."""
+
+from __future__ import annotations
+
+import json
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+
+from hnlib import chapters, plotting
+from hnlib.chapters.prediction import GLOBAL, NNUNET, OWN
+from hnlib.errors import DataError
+from hnlib.experiments import load_profile
+from hnlib.stats import ALL_ORGANS, COLUMNS
+
+PROFILE = "laptop-draws"
+ORGANS = ("brainstem", "mandible")
+PATCHES = {"large": (64, 40, 64, 2), "medium": (40, 32, 64, 4), "small": (32, 32, 40, 8)}
+DRAWS = {"voxel": "voxel_uniform_two_thirds", "class": "class_uniform_two_thirds", "planned": "planned"}
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def draw_rows() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Nine configurations of which number k shows the brainstem in (k + 1) / 10 of its patches; sigma falls with k."""
+    rows, classes = [], []
+    for k, ((patch, (x, y, z, batch)), (draw, rule)) in enumerate(product(PATCHES.items(), DRAWS.items())):
+        name = f"{patch}_{draw}_draw"
+        row: dict[str, Any] = {"profile": PROFILE, "experiment": name, "patch": patch, "patch_x": x, "patch_y": y}
+        row |= {"patch_z": z, "batch_size": batch, "voxels_per_step": x * y * z * batch, "draw": rule}
+        row |= {"context_mm": 200.0 / batch, "organ_box": {"large": 1.0, "medium": 0.95, "small": 0.5}[patch]}
+        row |= dict.fromkeys(GLOBAL, float(k)) | {"sigma_of_mean": 0.3 - 0.01 * k, "least_presence": (k + 1) / 10}
+        rows.append(row | {"sightings": batch * (k + 1) / 10})
+        for organ, ratio, presence in (
+            ("background", 0.9, 1.0),
+            ("brainstem", 0.02, (k + 1) / 10),
+            ("mandible", 0.08, 0.95),
+        ):
+            classes.append(
+                {"profile": PROFILE, "experiment": name, "class": organ, "ratio": ratio, "presence": presence}
+            )
+    return pd.DataFrame(rows), pd.DataFrame(classes)
+
+
+def run_rows(runs: list[tuple[int, int]]) -> pd.DataFrame:
+    """Rows of some runs (configuration, seed): DSC rises with the configuration, and the first ones miss an organ."""
+    names = draw_rows()[0]["experiment"]
+    rows = []
+    for (k, seed), case, organ in product(runs, range(6), ORGANS):
+        dsc = 0.5 + 0.03 * k + 0.002 * case + 0.001 * seed
+        key = (PROFILE, names[k], seed, "test", f"pt_{case}", organ)
+        rows += [(*key, "dsc", dsc), (*key, "missed", float(organ == "mandible" and case > k))]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def write_study(folder: Path, runs: list[tuple[int, int]]) -> chapters.DrawStudy:
+    folder.mkdir(exist_ok=True)
+    for name, table in zip(("draws", "draws_classes"), draw_rows(), strict=True):
+        table.to_csv(folder / f"{name}.csv", index=False)
+    other = run_rows([(0, 0)]).assign(profile="laptop", experiment="recipe")
+    pd.concat([other, run_rows(runs)]).to_csv(folder / "metrics.csv", index=False)
+    return chapters.load_draws(folder, PROFILE)
+
+
+EVERYTHING = [(k, seed) for k in range(9) for seed in range(3)]
+
+
+@pytest.mark.parametrize("runs", [[], [(1, 0)], [(1, 0), (1, 1), (8, 0), (4, 2)]])
+def test_unfinished_studies_say_how_much_is_in_and_claim_nothing(runs: list[tuple[int, int]], tmp_path: Path) -> None:
+    """None, one and four runs of 27: tables, figures and phrases exist, and no measure is said to predict."""
+    study = write_study(tmp_path / "t", runs)
+    found, misses = chapters.correlations(study), chapters.correlations(study, "missed")
+    facts = chapters.prediction_facts(study, found)
+    assert facts["runs"] == f"{len(runs)} of 27"
+    assert facts["verdict"].startswith(f"With {len(runs)} of 27 runs, of ")
+    assert "nothing is said yet" in facts["verdict"]
+    assert facts["sigma"] == "not known yet"
+    assert (chapters.correlation_table(found, misses, study)["with DSC"] == "–").all()
+    assert chapters.runs_in_table(study)["seeds in"].iloc[0] == "0 of 3"
+    points = chapters.result_points(study, "sigma_of_mean")
+    assert len(points) == 2 * len(runs)
+    figure = plotting.results_by_measure(points, ORGANS, "σ")
+    drawn = sum(len(line.get_xdata()) for axes in figure.axes for line in axes.lines)
+    assert drawn == 2 * len(runs)
+    assert [t.get_text() for axes in figure.axes for t in axes.texts] == ([] if runs else ["no run yet"] * 2)
+    axes = plotting.correlation_intervals(found, chapters.TITLES, ALL_ORGANS)
+    assert "no order to speak of yet" in axes.texts[0].get_text()
+    plt.close("all")
+
+
+def test_a_planted_order_becomes_the_verdict(tmp_path: Path) -> None:
+    """All runs in, DSC in the order of least presence, and against that of context."""
+    study = write_study(tmp_path / "t", EVERYTHING)
+    found = chapters.correlations(study)
+    facts = chapters.prediction_facts(study, found)
+    assert (facts["runs"], facts["configurations"], facts["cases"]) == ("27 of 27", "9 of 9", "6")
+    assert facts["verdict"].startswith("These predict: ")
+    assert "presence of the organ shown least (+1.00, interval +" in facts["verdict"]
+    right, wrong = facts["verdict"].split(" Shown to point the wrong way: ")
+    assert "context" in wrong
+    assert "context" not in right
+    assert facts["sigma"].startswith("+1.00 (")
+    table = chapters.correlation_table(found, chapters.correlations(study, "missed"), study)
+    row = table.loc["presence of the organ shown least"]
+    assert row["same patch"] == "18 of 18"
+    assert row["same draw"] == "18 of 18"
+    assert row["with misses"].startswith("+")
+    by_organ = chapters.organ_correlation_table(found)
+    assert by_organ.loc[OWN["own_presence"], "Brainstem"].startswith("+1.00")
+    assert by_organ.loc[OWN["own_presence"], "Mandible"] == "–"  # it is shown alike everywhere
+
+
+def test_results_that_follow_no_measure_are_not_claimed(tmp_path: Path) -> None:
+    """DSC alike but for noise: the verdict is that none is shown, and it names the nearest."""
+    study = write_study(tmp_path / "t", EVERYTHING)
+    noise = np.random.default_rng(1).normal(0.7, 0.05, len(study.metrics))
+    study = study._replace(metrics=study.metrics.assign(value=noise))
+    facts = chapters.prediction_facts(study, chapters.correlations(study))
+    assert facts["verdict"].startswith("None of the 13 measures is shown to predict; nearest comes ")
+
+
+def test_own_measures_by_hand(tmp_path: Path) -> None:
+    """Third configuration: presence 0.3 in two patches; 0.02 of 327,680 voxels; 0.02 of 0.10 of the foreground."""
+    study = write_study(tmp_path / "t", [])
+    rows = chapters.measure_rows(study).query("experiment == 'large_planned_draw' and organ == 'brainstem'")
+    values = rows.set_index("measure")["value"]
+    assert values["own_presence"] == pytest.approx(0.3)
+    assert values["own_sightings"] == pytest.approx(0.6)
+    assert values["own_voxels"] == pytest.approx(0.02 * 327_680)
+    assert values["own_share"] == pytest.approx(0.2)
+
+
+def test_the_planned_choice_keeps_to_the_planners_rule_and_stands_beside_nnunets(tmp_path: Path) -> None:
+    """The small patch holds half of the largest organ's box: the medium one is taken, by hand 0.12 above in DSC."""
+    study = write_study(tmp_path / "t", EVERYTHING)
+    assert chapters.planned_choice(study) == "medium_planned_draw"
+    table = chapters.planned_beside_nnunet(study)
+    assert table.loc["DSC", "difference"] == "+0.1200"
+    assert table.loc["DSC", "seeds"] == "3 and 3"
+    missing = study._replace(metrics=study.metrics[study.metrics["experiment"] != NNUNET])
+    assert (chapters.planned_beside_nnunet(missing) == "–").all(axis=None)
+
+
+def test_profiles_of_the_draws_have_the_same_experiments() -> None:
+    """The phantom's twin differs in its costs, not in what is compared; every step shows as many voxels."""
+    from hnlib.experiments import load_experiment
+
+    real, twin = load_profile("laptop-draws"), load_profile("phantom-draws")
+    assert (real.arms, real.seeds, real.study) == (twin.arms, twin.seeds, twin.study)
+    for profile in (real, twin):
+        patches, found = profile.patches, [load_experiment(name) for name in profile.arms["draws"]]
+        assert patches is not None
+        voxels = {int(np.prod(patches[e.patch])) * e.under(profile).training.batch_size for e in found if e.patch}
+        assert len(voxels) == 1
+
+
+def test_missing_tables_are_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"run python scripts/planning_tables\.py first"):
+        chapters.load_draws(tmp_path, PROFILE)
+    write_study(tmp_path / "t", [])
+    with pytest.raises(DataError, match="no row of profile 'phantom-draws'"):
+        chapters.load_draws(tmp_path / "t", "phantom-draws")
+    with pytest.raises(DataError, match=r"plan\.json"):
+        chapters.load_plan(tmp_path)
+
+
+# Planning
+
+
+def write_plan(folder: Path) -> chapters.PlanTables:
+    """Three candidates, two of them on the front, nnU-Net's choices on the budget and off it."""
+    size = {"patch_x": [32, 64, 16], "patch_y": [24, 40, 16], "patch_z": [32, 64, 16]}
+    candidates = pd.DataFrame({**size, "batch_size": [12, 2, 80], "voxels_per_step": [300_000, 327_680, 327_680]})
+    candidates = candidates.assign(levels=4, memory_gb=[0.2, 0.3, 0.2], context_mm=[98.0, 185.0, 50.0])
+    candidates = candidates.assign(organ_box=[0.92, 1.0, 0.1], rarest="brainstem", least_presence=[0.3, 0.6, 0.01])
+    candidates = candidates.assign(sightings=[3.6, 1.2, 0.8], front=[True, True, False], chosen=[True, False, False])
+    choices = pd.concat([candidates.iloc[[0, 1, 1, 1]]], ignore_index=True).drop(columns=["front", "chosen"])
+    names = ["planned", "nnU-Net's rule, as many voxels", "nnU-Net v2, 8 GB", "nnU-Net v2, 0.6 GB"]
+    choices = choices.assign(choice=names, draw=["planned", *["nnU-Net's"] * 3])
+    choices.loc[2, ["patch_x", "voxels_per_step"]] = [128, 655_360]
+    draws = pd.DataFrame(
+        [
+            (draw, organ, weight, 0.01, presence)
+            for draw, values in {
+                "planned": ((0.6, 0.4), (0.0667, 0.5)),
+                "class-uniform": ((1 / 3, 0.3), (1 / 3, 0.45)),
+                "voxel-uniform": ((0.1, 0.2), (0.5667, 0.7)),
+            }.items()
+            for organ, (weight, presence) in zip(ORGANS, values, strict=True)
+        ],
+        columns=["draw", "class", "weight", "ratio", "presence"],
+    )
+    folder.mkdir(exist_ok=True)
+    for name, table in {
+        "plan": candidates,
+        "plan_choices": choices,
+        "plan_draws": draws,
+        "plan_landscape": draws,
+    }.items():
+        table.to_csv(folder / f"{name}.csv", index=False)
+    limits = {"network": "slim_dynunet", "width": 16, "cap": 128, "precision": "32-true"}
+    limits |= {"voxels_per_step": 327_680, "memory_bytes": 4e9}
+    facts = {"attribution": "Made up", "cases": 5, "profile": "p", "spacing_mm": [1, 1, 2], "limits": limits}
+    facts |= {"reasons": ["One.", "Two."], "data_digest": "0"}
+    facts |= {"notes": dict.fromkeys(names[2:], "nnunetv2 2.6")}
+    (folder / "plan.json").write_text(json.dumps(facts))
+    return chapters.load_plan(folder)
+
+
+def test_a_plan_stands_beside_the_choices_of_others(tmp_path: Path) -> None:
+    plan = write_plan(tmp_path / "t")
+    table = chapters.choices_table(plan)
+    assert table.loc["patch, voxels"].tolist() == ["32 x 24 x 32", "64 x 40 x 64", "128 x 40 x 64", "64 x 40 x 64"]
+    assert table.loc["and patches a step", "planned"] == "3.60"
+    assert plan.marks == {"planned": (32, 24, 32), "nnU-Net's rule": (64, 40, 64)}  # one name a patch, on this budget
+    front = chapters.front_table(plan)
+    assert front.index.tolist() == ["64 x 40 x 64", "32 x 24 x 32"]
+    assert front[""].tolist() == ["", "chosen"]
+    assert chapters.plan_provenance(plan).loc["nnU-Net", "value"] == "nnunetv2 2.6"
+    assert chapters.plan_reasons(plan).data == "- One.\n- Two."
+
+
+def test_the_phrases_of_a_plan_are_those_of_its_tables(tmp_path: Path) -> None:
+    facts = chapters.plan_facts(write_plan(tmp_path / "t"))
+    assert (facts["candidates"], facts["front"], facts["patch"]) == ("3", "2", "32 x 24 x 32")
+    assert facts["presence-planned"] == "40 % (brainstem)"
+    assert facts["presence-voxel-uniform"] == "20 % (brainstem)"
+    assert facts["weights"] == "brainstem 60 % and mandible 6.7 %"
+    assert facts["through"] == ""
+    assert "128 x 40 x 64 at batch 2 (8 GB) and 64 x 40 x 64 at batch 2 (0.6 GB)." in facts["nnunet"]
+    assert facts["nnunet"].endswith("One of them is the patch of the rule as this library computes it.")
+
+
+def test_figures_of_a_plan_draw_its_rows(tmp_path: Path) -> None:
+    """Every candidate is a point in one of four groups; every organ has a mark a draw in both panels."""
+    plan = write_plan(tmp_path / "t")
+    rows = plan.choices.set_index("choice").loc[["planned"]]
+    axes = plotting.plan_front(plan.candidates, {"planned": rows.iloc[0]}, 0.9)
+    offsets = np.concatenate([c.get_offsets() for c in axes.collections])
+    assert sorted(map(tuple, offsets.tolist())) == [(50.0, 0.8), (98.0, 3.6), (185.0, 1.2)]
+    assert "planned" in [text.get_text() for text in axes.texts]
+    figure = plotting.draw_comparison(plan.draws)
+    weights = {line.get_label(): list(line.get_xdata()) for line in figure.axes[0].lines}
+    assert weights["planned"] == pytest.approx([60, 6.67])
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["Brainstem", "Mandible"]
+    plt.close("all")

@@ -11,10 +11,9 @@ import torch
 from torch import nn
 
 from hnlib.experiments.config import load_experiment
-from hnlib.experiments.run import untrained_network
+from hnlib.experiments.run import supervised_loss, untrained_network
 from hnlib.experiments.study import Study
 from hnlib.inference import predict_probabilities
-from hnlib.losses import DeepSupervision, build_loss
 from hnlib.training import build_optimiser, keep_freed_memory
 
 TIMED_STEPS = 3
@@ -53,8 +52,7 @@ def _seconds(study: Study, experiment: str) -> tuple[float, float, int]:
     found = load_experiment(experiment)
     settings, patch = study.settings_of(found), study.patch(found)
     network = untrained_network(study, found)
-    inner = build_loss(found.loss, class_voxels=[1.0] * study.num_classes)
-    loss: nn.Module = DeepSupervision(inner, resample=settings.deep_supervision)
+    loss: nn.Module = supervised_loss(study, found, [1.0] * study.num_classes)
     optimiser = build_optimiser(network, settings.training)
     image = torch.randn(settings.training.batch_size, 1, *patch).to(memory_format=torch.channels_last_3d)
     target = torch.zeros(settings.training.batch_size, *patch, dtype=torch.int64)

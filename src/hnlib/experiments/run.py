@@ -33,6 +33,7 @@ from hnlib.experiments.study import Study, check_run, read_record
 from hnlib.files import read_table, write_atomically, write_json, write_table
 from hnlib.inference import keep_largest_components, predict_probabilities
 from hnlib.losses import DeepSupervision, build_loss
+from hnlib.losses.build import ClassVoxels
 from hnlib.metrics import evaluate_case
 from hnlib.networks import build_network, set_output_prior
 from hnlib.organs import organ
@@ -72,6 +73,14 @@ def untrained_network(study: Study, experiment: Experiment) -> nn.Module:
     """Return the network of an experiment with fresh weights."""
     settings, topology = study.settings_of(experiment), study.topology(experiment)
     return build_network(experiment.network, topology, study.num_classes, width=settings.width, cap=settings.cap)
+
+
+def supervised_loss(study: Study, experiment: Experiment, class_voxels: ClassVoxels) -> DeepSupervision:
+    """Return the loss of an experiment on all heads of its network."""
+    loss, how = build_loss(experiment.loss, class_voxels=class_voxels), study.settings_of(experiment).deep_supervision
+    if how == "sum":
+        return DeepSupervision(loss, [1.0] * study.topology(experiment).num_heads, resample="linear")
+    return DeepSupervision(loss, resample=how)
 
 
 def _train(
@@ -114,7 +123,7 @@ def _train(
     report(f"{name}: {budget.steps} steps of {budget.batch_size} patches of {patch} voxels")
     trained, history = train(
         network,
-        DeepSupervision(build_loss(found.loss, class_voxels=fractions), resample=settings.deep_supervision),
+        supervised_loss(study, found, fractions),
         stream,
         budget,
         fabric=fabric,

@@ -8,6 +8,13 @@ figure is the same every time.
 
 from hnlib.plotting.ignored import ignore_maps
 from hnlib.plotting.landscape import interactive, landscape_explorer, landscape_maps, sigma_bounds, sigma_by_background
+from hnlib.plotting.losses import (
+    false_positive_slopes,
+    metric_differences,
+    pressure_by_percent,
+    pull_curves,
+    pull_ratios,
+)
 from hnlib.plotting.results import (
     confidence_violins,
     equivalence_intervals,
@@ -30,12 +37,17 @@ __all__ = [
     "contour_panel",
     "equivalence_intervals",
     "experiment_title",
+    "false_positive_slopes",
     "ignore_maps",
     "interactive",
     "landscape_explorer",
     "landscape_maps",
+    "metric_differences",
     "organ_volumes",
     "paired_differences",
+    "pressure_by_percent",
+    "pull_curves",
+    "pull_ratios",
     "ranking",
     "results_by_organ",
     "scan_rows",

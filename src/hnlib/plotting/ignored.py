@@ -30,7 +30,7 @@ def ignore_maps(
     window: tuple[float, float] = SOFT_TISSUE_WINDOW_HU,
     margin_mm: float = 15.0,
 ) -> Figure:
-    """Draw a CT slice once for each K: coloured voxels are those the loss looks at, white ones in an outline are ignored.
+    """Draw a CT slice once for each K: the loss looks at coloured voxels and ignores white ones inside an outline.
 
     Parameters
     ----------

@@ -69,6 +69,18 @@ _EXPERIMENT_TITLES = {
     for patch in ("large", "small")
     for loss, title in (("nnu", "nnU"), ("ca", "ca"))
 }
+_EXPERIMENT_TITLES |= {
+    "small_ce": "small, CE",
+    "small_dice_ce": "small, Dice+CE",
+    "small_focal_dice": "small, focal+Dice",
+    "small_topk_ce_dice": "small, topK CE+Dice",
+    "small_topk_dice_ce": "small, topK Dice+CE",
+    "small_topk30_dice_ce": "small, topK Dice (30 %)+CE",
+    "small_linear_dice_ce": "small, linear Dice+CE",
+    "small_ca_topk_dice_ce": "small, ca-TopK Dice+CE",
+    "small_margin": "small, ca-Dice margin+asym. CE",
+    "small_topk_dice_ce_low_heads": "small, topK Dice+CE, low heads",
+}
 
 
 def use_style() -> None:

@@ -18,6 +18,7 @@ from hnlib.chapters.compared import (
     percent_phrase,
     percent_table,
     primary_table,
+    secondary_table,
 )
 from hnlib.chapters.data import (
     by_rule,
@@ -173,6 +174,7 @@ __all__ = [
     "results_table",
     "runs_summary",
     "runs_table",
+    "secondary_table",
     "seed_table",
     "shown_table",
     "sigma_facts",

@@ -115,8 +115,7 @@ def organ_means(metrics: pd.DataFrame, metric: str) -> pd.DataFrame:
     text = found.assign(value=[mean_sd(m, s, 3) for m, s in zip(found["mean"], found["sd"], strict=True)])
     table = text.pivot_table(index="experiment", columns="organ", values="value", aggfunc="first", sort=False)
     spread = seed_spread(rows).set_index("experiment").loc[table.index]
-    table["all organs (SD over seeds)"] = [mean_sd(m, s, 3) for m, s in zip(spread["mean"], spread["sd"], strict=True)]
-    table["seeds"] = spread["seeds"].astype(int)
+    table[ALL_ORGANS] = [mean_sd(m, s, 3) for m, s in zip(spread["mean"], spread["sd"], strict=True)]
     organs = {str(name): title(str(name)) for name in found["organ"].unique()}
     return table.rename(index=experiment_title, columns=organs).rename_axis(index=None, columns=metric)
 
@@ -138,6 +137,20 @@ def primary_table(tests: pd.DataFrame) -> pd.DataFrame:
         },
         index=pd.Index([experiment_title(str(name)) for name in rows["experiment"]], name="experiment"),
     )
+
+
+def secondary_table(tests: pd.DataFrame) -> pd.DataFrame:
+    """Return differences by metric and experiment (rows) and organ; a star where the chain of tests shows them."""
+    rows = tests[~tests["primary"].astype(bool)] if len(tests) else tests
+    text = [
+        f"{value:+.3f}{'*' if shown else ''}" for value, shown in zip(rows["difference"], rows["shown"], strict=True)
+    ]
+    wide = rows.assign(text=text).pivot_table(
+        index=["metric", "experiment"], columns="organ", values="text", aggfunc="first", sort=False
+    )
+    organs = {str(name): title(str(name)) for name in wide.columns if name != ALL_ORGANS}
+    wide = wide[[*organs, *([ALL_ORGANS] if ALL_ORGANS in wide else [])]].fillna("")
+    return wide.rename(index=experiment_title, level="experiment").rename(columns=organs).rename_axis(columns=None)
 
 
 def metric_rows(tests: pd.DataFrame) -> pd.DataFrame:

@@ -148,14 +148,18 @@ def pull_facts(fractions: pd.Series[float]) -> Facts:
     start = {loss: float(organ_pull(loss, equal, small, count)) for loss in CURVES}
     top = {loss: float(organ_pull(loss, p, large, count).max()) for loss in CURVES}
     return {
-        "smallest": title(str(fractions.index[-1])).lower(),
-        "largest": title(str(fractions.index[0])).lower(),
+        "smallest": _inside(str(fractions.index[-1])),
         "size-ratio": f"{large / small:.1f}",
         "peak-ratio": f"{peaks['squared Dice'] / peaks['linear Dice']:.1f}",
         "start-ratio": f"{start['squared Dice'] / start['linear Dice']:.1f}",
         "linear-even": f"{top['linear Dice'] / peaks['linear Dice']:.1f}",
         "squared-even": f"{top['squared Dice'] / peaks['squared Dice']:.1f}",
     }
+
+
+def _inside(name: str) -> str:
+    """Return the name of an organ inside a sentence."""
+    return title(name)[0].lower() + title(name)[1:]
 
 
 def ignition_facts(history: pd.DataFrame, runs: pd.DataFrame, pairs: pd.DataFrame) -> Facts:
@@ -174,14 +178,16 @@ def ignition_facts(history: pd.DataFrame, runs: pd.DataFrame, pairs: pd.DataFram
             f"on at an earlier check than the linear one, in {last} at a later one."
         )
     missing = ", ".join(str(name) for name in pairs.index[pairs["squared first"] == DASH])
-    order = steps.groupby("organ")["step"].median().sort_values(kind="stable")
+    late = steps.assign(step=steps["step"].fillna(np.inf))
+    order = late.groupby("organ")["step"].median().sort_values(kind="stable")
     return {
         "coverage": coverage_phrase(runs, "ignition", "losses"),
         "verdict": verdict,
         "missing-pairs": f"Not compared yet: {missing}." if missing else "All pairs have been trained.",
         "switched": f"{len(steps) - never} of {len(steps)}",
-        "first": title(str(order.index[0])).lower(),
-        "last": title(str(order.index[-1])).lower(),
+        "order-seen": "all organs at about the same check"
+        if order.nunique(dropna=False) == 1
+        else f"{_inside(str(order.index[0]))} first and {_inside(str(order.index[-1]))} last",
         "threshold": f"{SWITCHED_ON:g}",
         "seeds": str(runs["seed"].nunique()),
     }

@@ -128,6 +128,7 @@ def audit_facts(rows: pd.DataFrame, warnings: pd.DataFrame) -> Facts:
         "losses": str(rows["loss"].nunique()),
         "names": str(len(own)),
         "warned": str(int((own["warning"] != "").sum())),
+        "warned-list": ", ".join(own.loc[(own["warning"] != "") & own["loss"].isin(NAMED), "loss"]),
         "closed-form": f"{100 * closed_form_error(rows):.2g} %",
         "ce-random": f"{ratio.loc['ce', 'random']:.0f}",
         "dice-random": f"{ratio.loc['dice', 'random']:.0f}",

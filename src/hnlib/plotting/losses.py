@@ -157,7 +157,7 @@ def metric_differences(table: pd.DataFrame, metrics: Sequence[str]) -> Figure:
         ax.margins(x=0.1)
         ax.xaxis.set_major_locator(MaxNLocator(3))
     axes[0, 0].set_yticks(range(len(names)), [experiment_title(name) for name in names])
-    axes[0, 0].set_ylim(len(names) - 0.5, -0.5)
+    axes[0, 0].set_ylim(max(1, len(names)) - 0.5, -0.5)
     return fig
 
 
@@ -193,7 +193,7 @@ def pull_curves(table: pd.DataFrame, *, starts: pd.DataFrame) -> Figure:
         ]
         ax.set_xscale("log")
         ax.set_yscale("log")
-        ax.set_xlabel(f"p of {organ(name).title.lower()}, everywhere alike")
+        ax.set_xlabel(f"p of {organ(name).title}, everywhere alike")
         ax.grid(axis="y")
     axes[0, 0].set_ylabel("pull at the organ")
     axes[0, 0].tick_params(colors=INK)

@@ -78,8 +78,14 @@ _EXPERIMENT_TITLES |= {
     "small_topk30_dice_ce": "small, topK Dice (30 %)+CE",
     "small_linear_dice_ce": "small, linear Dice+CE",
     "small_ca_topk_dice_ce": "small, ca-TopK Dice+CE",
-    "small_margin": "small, ca-Dice margin+asym. CE",
+    "small_margin": "small, margin ca-Dice+CE",
     "small_topk_dice_ce_low_heads": "small, topK Dice+CE, low heads",
+    "ignition_linear": "equal start, linear Dice+CE",
+    "ignition_squared": "equal start, squared Dice+CE",
+    "ignition_linear_smooth": "equal start, linear, smoothing 1",
+    "ignition_squared_smooth": "equal start, squared, smoothing 1",
+    "ignition_linear_sgd": "equal start, linear, SGD",
+    "ignition_squared_sgd": "equal start, squared, SGD",
 }
 
 

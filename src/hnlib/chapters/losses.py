@@ -114,10 +114,10 @@ def pressure_rows(rows: pd.DataFrame) -> pd.DataFrame:
 
 def audit_facts(rows: pd.DataFrame, warnings: pd.DataFrame) -> Facts:
     """Return the phrases of the chapter."""
-    ratio = pull_ratio_table(rows)
+    ratio = pull_ratio_table(rows).to_dict("index")
     slopes = slope_rows(rows).set_index(["loss", "mass"])["slope"]
-    costs = _pick(rows, CONTRASTED, check="false positive", measure="cost")
-    costs = costs.set_index(["loss", "prediction", "class"])["value"]
+    chosen = _pick(rows, CONTRASTED, check="false positive", measure="cost")
+    costs = chosen.set_index(["loss", "prediction", "class"])["value"]
     pressure = pressure_rows(rows).set_index(["form", "check", "measure", "percent"])["value"].sort_index()
     cut, volume = (
         pressure["squared", check, measure]
@@ -130,10 +130,10 @@ def audit_facts(rows: pd.DataFrame, warnings: pd.DataFrame) -> Facts:
         "warned": str(int((own["warning"] != "").sum())),
         "warned-list": ", ".join(own.loc[(own["warning"] != "") & own["loss"].isin(NAMED), "loss"]),
         "closed-form": f"{100 * closed_form_error(rows):.2g} %",
-        "ce-random": f"{ratio.loc['ce', 'random']:.0f}",
-        "dice-random": f"{ratio.loc['dice', 'random']:.0f}",
-        "dice-trained": f"{ratio.loc['dice', 'trained']:.0f}",
-        "squared-half": f"{ratio.loc['squared_dice', 'half-trained']:.2g}",
+        "ce-random": f"{ratio['ce']['random']:.0f}",
+        "dice-random": f"{ratio['dice']['random']:.0f}",
+        "dice-trained": f"{ratio['dice']['trained']:.0f}",
+        "squared-half": f"{ratio['squared_dice']['half-trained']:.2g}",
         "dice-hard": f"{costs['dice', 'hard', 'P = 1']:.3f}",
         "dice-soft": f"{costs['dice', 'soft', 'P = 0.001']:.3f}",
         "dice-slope": f"{slopes['dice', 100.0]:.1g}",

@@ -75,7 +75,7 @@ _EXPERIMENT_TITLES |= {
     "small_focal_dice": "small, focal+Dice",
     "small_topk_ce_dice": "small, topK CE+Dice",
     "small_topk_dice_ce": "small, topK Dice+CE",
-    "small_topk30_dice_ce": "small, topK Dice (30 %)+CE",
+    "small_topk30_dice_ce": "small, topK Dice+CE, K = 30 %",
     "small_linear_dice_ce": "small, linear Dice+CE",
     "small_ca_topk_dice_ce": "small, ca-TopK Dice+CE",
     "small_margin": "small, margin ca-Dice+CE",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 from hnlib.confidence import NEAR_TABLES
@@ -28,7 +29,7 @@ from hnlib.experiments import (
     write_tables,
 )
 from hnlib.experiments.config import config_folder, run_digest
-from hnlib.experiments.pictures import draw_case, draw_predictions
+from hnlib.experiments.pictures import draw_case, draw_ignored, draw_predictions
 from hnlib.experiments.tables import _replace_rows, _run_rows, publishable_pictures
 from hnlib.imbalance import Scan, landscape
 from hnlib.losses import DeepSupervision, WeightedCrossEntropy, build_loss
@@ -36,6 +37,7 @@ from hnlib.metrics import METRICS
 from hnlib.sampling import weighted_centres
 from hnlib.stats import COLUMNS
 from hnlib.systems import class_fractions, schedule
+from hnlib.systems.one_network import supervised_loss
 
 EXPERIMENTS = sorted(path.stem for path in config_folder().glob("*.yaml"))
 PROFILES = sorted(path.stem for path in (config_folder() / "profiles").glob("*.yaml"))
@@ -198,6 +200,34 @@ def test_changes_and_levels_give_another_run(tiny_study: Study, own_configuratio
     assert tiny_study.topology(load_experiment("deep")).num_levels > 2
 
 
+def test_heads_are_those_of_the_experiment(tiny_study: Study) -> None:
+    """Enlarged heads all count alike, as in Hosseini 2024; a level that the network lacks is told with the title."""
+    usual = load_experiment("small_topk_dice_ce")
+    found = load_experiment("small_topk_dice_ce_low_heads").model_copy(update={"heads": (1, 2)})
+    blueprint, material = tiny_study.blueprint(found), tiny_study.material(found, 0)
+    topology, loss = blueprint.topology, supervised_loss(blueprint, material)
+    assert (topology.head_levels, loss.weights, loss.resample) == ((1, 2), (1.0, 1.0), "linear")
+    network = blueprint.build()
+    patch = tiny_study.patch(found)
+    heads = network.train()(torch.zeros(1, 1, *patch))
+    value = loss(heads, torch.zeros(1, *patch, dtype=torch.int64))
+    assert (len(heads), bool(value.isfinite())) == (2, True)
+    assert tuple(network.eval()(torch.zeros(1, 1, *patch)).shape[2:]) == patch
+    assert supervised_loss(tiny_study.blueprint(usual), tiny_study.material(usual, 0)).weights is None
+    with pytest.raises(ConfigError, match=r"topK.*heads are at levels \[2, 9\]"):
+        tiny_study.topology(found.model_copy(update={"heads": (2, 9)}))
+    profile = load_profile("laptop")
+    other = usual.model_copy(update={"heads": (2, 3)})
+    assert run_digest(other, profile, (32, 20, 64), "cache") != run_digest(usual, profile, (32, 20, 64), "cache")
+
+
+def test_heads_leave_the_digests_of_published_runs_alone() -> None:
+    """Digest of a finished laptop run, from before experiments had heads."""
+    cache = "openkbp-61eea966703b1126"
+    found = run_digest(load_experiment("small_dice_ce"), load_profile("laptop"), (32, 20, 64), cache)
+    assert found == "878beb3a"
+
+
 def test_unknown_names_are_told() -> None:
     with pytest.raises(ConfigError, match="unknown experiment 'large_nnu_dice': did you mean 'large_nnu_dice_ce'"):
         load_experiment("large_nnu_dice")
@@ -329,6 +359,13 @@ def test_from_scan_to_published_tables(tiny_study: Study, tmp_path: Path, monkey
     draw_case(tiny_study, results / "pictures")
     assert write_tables(tiny_study, results) == 2
     draw_predictions(tiny_study, results, results / "pictures")
+    drawn = draw_ignored(tiny_study, "small_ca_dice_ce", 0, results / "pictures", percents=(100, 10))
+    shown = json.loads(drawn.with_suffix(".json").read_text())
+    assert (shown["percents"], shown["experiment"], shown["case"] in tiny_study.split["train"]) == (
+        [100, 10], "small_ca_dice_ce", True,
+    )  # fmt: skip
+    with pytest.raises(DataError, match="not trained to the end"):
+        draw_ignored(tiny_study, "small_ca_dice_ce", 7, results / "pictures")
     assert publish(tiny_study, tmp_path / "results", tmp_path / "published") == 2
     assert publish(tiny_study, tmp_path / "results", tmp_path / "published") == 2  # again: the same rows
 

@@ -546,6 +546,27 @@ def test_coarse_heads_can_be_brought_to_the_labels() -> None:
     torch.testing.assert_close(value, wanted)
 
 
+def test_heads_are_enlarged_linearly() -> None:
+    """1D by hand: 0 and 4 on a grid of four become 0, 1, 3, 4."""
+    seen = []
+
+    class Keep(nn.Module):
+        def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+            seen.append((logits, target))
+            return logits.mean()
+
+    target = torch.tensor([[0, 0, 1, 1]])
+    DeepSupervision(Keep(), resample="linear")([torch.tensor([[[0.0, 4.0]]])], target)
+    assert seen[0][0].tolist() == [[[0.0, 1.0, 3.0, 4.0]]]
+    assert seen[0][1] is target
+    for shape in ((1, 2, 4, 4), (1, 2, 4, 4, 4)):
+        found = DeepSupervision(Keep(), resample="linear")(
+            [torch.ones(shape)], torch.zeros(1, *(8,) * (len(shape) - 2))
+        )
+        assert float(found) == pytest.approx(1)
+    assert seen[-1][0].shape == (1, 2, 8, 8, 8)
+
+
 def test_a_stack_of_heads_is_a_list_of_heads() -> None:
     """MONAI's DynUNet returns (N, heads, C, X, Y, Z) in training mode, all at full resolution."""
     heads, target = heads_example()

@@ -50,10 +50,14 @@ def test_memory_grows_with_the_batch_but_weights_do_not() -> None:
 
 
 @pytest.mark.parametrize("network", ["dynunet", "slim_dynunet"])
-@pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.0), (1.0, 1.0, 3.0)])
-def test_weights_are_those_of_the_network(network: str, spacing_mm: tuple[float, float, float]) -> None:
+@pytest.mark.parametrize(
+    ("spacing_mm", "heads"), [((1.0, 1.0, 1.0), ()), ((1.0, 1.0, 3.0), ()), ((1.0, 1.0, 1.0), (1, 2))]
+)
+def test_weights_are_those_of_the_network(
+    network: str, spacing_mm: tuple[float, float, float], heads: tuple[int, ...]
+) -> None:
     """Anisotropic kernels, the cap, heads and learned windows included."""
-    topology = plan_topology((32, 16, 32), spacing_mm)
+    topology = plan_topology((32, 16, 32), spacing_mm, heads=heads)
     built = build_network(network, topology, 5, width=6, cap=20)
     counted = training_memory(network, topology, (32, 16, 32), 1, 5, width=6, cap=20).weights
     assert counted == 4 * sum(p.numel() for p in built.parameters())

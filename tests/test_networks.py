@@ -141,6 +141,57 @@ def test_lean_instance_norm_passes_gradcheck_through_the_general_path() -> None:
     assert torch.autograd.gradcheck(module, torch.randn(2, 2, 3, 2, 2, dtype=torch.float64, requires_grad=True))
 
 
+def test_heads_at_coarse_levels_and_a_decoder_that_ends_there() -> None:
+    """Heads at 1/4 and 1/8 (the bottleneck): in training as they are, in evaluation the finest, enlarged linearly."""
+    topology = plan_topology((32, 32, 32), (1.0, 1.0, 1.0), heads=[2, 3])
+    network = build_network("dynunet", topology, 3, width=4, cap=16)
+    image = torch.randn(2, 1, 32, 32, 32)
+    heads = network.train()(image)
+    assert [tuple(h.shape) for h in heads] == [(2, 3, 8, 8, 8), (2, 3, 4, 4, 4)]
+    expected = nn.functional.interpolate(heads[0], size=(32, 32, 32), mode="trilinear")
+    torch.testing.assert_close(network.eval()(image), expected)
+    whole = build_network("dynunet", plan_topology((32, 32, 32), (1.0, 1.0, 1.0)), 3, width=4, cap=16)
+    assert sum(p.numel() for p in network.parameters()) < sum(p.numel() for p in whole.parameters())
+    sum(head.sum() for head in heads).backward()
+    assert all(p.grad is not None for p in network.parameters())  # nothing of the finer decoder is left
+
+
+def test_heads_of_the_usual_levels_give_the_usual_network() -> None:
+    """With heads at levels 0 and 1 named one by one, and the weights of the usual network, its outputs."""
+    usual, named = (
+        build_network("dynunet", plan_topology((32, 32, 32), (1.0, 1.0, 1.0), heads=heads), 3, width=4, cap=16)
+        for heads in ((), (0, 1))
+    )
+    weights = usual.state_dict()
+    names = {"level_heads.0.": "output_block.", "level_heads.1.": "deep_supervision_heads.0."}
+    renamed = {
+        key: weights[next((own + key.removeprefix(new) for new, own in names.items() if key.startswith(new)), key)]
+        for key in named.state_dict()
+    }
+    named.load_state_dict(renamed)
+    image = torch.randn(1, 1, 32, 32, 32)
+    for one, other in zip(named.train()(image), usual.train()(image), strict=True):
+        torch.testing.assert_close(one, other)
+    torch.testing.assert_close(named.eval()(image), usual.eval()(image))
+
+
+def test_output_prior_reaches_coarse_heads() -> None:
+    topology = plan_topology((32, 32, 32), (1.0, 1.0, 1.0), heads=[2])
+    network = build_network("slim_dynunet", topology, 3, width=4, cap=16)
+    set_output_prior(network, [0.9, 0.09, 0.01])
+    for parameter in network.parameters():
+        if parameter.ndim > 1:
+            nn.init.zeros_(parameter)
+    probs = network.eval()(torch.randn(1, 1, 32, 32, 32)).softmax(1)
+    torch.testing.assert_close(probs.mean((0, 2, 3, 4)), torch.tensor([0.9, 0.09, 0.01]))
+
+
+@pytest.mark.parametrize("heads", [(2, 1), (0, 4), (-1,), (1, 1)])
+def test_heads_at_levels_that_are_not_there_are_refused(heads: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"heads are at levels .*; levels of 0 to 3 are needed, finest first"):
+        plan_topology((32, 32, 32), (1.0, 1.0, 1.0), heads=heads)
+
+
 def test_operations_by_hand() -> None:
     """Two levels of 2 and 3 channels on 4 x 4 x 4 voxels, counted term by term."""
     topology = Topology(((3, 3, 3), (3, 3, 3)), ((1, 1, 1), (2, 2, 2)))
@@ -150,10 +201,11 @@ def test_operations_by_hand() -> None:
     assert encoder + decoder + head == 70_736 == forward_operations(topology, (2, 3), (4, 4, 4), 5)
 
 
+@pytest.mark.parametrize("heads", [(), (1, 2)])
 @pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.0), (1.0, 1.0, 3.0)])
-def test_operations_are_those_that_torch_counts(spacing_mm: tuple[float, float, float]) -> None:
+def test_operations_are_those_that_torch_counts(spacing_mm: tuple[float, float, float], heads: tuple[int, ...]) -> None:
     """The formula agrees with what passes through torch in one forward pass, anisotropic kernels and heads included."""
-    topology = plan_topology((16, 16, 16), spacing_mm)
+    topology = plan_topology((16, 16, 16), spacing_mm, heads=heads)
     network = build_network("dynunet", topology, 5, width=2, cap=6)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.zeros(1, 1, 16, 16, 16))

@@ -230,6 +230,20 @@ def tables(study_file: StudyFile, out: Annotated[Path, typer.Option(help="folder
 
 
 @app.command(rich_help_panel=WORKFLOW)
+def ignored(
+    study_file: StudyFile,
+    experiment: ExperimentName,
+    seed: Seed,
+    out: Annotated[Path, typer.Option(help="folder of the pictures")],
+) -> None:
+    """Draw which voxels of a training case topK Dice would ignore at each K, by a finished run's network."""
+    from hnlib.experiments import load_study
+    from hnlib.experiments.pictures import draw_ignored
+
+    say(f"picture {draw_ignored(load_study(study_file), experiment, seed, out)}")
+
+
+@app.command(rich_help_panel=WORKFLOW)
 def publish(
     study_file: StudyFile,
     results: Annotated[Path, typer.Option(help="folder of the study's results")] = Path("results"),
@@ -274,6 +288,22 @@ def losses() -> None:
 
     for name, description in LOSSES.items():
         say(f"{name:24} {description}")
+
+
+@app.command()
+def audit(
+    loss: Annotated[list[str] | None, typer.Argument(help="as in an experiment; none: all of the book")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for audit.csv and warnings.csv in place of text")] = None,
+) -> None:
+    """Measure what losses do to large, small and absent classes; some 4 s a loss."""
+    from hnlib.experiments import audits
+
+    names = loss or audits.audited_losses()
+    if out is not None:
+        audits.write_audits(out, names, report=say)
+        return
+    for _, found in audits.audit_losses(names):
+        say(f"{found}\n")
 
 
 @app.command()

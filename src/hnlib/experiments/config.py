@@ -84,6 +84,9 @@ class Experiment(_Strict):
         Voxels along X, Y, Z, in place of ``patch``.
     levels
         Most levels of the network; None leaves them to the patch size.
+    heads
+        Levels that have an output, the finest first: ``[2, 3, 4]`` for 1/4, 1/8 and 1/16 of the resolution. The
+        decoder ends at the finest, which is enlarged at inference. None: nnU-Net's, from full resolution down.
     train_cases
         Training cases that are used: ``all``, ``complete`` (those in which every organ is outlined), or the first
         so many.
@@ -107,6 +110,7 @@ class Experiment(_Strict):
     more_steps: float = Field(1.0, gt=0)
     patch_size: Triple | None = None
     levels: int | None = Field(None, ge=2)
+    heads: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
     train_cases: Literal["all", "complete"] | Annotated[int, Field(ge=1)] = "all"
     changes: dict[str, Any] = {}
     system: str = ONE_NETWORK
@@ -205,7 +209,8 @@ class Profile(_Strict):
     prior_bias
         Start the output at the class frequencies; see `hnlib.networks.set_output_prior`.
     deep_supervision
-        ``labels``: labels are made coarser (nnU-Net); ``heads``: heads are enlarged (paper's code).
+        ``labels``: labels are made coarser (nnU-Net); ``heads``: heads are enlarged (paper's code); ``sum``: heads
+        are enlarged linearly and all count alike (Hosseini 2024).
     augmentation
         Name in `hnlib.augmentation.AUGMENTATIONS`.
     organs
@@ -237,7 +242,7 @@ class Profile(_Strict):
     width: int = 16
     cap: int = 128
     prior_bias: bool = True
-    deep_supervision: Literal["labels", "heads"] = "labels"
+    deep_supervision: Literal["labels", "heads", "sum"] = "labels"
     augmentation: str = "none"
     organs: tuple[str, ...] | None = None
     compile: bool = False

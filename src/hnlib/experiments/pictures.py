@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,30 +11,70 @@ import matplotlib
 import nibabel
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib import pyplot
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from hnlib.cases import Case
+from hnlib.errors import DataError
 from hnlib.experiments.config import FOUR_CONFIGURATIONS
 from hnlib.experiments.failures import describe_failure, worst_cases
-from hnlib.experiments.study import Study
+from hnlib.experiments.study import Study, check_run
 from hnlib.experiments.tables import finished_runs
 from hnlib.files import write_atomically, write_json, write_table
-from hnlib.plotting import contour_panel, pack_volume, shown_box, use_style
+from hnlib.losses import ignore_map
+from hnlib.plotting import best_slices, contour_panel, ignore_maps, pack_volume, shown_box, use_style
 from hnlib.stats import choose_by_validation
+from hnlib.systems import build_system, read_weights
 
+#: K of Hosseini 2024, Figures 1 and 2.
+PERCENTS = (100, 90, 50, 30, 10)
 WORST_MARGIN_MM = 30.0
 
 
 def draw_case(study: Study, folder: Path) -> Path:
     """Draw the training case whose labelled volume is the median one, with its organs; write ``case.png``."""
-    data = study.open()
+    name = _median_case(study)
+    facts = {"case": name, "experiment": "", "rule": "median labelled volume"}
+    return _draw(study, study.open().load(name), None, folder / "case.png", facts)
+
+
+def _median_case(study: Study) -> str:
     sizes = {name: int((study.case(name).labels > 0).sum()) for name in study.split["train"]}
-    name = sorted(sizes, key=lambda n: (sizes[n], n))[len(sizes) // 2]
-    case = data.load(name)
-    return _draw(
-        study, case, None, folder / "case.png", {"case": name, "experiment": "", "rule": "median labelled volume"}
+    return sorted(sizes, key=lambda n: (sizes[n], n))[len(sizes) // 2]
+
+
+def draw_ignored(study: Study, experiment: str, seed: int, folder: Path, percents: Sequence[float] = PERCENTS) -> Path:
+    """Draw what topK Dice ignores of a training case at each K, by a finished run's network; write ``ignored.png``.
+
+    The case is the one of `draw_case`, on the grid of training; the slice is the axial one that meets most organs.
+
+    Raises
+    ------
+    DataError
+        When the run is not finished.
+    """
+    found, run = check_run(study, experiment, seed), study.run_folder(experiment, seed)
+    if not (run / "run.json").exists():
+        raise DataError(f"run {run}: not trained to the end; run hnlib train first")
+    name, organs = _median_case(study), study.plan.organs
+    case = study.case(name)
+    system = build_system(study.blueprint(found))
+    probabilities = torch.from_numpy(system.predictor(read_weights(system, run))(case.image))
+    labels = torch.from_numpy(np.asarray(case.labels, np.int64))
+    maps = {percent: ignore_map(probabilities, labels, percent).numpy() for percent in percents}
+    _begin()
+    figure = ignore_maps(
+        case.image * study.plan.sd_hu + study.plan.mean_hu,
+        labels.numpy(),
+        maps,
+        spacing_mm=study.plan.spacing_mm,
+        organs=organs,
+        index=best_slices(labels.numpy())["axial"],
     )
+    facts = {"case": name, "experiment": experiment, "seed": seed, "rule": "median labelled volume of training"}
+    return _save(study, figure, folder / "ignored.png", {**facts, "percents": list(percents)}, organs)
 
 
 def draw_predictions(study: Study, tables: Path, folder: Path) -> Path:
@@ -95,25 +135,26 @@ def _draw_worst(study: Study, runs: Path, told: Mapping[Any, Any], folder: Path)
 
 
 def _draw(
-    study: Study,
-    case: Case,
-    prediction: Any,
-    path: Path,
-    facts: dict[str, Any],
-    box: tuple[slice, ...] | None = None,
+    study: Study, case: Case, prediction: Any, path: Path, facts: dict[str, Any], box: tuple[slice, ...] | None = None
 ) -> Path:
+    _begin()
+    figure = contour_panel(
+        case.image_hu, case.labels, prediction, spacing_mm=case.spacing_mm, organs=case.organs, box=box
+    )
+    return _save(study, figure, path, facts, case.organs, dpi=160 if box is None else 110)
+
+
+def _begin() -> None:
     matplotlib.use("agg")
     use_style()
-    figure = contour_panel(
-        case.image_hu,
-        case.labels,
-        prediction,
-        spacing_mm=case.spacing_mm,
-        organs=case.organs,
-        box=box,
-    )
-    facts = {**facts, "attribution": study.attribution, "organs": list(case.organs)}
-    write_atomically(path, lambda part: figure.savefig(part, dpi=160 if box is None else 110, bbox_inches="tight"))
+
+
+def _save(
+    study: Study, figure: Figure, path: Path, facts: dict[str, Any], organs: Sequence[str], dpi: int = 160
+) -> Path:
+    """Write a picture, and beside it what it shows and where it comes from."""
+    facts = {**facts, "attribution": study.attribution, "organs": list(organs)}
+    write_atomically(path, lambda part: figure.savefig(part, dpi=dpi, bbox_inches="tight"))
     write_json(path.with_suffix(".json"), facts)
     pyplot.close(figure)
     return path

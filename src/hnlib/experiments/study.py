@@ -133,10 +133,12 @@ class Study:
         Raises
         ------
         ConfigError
-            When the experiment names a patch size that no network on this grid can take.
+            When the experiment names a patch size or heads that no network on this grid can have.
         """
         try:
-            return plan_topology(self.patch(experiment), self.plan.spacing_mm, max_levels=experiment.levels)
+            return plan_topology(
+                self.patch(experiment), self.plan.spacing_mm, max_levels=experiment.levels, heads=experiment.heads or ()
+            )
         except ValueError as fault:
             raise ConfigError(f"experiment '{experiment.title}': {fault}") from None
 

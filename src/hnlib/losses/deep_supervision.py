@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-Resample = Literal["labels", "heads"]
+Resample = Literal["labels", "heads", "linear"]
+#: Modes of torch's interpolation by the number of axes of an image.
+LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 class DeepSupervision(nn.Module):
@@ -26,7 +28,8 @@ class DeepSupervision(nn.Module):
     resample
         What is done where a head is coarser than the label map. ``labels``: the labels are brought
         to the head's grid, by the nearest voxel to each centre (nnU-Net). ``heads``: the logits are
-        brought to the labels' grid, by nearest neighbour (code of Tappeiner et al. 2022).
+        brought to the labels' grid, by nearest neighbour (code of Tappeiner et al. 2022). ``linear``: the
+        same by linear interpolation (Hosseini 2024, whose heads have equal weights).
 
     Raises
     ------
@@ -102,7 +105,7 @@ class DeepSupervision(nn.Module):
             if self.resample == "labels":
                 target = downsample_labels(target, head.shape[2:])
             else:
-                head = interpolate(head, size=shape, mode="nearest")
+                head = interpolate(head, size=shape, mode="nearest" if self.resample == "heads" else LINEAR[len(shape)])
         loss: Tensor = self.loss(head, target) if labelled is None else self.loss(head, target, labelled)
         return loss
 

@@ -46,19 +46,23 @@ class SoftWindows(nn.Module):
 
 
 def _unet(topology: Topology, num_classes: int, filters: Sequence[int], in_channels: int = 1) -> nn.Module:
-    from hnlib.networks.planned_unet import PlannedUNet  # MONAI takes seconds to import
+    from hnlib.networks.planned_unet import HeadedUNet, PlannedUNet  # MONAI takes seconds to import
 
-    network = PlannedUNet(
-        spatial_dims=3,
-        in_channels=in_channels,
-        out_channels=num_classes,
-        kernel_size=topology.kernels,
-        strides=topology.strides,
-        upsample_kernel_size=topology.strides[1:],
-        filters=filters,
-        deep_supervision=topology.num_heads > 1,
-        deep_supr_num=max(1, topology.num_heads - 1),
-    )
+    layers: dict[str, Any] = {
+        "spatial_dims": 3,
+        "in_channels": in_channels,
+        "out_channels": num_classes,
+        "kernel_size": topology.kernels,
+        "strides": topology.strides,
+        "upsample_kernel_size": topology.strides[1:],
+        "filters": filters,
+    }
+    network: nn.Module
+    if topology.heads:
+        network = HeadedUNet(topology.heads, **layers)
+    else:
+        supervised = topology.num_heads > 1
+        network = PlannedUNet(**layers, deep_supervision=supervised, deep_supr_num=max(1, topology.num_heads - 1))
     return use_lean_instance_norm(network).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
 
 

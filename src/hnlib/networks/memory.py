@@ -100,22 +100,23 @@ def training_memory(
     and each activation, which is the next convolution's input too (leaky ReLU works in place). The decoder adds the
     2 c V of the concatenation; the skip itself is the encoder's activation. The image is kept once. `slim_dynunet`
     keeps its windows before and after the hyperbolic tangent in float32, and as the first convolution reads them. The
-    means of instance norms, one number a channel, are left out.
+    means of instance norms, one number a channel, are left out, and so is what a loss keeps of heads that it enlarges.
     """
     _check(network, precision, optimiser)
     filters, channels = _channels(network, topology, width, cap)
     size, numbers = np.asarray(patch_size, np.int64), 0
     level_voxels = []
+    finest = topology.head_levels[0]
     for level, (stride, count) in enumerate(zip(topology.strides, filters, strict=True)):
         size = size // stride
         level_voxels.append(int(size.prod()))
-        volumes = 4 if level + 1 == topology.num_levels else 4 + 6
+        volumes = 4 + 6 if finest <= level < topology.num_levels - 1 else 4
         numbers += volumes * count * level_voxels[-1]
     wide = VOLUME_BYTES[precision]
     image = channels * level_voxels[0] * wide
     if network == "slim_dynunet":
         image += channels * level_voxels[0] * 8
-    heads = sum(voxels * (4 * num_classes + 8 + 4) for voxels in level_voxels[: topology.num_heads])
+    heads = sum(level_voxels[level] * (4 * num_classes + 8 + 4) for level in topology.head_levels)
     weights = num_parameters(topology, filters, num_classes, in_channels=channels)
     weights += 2 * channels if network == "slim_dynunet" else 0
     return TrainingMemory(
@@ -124,7 +125,7 @@ def training_memory(
         weights=weights * (4 if wide == 4 else 6),
         gradients=4 * weights,
         optimiser=4 * weights * OPTIMISER_NUMBERS[optimiser],
-        buffers=batch_size * level_voxels[0] * (2 * 4 * num_classes + filters[0] * wide),
+        buffers=batch_size * level_voxels[finest] * (2 * 4 * num_classes + filters[finest] * wide),
     )
 
 
@@ -137,10 +138,10 @@ def num_parameters(topology: Topology, filters: Sequence[int], num_classes: int,
     for level, (kernel, c) in enumerate(zip(topology.kernels, filters, strict=True)):
         k = int(np.prod(kernel))
         total += k * (above * c + c * c) + 4 * c
-        if level + 1 < topology.num_levels:
+        if topology.head_levels[0] <= level < topology.num_levels - 1:
             k, stride = int(np.prod(topology.kernels[level + 1])), int(np.prod(topology.strides[level + 1]))
             total += stride * filters[level + 1] * c + k * 3 * c * c + 4 * c
-        total += (c + 1) * num_classes if level < topology.num_heads else 0
+        total += (c + 1) * num_classes if level in topology.head_levels else 0
         above = c
     return total
 

@@ -17,6 +17,14 @@ Index = tuple[int, int, int]
 class Topology:
     """Kernel and stride of every level of a U-Net, the finest first (its stride is 1).
 
+    Attributes
+    ----------
+    kernels, strides
+        Of each level.
+    heads
+        Levels that have an output, the finest first; the decoder ends at the first of them. Empty: those of nnU-Net's
+        deep supervision, all decoder levels but the two coarsest, at least one.
+
     Examples
     --------
     >>> plan_topology((96, 80, 48), (0.98, 0.98, 2.5)).num_levels
@@ -25,6 +33,7 @@ class Topology:
 
     kernels: tuple[Index, ...]
     strides: tuple[Index, ...]
+    heads: tuple[int, ...] = ()
 
     @property
     def num_levels(self) -> int:
@@ -32,9 +41,14 @@ class Topology:
         return len(self.strides)
 
     @property
+    def head_levels(self) -> tuple[int, ...]:
+        """Levels that have an output, the finest first."""
+        return self.heads or tuple(range(max(1, self.num_levels - 2)))
+
+    @property
     def num_heads(self) -> int:
-        """Number of outputs under deep supervision: all decoder levels but the two coarsest, at least one."""
-        return max(1, self.num_levels - 2)
+        """Number of outputs under deep supervision."""
+        return len(self.head_levels)
 
     @property
     def divisor(self) -> Index:
@@ -47,18 +61,25 @@ class Topology:
         return tuple(min(width * 2**level, cap) for level in range(self.num_levels))
 
 
-def plan_topology(patch_size: Sequence[int], spacing_mm: Sequence[float], *, max_levels: int | None = None) -> Topology:
+def plan_topology(
+    patch_size: Sequence[int],
+    spacing_mm: Sequence[float],
+    *,
+    max_levels: int | None = None,
+    heads: Sequence[int] = (),
+) -> Topology:
     """Return the levels by the rule of nnU-Net as the paper's code applies it.
 
     At each level an axis is halved when its spacing is at most twice the finest and at least 8
     voxels are left; a kernel is 1 along an axis whose spacing is more than twice the finest.
     Tappeiner et al. 2022 (code): 6 levels for 192 x 160 x 56, 5 for 96 x 80 x 48. `max_levels` stops
-    earlier, so that patches of several sizes can have one network.
+    earlier, so that patches of several sizes can have one network. `heads` are the levels that have an output, where
+    they are not nnU-Net's; level i has 1/2^i of the resolution along an axis that is halved every time.
 
     Raises
     ------
     ValueError
-        When the patch is too small for two levels, or does not divide by its own strides.
+        When the patch is too small for two levels, does not divide by its own strides, or lacks the level of a head.
     """
     if len(patch_size) != 3 or len(spacing_mm) != 3 or min(patch_size) < 1 or min(spacing_mm) <= 0:
         raise ValueError(f"three positive sizes and spacings are needed, got {patch_size} and {spacing_mm}")
@@ -73,11 +94,15 @@ def plan_topology(patch_size: Sequence[int], spacing_mm: Sequence[float], *, max
         kernels.append(_index(np.where(fine, 3, 1)))
         strides.append(_index(np.where(halve, 2, 1)))
         size, spacing = size // np.where(halve, 2, 1), spacing * np.where(halve, 2, 1)
-    topology = Topology((*kernels, (3, 3, 3)), tuple(strides))
+    topology = Topology((*kernels, (3, 3, 3)), tuple(strides), tuple(heads))
     if topology.num_levels < 2 or any(n % d for n, d in zip(patch_size, topology.divisor, strict=True)):
         raise ValueError(
             f"patch size {tuple(patch_size)} at {tuple(spacing_mm)} mm: two levels or more are needed and "
             f"each side must divide by {topology.divisor}"
+        )
+    if list(heads) != sorted(set(heads) & set(range(topology.num_levels))):
+        raise ValueError(
+            f"heads are at levels {list(heads)}; levels of 0 to {topology.num_levels - 1} are needed, finest first"
         )
     return topology
 
@@ -92,7 +117,7 @@ def receptive_field(topology: Topology) -> Index:
     -----
     From the output back: two convolutions of kernel k widen a span by k - 1 each, a transposed convolution maps it to
     the coarse voxels above which it lies, and an encoder level widens it by k - 1, multiplies by its stride and
-    widens again. The skips see less.
+    widens again. The skips see less. Counted with a whole decoder, wherever the finest head is.
 
     Examples
     --------
@@ -138,7 +163,7 @@ def forward_operations(
     num_classes
         Channels of an output head.
     num_heads
-        Output heads, from the finest level down; None takes the topology's.
+        Output heads, from the finest down; None takes all of the topology's.
 
     Notes
     -----
@@ -148,16 +173,16 @@ def forward_operations(
     :math:`2 k V \cdot 2c \cdot c` and :math:`2 k V c^2`, k being the kernel of the level below
     (`monai.networks.nets.DynUNet`). A head has :math:`2 V c C`.
     """
-    heads = topology.num_heads if num_heads is None else num_heads
+    heads = topology.head_levels[:num_heads]
     size, total, above = np.asarray(patch_size, np.int64), 0, in_channels
     for level, (kernel, stride, c) in enumerate(zip(topology.kernels, topology.strides, filters, strict=True)):
         size = size // stride
         voxels, k = int(size.prod()), int(np.prod(kernel))
         total += 2 * k * voxels * c * (above + c)
-        if level + 1 < topology.num_levels:
+        if topology.head_levels[0] <= level < topology.num_levels - 1:
             k = int(np.prod(topology.kernels[level + 1]))
             total += 2 * voxels * c * filters[level + 1] + 2 * k * voxels * c * 3 * c
-        total += 2 * voxels * c * num_classes if level < heads else 0
+        total += 2 * voxels * c * num_classes if level in heads else 0
         above = c
     return total
 

@@ -24,6 +24,13 @@ from hnlib.plotting.landscape import (
     sigma_bounds,
     sigma_by_background,
 )
+from hnlib.plotting.losses import (
+    false_positive_slopes,
+    metric_differences,
+    pressure_by_percent,
+    pull_curves,
+    pull_ratios,
+)
 from hnlib.plotting.planning import draw_comparison, plan_front
 from hnlib.plotting.prediction import correlation_intervals, results_by_measure
 from hnlib.plotting.results import (
@@ -56,16 +63,21 @@ __all__ = [
     "drift_growth",
     "equivalence_intervals",
     "experiment_title",
+    "false_positive_slopes",
     "ignore_maps",
     "interactive",
     "landscape_explorer",
     "landscape_maps",
     "margin_profiles",
+    "metric_differences",
     "organ_volumes",
     "pack_volume",
     "paired_differences",
     "plan_front",
     "pooled_bins",
+    "pressure_by_percent",
+    "pull_curves",
+    "pull_ratios",
     "ranking",
     "reliability",
     "results_by_measure",

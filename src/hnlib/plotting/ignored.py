@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from hnlib.organs import organ
-from hnlib.plotting.scans import SOFT_TISSUE_WINDOW_HU, draw_slice, in_plane, shown_box
+from hnlib.plotting.scans import SOFT_TISSUE_WINDOW_HU, draw_contours, draw_slice, in_plane, shown_box
 from hnlib.plotting.style import FULL_WIDTH_IN, INK
 
 IGNORED = "#FFFFFF"
@@ -30,7 +30,7 @@ def ignore_maps(
     window: tuple[float, float] = SOFT_TISSUE_WINDOW_HU,
     margin_mm: float = 15.0,
 ) -> Figure:
-    """Draw a CT slice once for each K: in colour what the loss looks at, white what it ignores.
+    """Draw a CT slice once for each K: the loss looks at coloured voxels and ignores white ones inside an outline.
 
     Parameters
     ----------
@@ -88,6 +88,7 @@ def ignore_maps(
             colours[own & ~one[cut]] = to_rgba(look.colour, 0.75)
             colours[own & one[cut]] = to_rgba(IGNORED, 0.75)
         ax.imshow(colours.swapaxes(0, 1), origin="lower", extent=(0.0, across, 0.0, up), interpolation="nearest")
+        draw_contours(ax, labels[cut], step, organs, "-")  # bone is white too
         ax.set_xlabel(f"K = {percent:g} %", labelpad=3)
     handles = [Patch(color=look.colour, label=look.title) for look in shown.values()]
     handles.append(Patch(facecolor=IGNORED, edgecolor=INK, label="ignored"))

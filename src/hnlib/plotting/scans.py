@@ -119,9 +119,9 @@ def contour_panel(
         cut = tuple(index if axis == _PLANES[plane] else part for axis, part in enumerate(box))
         step = in_plane(spacing_mm, plane)
         draw_slice(ax, image_hu[cut], step, window)
-        shown |= _draw_contours(ax, reference[cut], step, organs, "-")
+        shown |= draw_contours(ax, reference[cut], step, organs, "-")
         if prediction is not None:
-            shown |= _draw_contours(ax, prediction[cut], step, organs, (0, (2.5, 1.5)))
+            shown |= draw_contours(ax, prediction[cut], step, organs, (0, (2.5, 1.5)))
         _letters(ax, plane)
         ax.set_xlabel(f"{plane}, {'xyz'[_PLANES[plane]]} = {index}", labelpad=3)
     _scale_bar(axes[0])
@@ -172,7 +172,7 @@ def scan_rows(
             step = in_plane(case.spacing_mm, plane)
             cut = tuple(index if a == axis else slice(None) for a in range(3))
             draw_slice(ax, case.image_hu[cut], step, window)
-            shown |= _draw_contours(ax, case.labels[cut], step, case.organs, "-")
+            shown |= draw_contours(ax, case.labels[cut], step, case.organs, "-")
             (x, y), (across, up) = in_plane(list(origin), plane), in_plane(field_mm, plane)
             ax.set(xlim=(x + across / 2, x - across / 2), ylim=(y - up / 2, y + up / 2), facecolor="black")
             _letters(ax, plane)
@@ -230,7 +230,7 @@ def draw_slice(ax: Axes, pixels: NDArray[np.floating], step: tuple[float, float]
     ax.spines[:].set_visible(False)
 
 
-def _draw_contours(
+def draw_contours(
     ax: Axes, labels: NDArray[np.integer], step: tuple[float, float], organs: Sequence[str], dashes: Any
 ) -> set[str]:
     """Outline every organ of a slice and return their names."""

@@ -69,6 +69,24 @@ _EXPERIMENT_TITLES = {
     for patch in ("large", "small")
     for loss, title in (("nnu", "nnU"), ("ca", "ca"))
 }
+_EXPERIMENT_TITLES |= {
+    "small_ce": "small, CE",
+    "small_dice_ce": "small, Dice+CE",
+    "small_focal_dice": "small, focal+Dice",
+    "small_topk_ce_dice": "small, topK CE+Dice",
+    "small_topk_dice_ce": "small, topK Dice+CE",
+    "small_topk30_dice_ce": "small, topK Dice+CE, K = 30 %",
+    "small_linear_dice_ce": "small, linear Dice+CE",
+    "small_ca_topk_dice_ce": "small, ca-TopK Dice+CE",
+    "small_margin": "small, margin ca-Dice+CE",
+    "small_topk_dice_ce_low_heads": "small, topK Dice+CE, low heads",
+    "ignition_linear": "equal start, linear Dice+CE",
+    "ignition_squared": "equal start, squared Dice+CE",
+    "ignition_linear_smooth": "equal start, linear, smoothing 1",
+    "ignition_squared_smooth": "equal start, squared, smoothing 1",
+    "ignition_linear_sgd": "equal start, linear, SGD",
+    "ignition_squared_sgd": "equal start, squared, SGD",
+}
 
 
 def use_style() -> None:

@@ -45,13 +45,20 @@ def network_part(blueprint: Blueprint, material: Material, network: nn.Module) -
         set_output_prior(network, material.class_fractions)
     if material.compile:
         network.compile()
-    loss = build_loss(material.loss, class_voxels=lambda: material.class_fractions)
     return Part(
         network,
-        DeepSupervision(loss, resample=material.deep_supervision),
+        supervised_loss(blueprint, material),
         patch_stream(blueprint, material),
         window_validation(blueprint, material) if material.watched else None,
     )
+
+
+def supervised_loss(blueprint: Blueprint, material: Material) -> DeepSupervision:
+    """Return the loss of a stage on all heads of its network."""
+    loss = build_loss(material.loss, class_voxels=lambda: material.class_fractions)
+    if material.deep_supervision == "sum":
+        return DeepSupervision(loss, [1.0] * blueprint.topology.num_heads, resample="linear")
+    return DeepSupervision(loss, resample=material.deep_supervision)
 
 
 def patch_stream(blueprint: Blueprint, material: Material) -> PatchStream:

@@ -105,7 +105,7 @@ class Material:
     seed: int
     device: torch.device
     prior_bias: bool = True
-    deep_supervision: Literal["labels", "heads"] = "labels"
+    deep_supervision: Literal["labels", "heads", "sum"] = "labels"
     compile: bool = False
     changes: Augmentation = AUGMENTATIONS["none"]
 

@@ -7,6 +7,7 @@ figure is the same every time.
 """
 
 from hnlib.plotting.ignored import ignore_maps
+from hnlib.plotting.intervals import intervals_by_organ
 from hnlib.plotting.landscape import interactive, landscape_explorer, landscape_maps, sigma_bounds, sigma_by_background
 from hnlib.plotting.results import (
     confidence_violins,
@@ -32,6 +33,7 @@ __all__ = [
     "experiment_title",
     "ignore_maps",
     "interactive",
+    "intervals_by_organ",
     "landscape_explorer",
     "landscape_maps",
     "organ_volumes",

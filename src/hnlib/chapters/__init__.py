@@ -5,6 +5,15 @@ computed from the tables, so that the prose cannot disagree with them.
 """
 
 from hnlib.chapters.claims import claims_facts, claims_ledger, claims_of
+from hnlib.chapters.controlled import (
+    contrast_view,
+    contrasts,
+    controlled_facts,
+    load_controlled,
+    readings,
+    readings_table,
+    switches,
+)
 from hnlib.chapters.data import (
     by_rule,
     credit,
@@ -103,6 +112,9 @@ __all__ = [
     "confidence_facts",
     "context_series",
     "context_table",
+    "contrast_view",
+    "contrasts",
+    "controlled_facts",
     "credit",
     "dataset_facts",
     "definitions_legend",
@@ -117,6 +129,7 @@ __all__ = [
     "listed",
     "load",
     "load_comparison",
+    "load_controlled",
     "load_landscape",
     "load_observers",
     "mean_sd",
@@ -135,6 +148,8 @@ __all__ = [
     "provenance",
     "rank_table",
     "rarest_facts",
+    "readings",
+    "readings_table",
     "results_table",
     "runs_summary",
     "runs_table",
@@ -148,6 +163,7 @@ __all__ = [
     "split_table",
     "swapped_series",
     "swapped_table",
+    "switches",
     "tiny_study",
     "title",
     "tolerance_series",

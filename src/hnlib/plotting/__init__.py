@@ -7,7 +7,7 @@ figure is the same every time.
 """
 
 from hnlib.plotting.ignored import ignore_maps
-from hnlib.plotting.intervals import intervals_by_organ
+from hnlib.plotting.intervals import contrasts, intervals_by_organ, three_readings
 from hnlib.plotting.landscape import interactive, landscape_explorer, landscape_maps, sigma_bounds, sigma_by_background
 from hnlib.plotting.results import (
     confidence_violins,
@@ -29,6 +29,7 @@ __all__ = [
     "class_ratios",
     "confidence_violins",
     "contour_panel",
+    "contrasts",
     "equivalence_intervals",
     "experiment_title",
     "ignore_maps",
@@ -44,6 +45,7 @@ __all__ = [
     "sigma_bounds",
     "sigma_by_background",
     "sigma_dots",
+    "three_readings",
     "training_curves",
     "use_style",
     "verdict_counts",

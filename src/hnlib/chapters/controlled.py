@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from hnlib.chapters.page import DASH, NBSP, Facts, listed
-from hnlib.equivalence import Interval
 from hnlib.experiments import FOUR_CONFIGURATIONS, load_profile, read_tables
 from hnlib.plotting import experiment_title
 from hnlib.stats import paired_difference, seed_interval
@@ -48,7 +47,7 @@ _ROWS = (
 )
 CONTRASTS = tuple(Contrast(*row) for row in _ROWS)
 #: Experiments that see more or fewer voxels in a step, for the three readings.
-PACES = ("large_nnu_dice_ce", "small_nnu_dice_ce", "small_batch4", "small_batch8", "large_quarter_steps")
+PACES = ("large_nnu_dice_ce", "small_nnu_dice_ce", "small_batch4", "small_batch8")
 #: Losses by their switches (sample pooling, background in, absent classes left out), from nnU-Net's Dice to ca-Dice.
 CORNERS = {
     (False, False, False): "small_nnu_dice_ce",
@@ -139,7 +138,8 @@ def switches(metrics: pd.DataFrame, *, metric: str = "dsc") -> pd.DataFrame:
             sides = {name: "with" if corner[place] else "without" for corner, name in CORNERS.items()}
             used = metrics.assign(experiment=metrics["experiment"].map(sides)).dropna(subset="experiment")
             keys = ["profile", "experiment", "seed", "split", "case", "organ", "metric"]
-            row |= _difference(used.groupby(keys, as_index=False)["value"].mean(), "with", "without", metric)
+            means = used.groupby(keys)["value"].mean().reset_index()
+            row |= _difference(means, "with", "without", metric)
         rows.append({**row, "lacking": lacking})
     return pd.DataFrame(rows)
 
@@ -150,6 +150,7 @@ def contrast_view(table: pd.DataFrame) -> pd.DataFrame:
     def interval(low: float, high: float) -> str:
         return DASH if np.isnan(low) else f"{low:+.3f} to {high:+.3f}".replace(" ", NBSP)
 
+    found: list[Any] = list(table.itertuples())
     rows = [
         {
             "question": row.question,
@@ -158,7 +159,7 @@ def contrast_view(table: pd.DataFrame) -> pd.DataFrame:
             "over seeds": interval(row.seeds_low, row.seeds_high),
             "state": _state(row),
         }
-        for row in table.itertuples()
+        for row in found
     ]
     return pd.DataFrame(rows).set_index("question")
 
@@ -225,7 +226,7 @@ def _amount(axis: str, budget: float) -> str:
 def controlled_facts(answers: pd.DataFrame, by_switch: pd.DataFrame, study: dict[str, Any]) -> Facts:
     """Return the phrases of the chapter."""
     done = answers[answers["lacking"] == ""]
-    clear = [row for row in done.itertuples() if _clear(Interval(row.value, row.low, row.high), row)]
+    clear = [row for row in done.itertuples() if _clear(row)]
     words = [f"{row.question} ({row.value:+.3f})" for row in clear]
     partial = int((done["seeds"] < done["wanted"]).sum())
     first = answers.iloc[0]
@@ -242,6 +243,6 @@ def controlled_facts(answers: pd.DataFrame, by_switch: pd.DataFrame, study: dict
     }
 
 
-def _clear(interval: Interval, row: Any) -> bool:
+def _clear(row: Any) -> bool:
     """Return whether intervals over patients and over seeds both exclude zero."""
-    return all(low > 0 or high < 0 for low, high in ((interval.low, interval.high), (row.seeds_low, row.seeds_high)))
+    return all(low > 0 or high < 0 for low, high in ((row.low, row.high), (row.seeds_low, row.seeds_high)))

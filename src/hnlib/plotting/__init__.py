@@ -20,6 +20,7 @@ from hnlib.plotting.results import (
 from hnlib.plotting.scans import best_slices, contour_panel, scan_rows
 from hnlib.plotting.study import class_ratios, organ_volumes, sigma_dots, training_curves
 from hnlib.plotting.style import FULL_WIDTH_IN, HALF_WIDTH_IN, STYLE, experiment_title, use_style
+from hnlib.plotting.surfaces import surface_explorer, surface_views
 
 __all__ = [
     "FULL_WIDTH_IN",
@@ -45,6 +46,8 @@ __all__ = [
     "sigma_bounds",
     "sigma_by_background",
     "sigma_dots",
+    "surface_explorer",
+    "surface_views",
     "three_readings",
     "training_curves",
     "use_style",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 from matplotlib import pyplot as plt
@@ -97,7 +98,10 @@ def contrasts(table: pd.DataFrame, label: str, *, ax: Axes | None = None) -> Axe
     """
     ax = make_axes(ax, 0.9 + 0.24 * len(table))
     groups = table["group"].tolist()
-    for place, row in enumerate(table.itertuples()):
+    rows: list[Any] = list(table.itertuples())
+    for place, row in enumerate(rows):
+        if place and groups[place - 1] != row.group:
+            ax.axhline(place - 0.5, color=FAINT, lw=0.6)
         if pd.isna(row.value):
             ax.annotate("not yet run", (0, place), ha="center", va="center", fontsize=7, color="#777777")
             continue
@@ -105,8 +109,6 @@ def contrasts(table: pd.DataFrame, label: str, *, ax: Axes | None = None) -> Axe
         ax.plot([row.seeds_low, row.seeds_high], [place + 0.18] * 2, color=colour, lw=0.8)
         ax.plot([row.low, row.high], [place, place], color=colour, lw=2.2)
         ax.plot([row.value], [place], "o", color=colour, mfc="white", mew=1.0, ms=4.5, zorder=4)
-        if place and groups[place - 1] != row.group:
-            ax.axhline(place - 0.5, color=FAINT, lw=0.6)
     ax.axvline(0, color=FAINT, lw=1, zorder=0)
     ax.set_yticks(range(len(table)), list(table["question"]))
     ax.set_ylim(len(table) - 0.4, -0.6)
@@ -142,6 +144,6 @@ def three_readings(table: pd.DataFrame) -> Figure:
             ax.plot(rows[axis], rows["dsc"], color=colour, marker=marker_of(index), mfc="white", ms=4)
         ax.set_xlabel(label)
         ax.grid()
-    axes[0].set_ylabel("validation DSC, mean over organs")
+    axes[0].set_ylabel("validation DSC")
     _name(fig, [experiment_title(name) for name in names])
     return fig

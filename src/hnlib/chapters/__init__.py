@@ -25,6 +25,7 @@ from hnlib.chapters.data import (
     presence_table,
     sigma_table,
     split_table,
+    surface_errors,
 )
 from hnlib.chapters.landscape import (
     RULES,
@@ -84,6 +85,7 @@ from hnlib.chapters.runs import (
     runs_table,
     seed_table,
     shown_table,
+    table_in_layout,
     tiny_study,
     training_answer,
 )
@@ -161,9 +163,11 @@ __all__ = [
     "sizes",
     "smallest_organ",
     "split_table",
+    "surface_errors",
     "swapped_series",
     "swapped_table",
     "switches",
+    "table_in_layout",
     "tiny_study",
     "title",
     "tolerance_series",

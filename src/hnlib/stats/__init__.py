@@ -5,6 +5,7 @@ and the spread over seeds is reported beside the interval, never inside it. Func
 ``metrics.csv`` and raise a ValueError of one line where a table does not serve.
 """
 
+from hnlib.stats.layout import latex, paper_layout, table_one
 from hnlib.stats.paired import PairedDifference, case_differences, paired_difference, seed_interval
 from hnlib.stats.power import detectable_differences, minimum_detectable_effect
 from hnlib.stats.printed import PAPER_NEAREST, PRINTED, paper_table1, printed_table
@@ -34,11 +35,13 @@ __all__ = [
     "detectable_differences",
     "gatekept",
     "holm",
+    "latex",
     "lower_is_better",
     "mean_over_organs",
     "minimum_detectable_effect",
     "organ_summary",
     "paired_difference",
+    "paper_layout",
     "paper_table1",
     "printed_table",
     "rank_experiments",
@@ -46,4 +49,5 @@ __all__ = [
     "seed_interval",
     "seed_spread",
     "signed_rank",
+    "table_one",
 ]

@@ -39,11 +39,10 @@ def write_table_one(source: Path, target: Path, profile: str = "") -> list[Path]
     table = table_one(chosen)
     words = {**METRIC_LABELS, **{name: organ(name).title for name in set(chosen["organ"])}}
     layout = paper_layout(table, lambda name: words.get(name, experiment_title(name)), r"\textbf{{{}}}".format)
-    seeds = ", ".join(
-        f"{experiment_title(str(n))} {k}" for n, k in chosen.groupby("experiment")["seed"].nunique().items()
-    )
+    seeds = chosen.groupby("experiment", sort=False)["seed"].nunique()
+    counts = "; ".join(f"{experiment_title(str(name))}: {count}" for name, count in seeds.items())
     caption = (
-        f"Test results, mean and SD over cases, seeds averaged ({counts}). {read['study']['attribution']}. Bold: told "
+        f"Test results, mean and SD over cases, seeds averaged (number of seeds: {counts}). {read['study']['attribution']}. Bold: told "
         f"from all other configurations by Wilcoxon's test, Holm's correction over the whole table."
     )
     paths = [target / "table1.csv", target / "table1.tex"]

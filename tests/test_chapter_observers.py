@@ -56,6 +56,9 @@ def test_networks_beside_people_are_named_with_their_data() -> None:
         series = chapters.context_series(human, rows, {"dataset": dataset})
         assert set(series["organ"]) == {"mandible"}
         assert f"net ({word})" in set(series["series"])
+    alone = chapters.context_series(human, network_rows([0.8, 0.9], "larynx"), {"dataset": "phantom"})
+    assert "larynx" not in set(alone["organ"])
+    assert len(set(alone["organ"])) == 13
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,11 @@ def test_a_budget_before_the_first_validation_is_not_read() -> None:
     assert chapters.readings_table(chapters.readings(late)).loc["large, nnU-Dice+CE"].tolist() == ["0.600", "–", "–"]
 
 
+def test_a_study_without_any_of_the_paces_is_read_whole() -> None:
+    named = history().assign(experiment=lambda t: t["experiment"].str.replace("_nnu_dice_ce", ""))
+    assert set(chapters.readings(named)["experiment"]) == {"large", "small"}
+
+
 def test_times_of_other_hardware_are_not_compared() -> None:
     """Both experiments ran on one machine; a faster seed of one of them elsewhere does not count."""
     table = history()

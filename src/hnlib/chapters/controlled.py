@@ -176,7 +176,9 @@ def _state(row: Any) -> str:
 
 
 def readings(history: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean validation DSC of each experiment along steps, voxels seen and seconds.
+    """Return the mean validation DSC of the experiments of `PACES` along steps, voxels seen and seconds.
+
+    Of a study that has none of them all experiments are read.
 
     Returns
     -------
@@ -185,7 +187,8 @@ def readings(history: pd.DataFrame) -> pd.DataFrame:
         the experiment have. Seconds are the least over its seeds on the hardware that most experiments share, for
         other work on a machine only adds to them; NaN for an experiment without a run there.
     """
-    table = history[history["experiment"].isin(PACES)].dropna(subset="validation_dsc")
+    paced = history[history["experiment"].isin(PACES)]
+    table = (history if paced.empty else paced).dropna(subset="validation_dsc")
     keys = ["experiment", "seed", "hardware", "step", "voxels", "seconds"]
     by_run = table.groupby(keys, as_index=False, sort=False)["validation_dsc"].mean()
     if by_run.empty:

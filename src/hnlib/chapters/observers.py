@@ -139,7 +139,10 @@ def definitions_legend(about: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def context_series(tables: Tables, metrics: pd.DataFrame, study: Mapping[str, Any]) -> pd.DataFrame:
-    """Return networks beside observers on the organs that both have, each on its own patients."""
+    """Return networks beside observers on the organs that both have, each on its own patients.
+
+    Where they have no organ in common the observers stand alone.
+    """
     people = agreement_series(tables)
     found = organ_summary(metrics).query("split == 'test'").rename(columns={"metric": "quantity", "mean": "value"})
     data = "phantom" if is_phantom(study) else "OpenKBP" if study["dataset"] == "openkbp" else study["dataset"]
@@ -147,7 +150,9 @@ def context_series(tables: Tables, metrics: pd.DataFrame, study: Mapping[str, An
     networks = networks.assign(series=[f"{experiment_title(str(name))} ({data})" for name in networks["experiment"]])
     both = pd.concat([people, networks], ignore_index=True)
     common = set(people["organ"]) & set(networks["organ"])
-    return both[both["organ"].isin(common)][["organ", "series", "quantity", "value", "low", "high"]]
+    return both[both["organ"].isin(common or set(people["organ"]))][
+        ["organ", "series", "quantity", "value", "low", "high"]
+    ]
 
 
 def context_table(tables: Tables, metrics: pd.DataFrame, experiment: str) -> pd.DataFrame:

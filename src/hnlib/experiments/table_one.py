@@ -42,8 +42,9 @@ def write_table_one(source: Path, target: Path, profile: str = "") -> list[Path]
     seeds = chosen.groupby("experiment", sort=False)["seed"].nunique()
     counts = "; ".join(f"{experiment_title(str(name))}: {count}" for name, count in seeds.items())
     caption = (
-        f"Test results, mean and SD over cases, seeds averaged (number of seeds: {counts}). {read['study']['attribution']}. Bold: told "
-        f"from all other configurations by Wilcoxon's test, Holm's correction over the whole table."
+        f"Test results, mean and SD over cases, seeds averaged (number of seeds: {counts}). "
+        f"{read['study']['attribution']}. Bold: told from all other configurations by Wilcoxon's test, Holm's "
+        "correction over the whole table."
     )
     paths = [target / "table1.csv", target / "table1.tex"]
     write_table(paths[0], table)

@@ -137,7 +137,6 @@ def draw_box(ax: Axes, values: NDArray[np.float64], place: float, width: float, 
     if not len(values):
         return
     line = {"color": INK, "linewidth": 0.9}
-    parts = dict.fromkeys(("boxprops", "whiskerprops", "medianprops"), line)
     ax.boxplot(
         [values],
         positions=[place],
@@ -145,8 +144,9 @@ def draw_box(ax: Axes, values: NDArray[np.float64], place: float, width: float, 
         showfliers=False,
         showcaps=False,
         manage_ticks=False,
-        zorder=3,
-        **parts,
+        boxprops=line,
+        whiskerprops=line,
+        medianprops=line,
     )
     ax.plot([place], [float(np.median(values))], marker, color=INK, mfc="white", mew=1.0, ms=4, zorder=4)
 

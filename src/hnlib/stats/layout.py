@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -75,7 +76,7 @@ def _describe(values: pd.DataFrame, organ: str, metric: str) -> pd.DataFrame:
     return found.rename_axis("experiment").reset_index().assign(organ=organ, metric=metric)
 
 
-def _is_best(row: dict[str, object], table: pd.DataFrame, pairs: pd.DataFrame) -> bool:
+def _is_best(row: Mapping[Any, Any], table: pd.DataFrame, pairs: pd.DataFrame) -> bool:
     """Return whether a value is the best of its organ and metric, and told apart from all others."""
     rivals = table[(table["organ"] == row["organ"]) & (table["metric"] == row["metric"])]
     if len(rivals) < 2:

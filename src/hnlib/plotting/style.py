@@ -136,7 +136,7 @@ def draw_box(ax: Axes, values: NDArray[np.float64], place: float, width: float, 
     """Draw median, quartiles and whiskers of values at a place of the x axis; the median carries the marker."""
     if not len(values):
         return
-    line = {"color": INK, "linewidth": 0.9}
+    line: dict[str, Any] = {"color": INK, "linewidth": 0.9}
     ax.boxplot(
         [values],
         positions=[place],

@@ -39,11 +39,11 @@ def test_equal_masks_have_no_error_and_a_closed_surface() -> None:
 @pytest.mark.parametrize(("stop", "error"), [(14, 4.0), (10, -4.0)])
 def test_error_is_positive_where_the_prediction_reaches_further(stop: int, error: float) -> None:
     """Two voxels of 2 mm more, or fewer, at the far X face; nothing at the near one."""
-    found = surface_error(box(slice(4, 12)), box(slice(4, stop)), (2.0, 1.0, 1.0))
+    found = surface_error(box(slice(4, 12)), box(slice(4, stop)), (2.0, 3.0, 3.0))
     x, y, z = found.vertices_mm.T
-    middle = (abs(y - 8) < 2) & (abs(z - 8) < 2)
-    np.testing.assert_allclose(found.error_mm[middle & (x == 24)], error)
-    np.testing.assert_allclose(found.error_mm[middle & (x == 8)], 0.0, atol=1e-6)
+    middle = (abs(y - 24) < 6) & (abs(z - 24) < 6)  # nearer to these faces than to others
+    np.testing.assert_allclose(found.error_mm[middle & (x > 20)], error)
+    np.testing.assert_allclose(found.error_mm[middle & (x < 12)], 0.0, atol=1e-6)
 
 
 def test_an_organ_at_the_border_of_the_scan_is_closed_and_in_place() -> None:

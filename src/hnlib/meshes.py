@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial import KDTree
 
 from hnlib.surfaces import voxel_box
 
@@ -60,9 +61,10 @@ def surface_error(
 
     Notes
     -----
-    Marching cubes (Lewiner, by scikit-image) on the signed Euclidean distance to the border of the mask, which is
-    smoother than the mask's steps; the same distance to the prediction, read at the points, is the error. It is
-    zero where both have the same voxels, and moves in steps of a voxel's edge otherwise.
+    Marching cubes (Lewiner, by scikit-image) on the signed distance to the border of the mask put points midway
+    between voxels inside and outside. The error is the distance from a point to the nearest such point of the
+    prediction: zero where both have the same voxels, and otherwise right to within the spread of points, less than
+    a voxel. Points of a coarser mesh are the nearest ones of the full mesh.
     """
     if reference.shape != prediction.shape:
         raise ValueError(f"reference has shape {reference.shape} and prediction {prediction.shape}; one grid is needed")
@@ -76,22 +78,29 @@ def surface_error(
     points, faces = _mesh(_signed_distance(own, spacing), max_vertices)
     error = np.full(len(points), np.nan)
     if found.any():
-        error = -ndimage.map_coordinates(_signed_distance(found, spacing), points.T, order=1)
+        field = _signed_distance(found, spacing)
+        distance, _ = KDTree(_marching_cubes(field)[0] * spacing).query(points * spacing)
+        # Where a point lies outside of the prediction, the prediction falls short there.
+        error = -np.sign(ndimage.map_coordinates(field, points.T, order=1)) * distance
     return SurfaceError((points + start + 0.5) * spacing, faces, error)
 
 
 def _mesh(distance: NDArray[np.float64], max_vertices: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return points in voxels and triangles of the zero surface, on every voxel or on fewer."""
-    from skimage.measure import marching_cubes
-
-    found = marching_cubes(distance, 0.0)
+    full = found = _marching_cubes(distance)
     step = 2
     while len(found[0]) > max_vertices and step < min(distance.shape) // 4:
-        coarser = marching_cubes(distance, 0.0, step_size=step)
-        if not len(coarser[0]):
-            break
-        found, step = coarser, step + 1
-    return np.asarray(found[0], np.float64), np.asarray(found[1], np.int64)
+        found, step = _marching_cubes(distance, step), step + 1
+    if found is full:
+        return full
+    return full[0][KDTree(full[0]).query(found[0])[1]], found[1]
+
+
+def _marching_cubes(distance: NDArray[np.float64], step: int = 1) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    from skimage.measure import marching_cubes
+
+    points, faces, _, _ = marching_cubes(distance, 0.0, step_size=step)
+    return np.asarray(points, np.float64), np.asarray(faces, np.int64)
 
 
 def _signed_distance(mask: NDArray[np.bool_], spacing: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -68,11 +68,11 @@ def surface_error(
     """
     if reference.shape != prediction.shape:
         raise ValueError(f"reference has shape {reference.shape} and prediction {prediction.shape}; one grid is needed")
-    box = voxel_box(reference)
-    if box is None:
+    box = voxel_box(reference | prediction)
+    if box is None or not reference.any():
         raise ValueError("the reference is empty; an organ that is not there has no surface")
     spacing = np.asarray(spacing_mm, dtype=np.float64)
-    cut = tuple(slice(max(0, part.start - MARGIN), part.stop + MARGIN) for part in voxel_box(reference | prediction))
+    cut = tuple(slice(max(0, part.start - MARGIN), part.stop + MARGIN) for part in box)
     start = np.array([part.start for part in cut], dtype=np.float64) - MARGIN
     own, found = (np.pad(mask[cut], MARGIN) for mask in (reference, prediction))
     points, faces = _mesh(_signed_distance(own, spacing), max_vertices)
@@ -99,7 +99,7 @@ def _mesh(distance: NDArray[np.float64], max_vertices: int) -> tuple[NDArray[np.
 def _marching_cubes(distance: NDArray[np.float64], step: int = 1) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     from skimage.measure import marching_cubes
 
-    points, faces, _, _ = marching_cubes(distance, 0.0, step_size=step)
+    points, faces, _, _ = marching_cubes(distance, 0.0, step_size=step)  # type: ignore[no-untyped-call]
     return np.asarray(points, np.float64), np.asarray(faces, np.int64)
 
 

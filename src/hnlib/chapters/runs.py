@@ -124,8 +124,7 @@ def table_in_layout(metrics: pd.DataFrame) -> pd.DataFrame:
     table = table_one(metrics)
     words = {**METRIC_LABELS, **{name: title(name) for name in set(metrics["organ"])}}
     layout = paper_layout(table, lambda name: words.get(name, experiment_title(name)))
-    held: pd.DataFrame = layout.apply(lambda column: column.str.replace(" ", NBSP))
-    return held.rename_axis(["", ""])
+    return layout.replace(" ", NBSP, regex=True).rename_axis(["", ""])
 
 
 def missed_table(metrics: pd.DataFrame) -> pd.DataFrame:

@@ -79,9 +79,9 @@ def _describe(values: pd.DataFrame, organ: str, metric: str) -> pd.DataFrame:
 def _is_best(row: Mapping[Any, Any], table: pd.DataFrame, pairs: pd.DataFrame) -> bool:
     """Return whether a value is the best of its organ and metric, and told apart from all others."""
     rivals = table[(table["organ"] == row["organ"]) & (table["metric"] == row["metric"])]
-    if len(rivals) < 2:
+    means = rivals.set_index("experiment")["mean"].dropna()  # a distance of an organ that all miss is none
+    if len(means) < 2:
         return False
-    means = rivals.set_index("experiment")["mean"]
     if row["experiment"] != (means.idxmin() if lower_is_better(str(row["metric"])) else means.idxmax()):
         return False
     own = (pairs["organ"] == row["organ"]) & (pairs["metric"] == row["metric"])

@@ -496,3 +496,42 @@ def test_publishing_replaces_a_run_and_keeps_the_others(tmp_path: Path) -> None:
 def test_missing_tables_are_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="run the study first"):
         read_tables(tmp_path)
+
+
+def test_two_patches_may_have_one_network(tiny_study: Study) -> None:
+    """The network of the other patch, and a patch that it can take, no smaller than its own name's."""
+    for name, other, own in (
+        ("small_patch_same_net", "large_nnu_dice_ce", "small"),
+        ("large_patch_small_net", "small_nnu_dice_ce", "large"),
+    ):
+        experiment, like = load_experiment(name), load_experiment(other)
+        assert tiny_study.topology(experiment) == tiny_study.topology(like)
+        patch, divisor = tiny_study.patch(experiment), tiny_study.topology(experiment).divisor
+        assert all(side % part == 0 for side, part in zip(patch, divisor, strict=True))
+        grown = [side - asked for side, asked in zip(patch, tiny_study.patches[own], strict=True)]
+        assert all(0 <= more < part for more, part in zip(grown, divisor, strict=True))
+        elsewhere = replace(tiny_study, patches={**tiny_study.patches, str(like.patch): (16, 16, 16)})
+        assert elsewhere.run_digest(name) != tiny_study.run_digest(name)
+
+
+def test_the_new_fields_keep_the_digests_of_published_runs() -> None:
+    """Digests as they stand in results/published/openkbp/runs.csv."""
+    profile, cache = load_profile("laptop-long"), "openkbp-073af0f4e0bee8c2"
+    known = {"large_nnu_dice_ce": ((64, 40, 64), "e4a530bd"), "small_ca_dice_ce": ((32, 20, 64), "df4e49a2")}
+    for name, (patch, digest) in known.items():
+        assert run_digest(load_experiment(name), profile, patch, cache) == digest
+
+
+@pytest.mark.parametrize("profile", ["laptop", "phantom"])
+def test_the_controlled_arm_takes_apart_what_the_paper_changes_at_once(profile: str) -> None:
+    """All eight corners between the two losses at one patch, and patches that differ in one thing each."""
+    arm = [load_experiment(name) for name in load_profile(profile).experiments("controlled")]
+    plain = [e for e in arm if e.patch == "small" and e.centres == "nnunet" and not e.changes and not e.network_of]
+    corners = set()
+    for experiment in plain:
+        dice = build_loss(experiment.loss).losses[0]
+        corners.add((dice.pooling, dice.background, dice.absent))
+    assert len(plain) == len(corners) == 8
+    assert {e.network_of for e in arm} == {None, "small", "large"}
+    assert {e.changes.get("training", {}).get("batch_size") for e in arm} == {None, 4, 8}
+    assert {e.centres for e in arm} == {"nnunet", "paper"}

@@ -258,6 +258,19 @@ def publish(
 
 
 @app.command()
+def table(
+    tables_folder: Annotated[Path, typer.Argument(help="folder of a study's tables, such as results/openkbp")],
+    out: Annotated[Path, typer.Option(help="folder for table1.csv and table1.tex")],
+    profile: Annotated[str, typer.Option(help="whose runs; by default those of the tables' own profile")] = "",
+) -> None:
+    """Write the results as a paper's table, CSV and LaTeX; the best value is bold only where tests support it."""
+    from hnlib.experiments.table_one import write_table_one
+
+    for path in write_table_one(tables_folder, out, profile):
+        say(f"table {path}")
+
+
+@app.command()
 def export(study_file: StudyFile, experiment: ExperimentName, seed: Seed) -> None:
     """Write model.pt into the folder of a trained run: all that `hnlib predict` needs."""
     from hnlib.experiments import load_study

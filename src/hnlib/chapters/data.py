@@ -106,6 +106,11 @@ def credit(tables: Path | str, name: str) -> Any:
     )
 
 
+def surface_errors(tables: Path | str) -> Mapping[str, Any]:
+    """Return the meshes of the organs' surfaces with the errors of a prediction, by organ."""
+    return dict(json.loads(Path(picture(tables, "surfaces")).with_suffix(".json").read_text())["meshes"])
+
+
 # 02: imbalance
 
 

@@ -11,6 +11,7 @@ from hnlib.chapters.page import DASH, NBSP, Facts, listed, mean_sd, title
 from hnlib.experiments import FOUR_CONFIGURATIONS, Run, Study, prepare_study, read_tables
 from hnlib.files import write_json
 from hnlib.plotting import experiment_title
+from hnlib.plotting.style import METRIC_LABELS
 from hnlib.stats import (
     ALL_ORGANS,
     PAPER_NEAREST,
@@ -19,8 +20,10 @@ from hnlib.stats import (
     detectable_differences,
     mean_over_organs,
     organ_summary,
+    paper_layout,
     paper_table1,
     seed_interval,
+    table_one,
 )
 from hnlib.stats import seed_spread as spread_over_seeds
 
@@ -109,6 +112,14 @@ def results_table(metrics: pd.DataFrame, metric: str) -> pd.DataFrame:
     ]
     names = {**{name: title(name) for name in table.index}, "average": "mean over organs"}
     return both.loc[rows].fillna("").rename(index=names, columns=experiment_title).rename_axis(columns=None)
+
+
+def table_in_layout(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Return the results as the paper's Table 1 has them; a star where tests tell the best value from all others."""
+    table = table_one(metrics)
+    words = {**METRIC_LABELS, **{name: title(name) for name in set(metrics["organ"])}}
+    layout = paper_layout(table, lambda name: words.get(name, experiment_title(name)))
+    return layout.replace(" ", NBSP, regex=True).rename_axis(["", ""])
 
 
 def missed_table(metrics: pd.DataFrame) -> pd.DataFrame:

@@ -87,6 +87,9 @@ class Experiment(_Strict):
     heads
         Levels that have an output, the finest first: ``[2, 3, 4]`` for 1/4, 1/8 and 1/16 of the resolution. The
         decoder ends at the finest, which is enlarged at inference. None: nnU-Net's, from full resolution down.
+    network_of
+        Named patch for which the network is planned, so that two patch sizes can have one network. A patch that does
+        not divide by that network's strides grows to the next that does. None: the network of its own patch.
     train_cases
         Training cases that are used: ``all``, ``complete`` (those in which every organ is outlined), or the first
         so many.
@@ -111,6 +114,7 @@ class Experiment(_Strict):
     patch_size: Triple | None = None
     levels: int | None = Field(None, ge=2)
     heads: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
+    network_of: PatchName | None = None
     train_cases: Literal["all", "complete"] | Annotated[int, Field(ge=1)] = "all"
     changes: dict[str, Any] = {}
     system: str = ONE_NETWORK
@@ -369,23 +373,30 @@ def load_profile(name: str) -> Profile:
         raise ConfigError(f"profile '{name}': give either patch_voxels or patches")
     sizes = found.patches or ("large", "small")
     for experiment in found.all_experiments:
-        patch = load_experiment(experiment).patch
-        if patch is not None and patch not in sizes:
-            raise ConfigError(f"profile '{name}': experiment '{experiment}' needs a patch '{patch}'; add it to patches")
+        given = load_experiment(experiment)
+        for patch in (given.patch, given.network_of):
+            if patch is not None and patch not in sizes:
+                raise ConfigError(
+                    f"profile '{name}': experiment '{experiment}' needs a patch '{patch}'; add it to patches"
+                )
     return found
 
 
-def run_digest(experiment: Experiment, profile: Profile, patch: Triple, cache_name: str) -> str:
+def run_digest(
+    experiment: Experiment, profile: Profile, patch: Triple, cache_name: str, network_patch: Triple | None = None
+) -> str:
     """Return a digest of all that moves the result of a run, apart from its seed.
 
     Titles, the list of experiments and seeds, and how much is evaluated are left out: to change them
     retrains nothing. The organs are in the name of the cache. A field that an experiment leaves at its
-    default is left out too, so that a new field keeps old digests.
+    default is left out too, so that a new field keeps old digests. ``network_patch`` is the patch for which the
+    network is planned where that is not its own.
     """
     compared = experiment.model_dump(exclude={"title"}, exclude_defaults=True)
     compared["centres"] = profile.centres or experiment.centres
     kept = {"width", "cap", "prior_bias", "deep_supervision", "precision"}
     kept |= {"augmentation"} if profile.augmentation != "none" else set()
     settings = {k: v for k, v in asdict(profile.training).items() if not k.endswith("_every")}
-    text = json.dumps([compared, profile.model_dump(include=kept), settings, patch, cache_name], sort_keys=True)
+    parts = [compared, profile.model_dump(include=kept), settings, patch, cache_name]
+    text = json.dumps(parts if network_patch is None else [*parts, network_patch], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,9 +23,10 @@ from hnlib.experiments.config import FOUR_CONFIGURATIONS
 from hnlib.experiments.failures import describe_failure, worst_cases
 from hnlib.experiments.study import Study, check_run
 from hnlib.experiments.tables import finished_runs
-from hnlib.files import write_atomically, write_json, write_table
+from hnlib.files import write_atomically, write_json, write_table, write_text
 from hnlib.losses import ignore_map
-from hnlib.plotting import best_slices, contour_panel, ignore_maps, pack_volume, shown_box, use_style
+from hnlib.meshes import surface_error
+from hnlib.plotting import best_slices, contour_panel, ignore_maps, pack_volume, shown_box, surface_views, use_style
 from hnlib.stats import choose_by_validation
 from hnlib.systems import build_system, read_weights
 
@@ -81,8 +83,9 @@ def draw_predictions(study: Study, tables: Path, folder: Path) -> Path:
     """Draw what the configuration that validation chooses makes of the test cases.
 
     The median case becomes ``prediction.png`` and, as a volume to scroll through, ``viewer/prediction.json`` beside
-    the folder; the worst case of each organ becomes ``worst_<organ>.png``; and ``failures.csv`` among the tables says
-    of every organ of every test case what is wrong with it.
+    the folder, and its errors on the surfaces of the organs ``surfaces.json`` and ``surfaces.png``; the worst case of
+    each organ becomes ``worst_<organ>.png``; ``failures.csv`` among the tables says of every organ of every test case
+    what is wrong with it.
     """
     metrics = pd.read_csv(tables / "metrics.csv")
     metrics = metrics[metrics["profile"] == study.profile]
@@ -103,7 +106,30 @@ def draw_predictions(study: Study, tables: Path, folder: Path) -> Path:
         "case": name,
     }
     write_json(folder.parent / "viewer" / "prediction.json", packed)
+    draw_surfaces(study, case, prediction, folder / "surfaces.png", facts)
     return _draw(study, case, prediction, folder / "prediction.png", facts)
+
+
+def draw_surfaces(study: Study, case: Case, prediction: Any, path: Path, facts: dict[str, Any]) -> Path:
+    """Draw the errors of a prediction on the surfaces of a case's organs; the meshes go beside the picture as JSON.
+
+    Coordinates start at the corner of the organs' box, in whole tenths of a millimetre: no place in a scan is kept.
+    """
+    meshes = {}
+    for name in (one for one in case.organs if one in case.labelled and case.mask(one).any()):
+        found = surface_error(case.mask(name), prediction == case.organs.index(name) + 1, case.spacing_mm)
+        error = [None if np.isnan(value) else round(float(value), 1) for value in found.error_mm]
+        points = np.round(found.vertices_mm, 1)
+        meshes[name] = {"vertices_mm": points, "faces": found.faces.tolist(), "error_mm": error}
+    corner = np.min([mesh["vertices_mm"].min(axis=0) for mesh in meshes.values()], axis=0)
+    meshes = {n: {**m, "vertices_mm": np.round(m["vertices_mm"] - corner, 1).tolist()} for n, m in meshes.items()}
+    _begin()
+    figure = surface_views(meshes)
+    write_atomically(path, lambda part: figure.savefig(part, dpi=160, bbox_inches="tight"))
+    pyplot.close(figure)
+    whole = {**facts, "attribution": study.attribution, "organs": list(meshes), "meshes": meshes}
+    write_text(path.with_suffix(".json"), json.dumps(whole, separators=(",", ":")) + "\n")
+    return path
 
 
 def _predicted(runs: Path, name: str) -> NDArray[np.uint8]:

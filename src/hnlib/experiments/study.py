@@ -135,9 +135,10 @@ class Study:
         ConfigError
             When the experiment names a patch size or heads that no network on this grid can have.
         """
+        patch = self.patches[experiment.network_of] if experiment.network_of else self.patch(experiment)
         try:
             return plan_topology(
-                self.patch(experiment), self.plan.spacing_mm, max_levels=experiment.levels, heads=experiment.heads or ()
+                patch, self.plan.spacing_mm, max_levels=experiment.levels, heads=experiment.heads or ()
             )
         except ValueError as fault:
             raise ConfigError(f"experiment '{experiment.title}': {fault}") from None
@@ -198,8 +199,12 @@ class Study:
         return centre_rule(centres) if isinstance(centres, str) else weighted_centres(centres, self.plan.organs)
 
     def patch(self, experiment: Experiment) -> Triple:
-        """Return the voxels along X, Y, Z of an experiment's patch."""
-        return experiment.patch_size or self.patches[str(experiment.patch)]
+        """Return the voxels along X, Y, Z of an experiment's patch, one that its network can take."""
+        x, y, z = experiment.patch_size or self.patches[str(experiment.patch)]
+        if experiment.network_of is None:
+            return x, y, z
+        a, b, c = self.topology(experiment).divisor
+        return -(-x // a) * a, -(-y // b) * b, -(-z // c) * c
 
     def mirror(self, experiment: Experiment) -> tuple[int, ...]:
         """Return the label values of the mirrored patient where an experiment mirrors, else nothing."""
@@ -208,7 +213,8 @@ class Study:
     def run_digest(self, experiment: str) -> str:
         """Return the digest of all that moves the result of a run, apart from its seed."""
         found = load_experiment(experiment)
-        return run_digest(found, self.settings, self.patch(found), Path(self.cache).name)
+        network_patch = self.patches[found.network_of] if found.network_of else None
+        return run_digest(found, self.settings, self.patch(found), Path(self.cache).name, network_patch)
 
     def run_folder(self, experiment: str, seed: int) -> Path:
         """Return the folder of a run; another configuration or other data give another folder."""

@@ -16,6 +16,7 @@ from hnlib.plotting.confidence import (
     reliability,
 )
 from hnlib.plotting.ignored import ignore_maps
+from hnlib.plotting.intervals import contrasts, intervals_by_organ, three_readings
 from hnlib.plotting.landscape import (
     class_ratio_panels,
     interactive,
@@ -44,6 +45,7 @@ from hnlib.plotting.results import (
 from hnlib.plotting.scans import best_slices, contour_panel, scan_rows, shown_box
 from hnlib.plotting.study import class_ratios, organ_volumes, sigma_dots, training_curves
 from hnlib.plotting.style import FULL_WIDTH_IN, HALF_WIDTH_IN, STYLE, experiment_title, use_style
+from hnlib.plotting.surfaces import surface_explorer, surface_views
 from hnlib.plotting.viewer import pack_volume, viewer
 
 __all__ = [
@@ -58,6 +60,7 @@ __all__ = [
     "class_ratios",
     "confidence_violins",
     "contour_panel",
+    "contrasts",
     "correlation_intervals",
     "draw_comparison",
     "drift_growth",
@@ -66,6 +69,7 @@ __all__ = [
     "false_positive_slopes",
     "ignore_maps",
     "interactive",
+    "intervals_by_organ",
     "landscape_explorer",
     "landscape_maps",
     "margin_profiles",
@@ -87,6 +91,9 @@ __all__ = [
     "sigma_bounds",
     "sigma_by_background",
     "sigma_dots",
+    "surface_explorer",
+    "surface_views",
+    "three_readings",
     "training_curves",
     "use_style",
     "verdict_counts",

@@ -22,6 +22,7 @@ from hnlib.plotting.style import (
     FULL_WIDTH_IN,
     INK,
     METRIC_LABELS,
+    draw_box,
     draw_interval,
     experiment_legend,
     experiment_title,
@@ -40,9 +41,9 @@ VERDICT_COLOURS = ("#009E73", "#E69F00", "#D55E00", "#BBBBBB", "#E5E5E5")
 
 
 def results_by_organ(
-    metrics: pd.DataFrame, *, metric: str = "dsc", split: str = "test", ax: Axes | None = None
+    metrics: pd.DataFrame, *, metric: str = "dsc", split: str = "test", boxes: bool = False, ax: Axes | None = None
 ) -> Axes:
-    """Draw every case of every organ, experiments side by side, with mean and 95 % t interval.
+    """Draw every case of every organ, experiments side by side, with mean and 95 % t interval, or with boxes.
 
     Parameters
     ----------
@@ -50,6 +51,8 @@ def results_by_organ(
         Rows of ``metrics.csv`` of one profile; experiments are drawn in the order of their rows.
     metric, split
         What is drawn.
+    boxes
+        Median, quartiles, and the farthest case within one and a half box lengths, in place of mean and interval.
     ax
         Axes to draw on.
 
@@ -81,7 +84,10 @@ def results_by_organ(
             ax.plot(
                 x + spread(len(points), 0.6 * step), points, "o", color=organ(name).colour, alpha=0.5, ms=2.5, mew=0
             )
-            draw_interval(ax, intervals[experiment, name], x, marker_of(index))
+            if boxes:
+                draw_box(ax, points, x, 0.75 * step, marker_of(index))
+            else:
+                draw_interval(ax, intervals[experiment, name], x, marker_of(index))
     experiment_legend(ax, experiments)
     label, (low, high) = METRIC_LABELS.get(metric, metric), (summary["cases"].min(), summary["cases"].max())
     below = [] if low == high else _case_counts(summary["cases"], names)

@@ -154,6 +154,25 @@ def draw_interval(ax: Axes, row: Mapping[Any, Any], place: float, marker: str, *
     ax.plot(*point, marker, color=INK, mfc="white", mew=1.0, ms=4.5, zorder=4)
 
 
+def draw_box(ax: Axes, values: NDArray[np.float64], place: float, width: float, marker: str) -> None:
+    """Draw median, quartiles and whiskers of values at a place of the x axis; the median carries the marker."""
+    if not len(values):
+        return
+    line: dict[str, Any] = {"color": INK, "linewidth": 0.9}
+    ax.boxplot(
+        [values],
+        positions=[place],
+        widths=width,
+        showfliers=False,
+        showcaps=False,
+        manage_ticks=False,
+        boxprops=line,
+        whiskerprops=line,
+        medianprops=line,
+    )
+    ax.plot([place], [float(np.median(values))], marker, color=INK, mfc="white", mew=1.0, ms=4, zorder=4)
+
+
 def row_major(handles: Sequence[Line2D], columns: int) -> list[Line2D]:
     """Reorder legend entries so that they read along rows; matplotlib fills columns.
 

@@ -6,6 +6,7 @@ and the spread over seeds is reported beside the interval, never inside it. Func
 """
 
 from hnlib.stats.association import LEAST_CONFIGURATIONS, pair_agreement, rank_correlations
+from hnlib.stats.layout import latex, paper_layout, table_one
 from hnlib.stats.paired import PairedDifference, case_differences, paired_difference, seed_interval
 from hnlib.stats.permutation import DRIFT_COLUMNS, drift_tests
 from hnlib.stats.power import detectable_differences, minimum_detectable_effect
@@ -39,12 +40,14 @@ __all__ = [
     "drift_tests",
     "gatekept",
     "holm",
+    "latex",
     "lower_is_better",
     "mean_over_organs",
     "minimum_detectable_effect",
     "organ_summary",
     "pair_agreement",
     "paired_difference",
+    "paper_layout",
     "paper_table1",
     "printed_table",
     "rank_correlations",
@@ -53,4 +56,5 @@ __all__ = [
     "seed_interval",
     "seed_spread",
     "signed_rank",
+    "table_one",
 ]

@@ -1,0 +1,251 @@
+"""Chapter 15: what the paper changes at once, one thing at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from hnlib.chapters.page import DASH, NBSP, Facts, listed
+from hnlib.experiments import FOUR_CONFIGURATIONS, load_profile, read_tables
+from hnlib.plotting import experiment_title
+from hnlib.stats import paired_difference, seed_interval
+
+#: Seeds that make an answer whole: of the four configurations, and of others.
+SEEDS_OF_FOUR, SEEDS = 5, 3
+
+
+class Contrast(NamedTuple):
+    """Two experiments that differ in what is asked."""
+
+    group: str
+    question: str
+    experiment: str
+    baseline: str
+
+
+_ROWS = (
+    ("patch", "small patch, with all that comes with it", "small_nnu_dice_ce", "large_nnu_dice_ce"),
+    ("patch", "small patch alone, network of the large", "small_patch_same_net", "large_nnu_dice_ce"),
+    ("patch", "small patch alone, network of the small", "small_nnu_dice_ce", "large_patch_small_net"),
+    ("patch", "network of the small alone, large patch", "large_patch_small_net", "large_nnu_dice_ce"),
+    ("patch", "small patch, equal voxels a step", "small_batch8", "large_nnu_dice_ce"),
+    ("patch", "small patch, equal voxels in all", "small_nnu_dice_ce", "large_quarter_steps"),
+    ("voxels", "twice the voxels a step, small patch", "small_batch4", "small_nnu_dice_ce"),
+    ("voxels", "four times the voxels a step, small patch", "small_batch8", "small_nnu_dice_ce"),
+    ("loss", "ca-Dice, all three switches, small patch", "small_ca_dice_ce", "small_nnu_dice_ce"),
+    ("loss", "ca-Dice, all three switches, large patch", "large_ca_dice_ce", "large_nnu_dice_ce"),
+    ("loss", "each sample for itself, not the batch", "small_sample_dice_ce", "small_nnu_dice_ce"),
+    ("loss", "background in", "small_background_dice_ce", "small_nnu_dice_ce"),
+    ("loss", "absent classes left out", "small_skip_dice_ce", "small_nnu_dice_ce"),
+    ("draw", "the paper's draw, small patch", "small_paper_draw", "small_nnu_dice_ce"),
+    ("draw", "the paper's draw, large patch", "large_paper_draw", "large_nnu_dice_ce"),
+    ("draw", "ca-Dice under the paper's draw", "small_ca_paper_draw", "small_paper_draw"),
+)
+CONTRASTS = tuple(Contrast(*row) for row in _ROWS)
+#: Experiments that see more or fewer voxels in a step, for the three readings.
+PACES = ("large_nnu_dice_ce", "small_nnu_dice_ce", "small_batch4", "small_batch8")
+#: Losses by their switches (sample pooling, background in, absent classes left out), from nnU-Net's Dice to ca-Dice.
+CORNERS = {
+    (False, False, False): "small_nnu_dice_ce",
+    (True, False, False): "small_sample_dice_ce",
+    (False, True, False): "small_background_dice_ce",
+    (False, False, True): "small_skip_dice_ce",
+    (False, True, True): "small_ca_batch_dice_ce",
+    (True, False, True): "small_ca_organs_dice_ce",
+    (True, True, False): "small_ca_count_dice_ce",
+    (True, True, True): "small_ca_dice_ce",
+}
+SWITCHES = ("each sample for itself", "background in", "absent classes left out")
+
+
+def load_controlled(tables: Path | str, profile: str = "") -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
+    """Return the study's facts, test metrics and history of the profile in which most questions can be answered.
+
+    Returns
+    -------
+    tuple
+        ``study.json`` with ``profile`` replaced by the chosen one; ``metrics``; ``history`` with ``voxels`` and
+        ``hardware`` added. Of equals the study's own profile is chosen.
+    """
+    read = read_tables(tables)
+    runs, own = read["runs"], read["study"]["profile"]
+
+    def answered(name: str) -> tuple[int, bool]:
+        known = set(runs.loc[runs["profile"] == name, "experiment"])
+        return sum({one.experiment, one.baseline} <= known for one in CONTRASTS), name == own
+
+    chosen = profile or max(runs["profile"].unique(), key=answered)
+    tables_of = {name: read[name][read[name]["profile"] == chosen] for name in ("metrics", "history", "runs")}
+    metrics, history, runs = tables_of.values()
+    keyed = history.merge(runs[["experiment", "seed", "voxels_per_step", "hardware"]], on=["experiment", "seed"])
+    keyed = keyed.assign(voxels=keyed["step"] * keyed["voxels_per_step"])
+    return {**read["study"], "profile": chosen}, metrics, keyed
+
+
+def contrasts(metrics: pd.DataFrame, *, metric: str = "dsc", wanted: Sequence[Contrast] = CONTRASTS) -> pd.DataFrame:
+    """Answer each question by the paired difference on the test patients, as far as its runs are there.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``group``, ``question``, ``value``, ``low``, ``high`` (95 %, over patients), ``seeds_low``, ``seeds_high``
+        (over seeds), ``patients``, ``seeds`` (the fewer of both sides) of ``wanted``, ``lacking``. Without runs the
+        numbers are NaN.
+    """
+    known = set(metrics["experiment"])
+    rows = []
+    for one in wanted:
+        lacking = [name for name in (one.experiment, one.baseline) if name not in known]
+        wanted_seeds = SEEDS_OF_FOUR if {one.experiment, one.baseline} <= set(FOUR_CONFIGURATIONS) else SEEDS
+        row: dict[str, Any] = {**_empty(one.group, one.question), "wanted": wanted_seeds}
+        if not lacking:
+            row |= _difference(metrics, one.experiment, one.baseline, metric)
+        rows.append({**row, "lacking": listed([experiment_title(name) for name in lacking]) if lacking else ""})
+    return pd.DataFrame(rows)
+
+
+def _empty(group: str, question: str) -> dict[str, Any]:
+    numbers = dict.fromkeys(("value", "low", "high", "seeds_low", "seeds_high"), np.nan)
+    return {"group": group, "question": question, **numbers, "patients": 0, "seeds": 0, "wanted": SEEDS}
+
+
+def _difference(metrics: pd.DataFrame, experiment: str, baseline: str, metric: str) -> dict[str, Any]:
+    found = paired_difference(metrics, experiment, baseline, metric=metric)
+    low, high = seed_interval(metrics, experiment, baseline, metric=metric)
+    limits = {"value": found.difference, "low": found.low, "high": found.high, "seeds_low": low, "seeds_high": high}
+    return {**limits, "patients": found.cases, "seeds": min(found.seeds, found.baseline_seeds)}
+
+
+def switches(metrics: pd.DataFrame, *, metric: str = "dsc") -> pd.DataFrame:
+    """Return what each switch of the loss does in the mean over the settings of the other two.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Rows as of `contrasts`. A switch is answered where all eight corners have runs.
+    """
+    known = set(metrics["experiment"])
+    number = sum(name not in known for name in CORNERS.values())
+    lacking = f"{number} of {len(CORNERS)} losses" if number else ""
+    rows = []
+    for place, switch in enumerate(SWITCHES):
+        row = _empty("loss", switch)
+        if not lacking:
+            sides = {name: "with" if corner[place] else "without" for corner, name in CORNERS.items()}
+            used = metrics.assign(experiment=metrics["experiment"].map(sides)).dropna(subset="experiment")
+            keys = ["profile", "experiment", "seed", "split", "case", "organ", "metric"]
+            means = used.groupby(keys)["value"].mean().reset_index()
+            row |= _difference(means, "with", "without", metric)
+        rows.append({**row, "lacking": lacking})
+    return pd.DataFrame(rows)
+
+
+def contrast_view(table: pd.DataFrame) -> pd.DataFrame:
+    """Return questions and answers for a page; what is not run says so, what has few seeds says partial."""
+
+    def interval(low: float, high: float) -> str:
+        return DASH if np.isnan(low) else f"{low:+.3f} to {high:+.3f}".replace(" ", NBSP)
+
+    found: list[Any] = list(table.itertuples())
+    rows = [
+        {
+            "question": row.question,
+            "difference": DASH if np.isnan(row.value) else f"{row.value:+.3f}",
+            "over patients": interval(row.low, row.high),
+            "over seeds": interval(row.seeds_low, row.seeds_high),
+            "state": _state(row),
+        }
+        for row in found
+    ]
+    return pd.DataFrame(rows).set_index("question")
+
+
+def _state(row: Any) -> str:
+    if row.lacking:
+        return f"not yet run: {row.lacking}"
+    return f"{row.patients} patients" + (
+        "" if row.seeds >= row.wanted else f"; partial, {row.seeds} of {row.wanted} seeds"
+    )
+
+
+# Three readings
+
+
+def readings(history: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean validation DSC of the experiments of `PACES` along steps, voxels seen and seconds.
+
+    Of a study that has none of them all experiments are read.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``experiment``, ``seeds``, ``step``, ``voxels``, ``seconds``, ``dsc``; one row a validation that all seeds of
+        the experiment have. Seconds are the least over its seeds on the hardware that most experiments share, for
+        other work on a machine only adds to them; NaN for an experiment without a run there.
+    """
+    paced = history[history["experiment"].isin(PACES)]
+    table = (history if paced.empty else paced).dropna(subset="validation_dsc")
+    keys = ["experiment", "seed", "hardware", "step", "voxels", "seconds"]
+    by_run = table.groupby(keys, as_index=False, sort=False)["validation_dsc"].mean()
+    if by_run.empty:
+        return pd.DataFrame(columns=["experiment", "step", "voxels", "dsc", "seeds", "seconds"])
+    machine = by_run.groupby("hardware")["experiment"].nunique().idxmax()
+    grouped = by_run.groupby(["experiment", "step", "voxels"], sort=False)
+    found = grouped.agg(dsc=("validation_dsc", "mean"), seeds=("seed", "nunique")).reset_index()
+    there = by_run[by_run["hardware"] == machine].groupby(["experiment", "step"])["seconds"].min()
+    found = found.merge(there.reset_index(), on=["experiment", "step"], how="left")
+    whole = found.groupby("experiment")["seeds"].transform("max")
+    return found[found["seeds"] == whole].sort_values(["experiment", "step"], ignore_index=True)
+
+
+def readings_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the validation DSC of each experiment at the largest budget that all have reached, read three ways.
+
+    Between two validations the DSC is taken to change evenly; before the first one it is not known.
+    """
+    axes = {"step": "equal steps", "voxels": "equal voxels", "seconds": "equal time"}
+    columns: dict[str, dict[str, str]] = {}
+    for axis, words in axes.items():
+        known = table.dropna(subset=axis)
+        if known["experiment"].nunique() < 2:
+            continue
+        budget = known.groupby("experiment")[axis].max().min()
+        label = f"{words} ({_amount(axis, budget)})"
+        columns[label] = {}
+        for name, rows in known.groupby("experiment"):
+            value = np.interp(budget, rows[axis], rows["dsc"], left=np.nan)
+            columns[label][experiment_title(str(name))] = DASH if np.isnan(value) else f"{value:.3f}"
+    return pd.DataFrame(columns).fillna(DASH).rename_axis("validation DSC")
+
+
+def _amount(axis: str, budget: float) -> str:
+    return {"step": f"{budget:.0f}", "voxels": f"{budget / 1e6:.1f} million", "seconds": f"{budget:.0f} s"}[axis]
+
+
+def controlled_facts(answers: pd.DataFrame, by_switch: pd.DataFrame, study: dict[str, Any]) -> Facts:
+    """Return the phrases of the chapter."""
+    done = answers[answers["lacking"] == ""]
+    clear = [row for row in done.itertuples() if _clear(row)]
+    words = [f"{row.question} ({row.value:+.3f})" for row in clear]
+    partial = int((done["seeds"] < done["wanted"]).sum())
+    first = answers.iloc[0]
+    whole = DASH if np.isnan(first["value"]) else f"{first['value']:+.3f}"
+    return {
+        "profile": str(study["profile"]),
+        "steps": str(load_profile(str(study["profile"])).training.steps),
+        "questions": str(len(answers)),
+        "answered": str(len(done)),
+        "partial": str(partial),
+        "clear": f"Beyond both intervals: {listed(words)}." if words else "None of them lies beyond both intervals.",
+        "whole": whole,
+        "switches": str(int((by_switch["lacking"] == "").sum())),
+    }
+
+
+def _clear(row: Any) -> bool:
+    """Return whether intervals over patients and over seeds both exclude zero."""
+    return all(low > 0 or high < 0 for low, high in ((row.low, row.high), (row.seeds_low, row.seeds_high)))

@@ -35,8 +35,8 @@ class SEResBlock(nn.Module):
     -----
     Norms are of one sample (instance norm), as batches of one or two have no useful statistics. They stand before the
     convolutions, not between convolution and excitation: there every channel's mean, which is all that the excitation
-    sees, would be a constant. The excitation weights the residual branch before the sum, as Hu et al. 2018 have it; its hidden channels have a leaky ReLU, since
-the few of a narrow block can all be off at the start, and then stay off.
+    sees, would be a constant. The excitation weights the residual branch before the sum, as Hu et al. 2018 have it; its
+    hidden channels have a leaky ReLU, since the few of a narrow block can all be off at the start, and then stay off.
     """
 
     def __init__(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hnlib.errors import unknown
+from hnlib.systems.focusnet import FOCUSNET, FocusNetSystem
 from hnlib.systems.one_network import ONE_NETWORK, OneNetwork
 from hnlib.systems.schedule import checkpoint_path, read_weights, train_system
 from hnlib.systems.system import (
@@ -23,7 +24,7 @@ from hnlib.systems.system import (
 )
 
 #: Name to system; each takes the blueprint.
-SYSTEMS: Mapping[str, type[System]] = {ONE_NETWORK: OneNetwork}
+SYSTEMS: Mapping[str, type[System]] = {ONE_NETWORK: OneNetwork, FOCUSNET: FocusNetSystem}
 
 
 def build_system(blueprint: Blueprint) -> System:

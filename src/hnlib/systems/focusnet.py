@@ -71,6 +71,7 @@ class FocusNetSystem(System):
     """
 
     stages = ("s_net", "sol_net", "sos_net", "joint")
+
     def __init__(self, blueprint: Blueprint) -> None:
         super().__init__(blueprint)
         try:

@@ -29,10 +29,10 @@ from hnlib.experiments.scores import add_scores
 from hnlib.experiments.study import Study, check_run, read_record
 from hnlib.files import read_table, write_atomically, write_json, write_table
 from hnlib.inference import keep_largest_components
-from hnlib.metrics import evaluate_case
+from hnlib.metrics import centre_error_mm, evaluate_case
 from hnlib.organs import organ
-from hnlib.preprocess import Prepared, restore_probabilities
-from hnlib.systems import build_system, read_weights, train_system
+from hnlib.preprocess import Plan, Prepared, restore_probabilities
+from hnlib.systems import Place, build_system, read_weights, train_system
 from hnlib.training import choose_precision, open_fabric
 
 Report = Callable[[str], None]
@@ -179,7 +179,9 @@ def measure_run(study: Study, experiment: str, seed: int, *, report: Report = pr
         target = folder / "measured" / f"{name}.parquet"
         if not target.exists():
             prepared = study.case(name)
-            _measure_case(study, data.load(name).labels, prepared, predictor(prepared.image), split, folder, target)
+            probabilities = predictor(prepared.image)
+            places = predictor.places() if predictor.places else []
+            _measure_case(study, data.load(name).labels, prepared, probabilities, split, folder, target, places)
         if done % max(1, len(todo) // 10) == 0:
             left = (time.perf_counter() - began) / done * (len(todo) - done)
             report(f"{experiment}/seed{seed}: measured {done} of {len(todo)} cases, {left / 60:.1f} min left")
@@ -196,6 +198,7 @@ def _measure_case(
     split: str,
     folder: Path,
     target: Path,
+    places: Sequence[Place] = (),
 ) -> None:
     organs = study.plan.organs
     prediction = keep_largest_components(restore_probabilities(probabilities, prepared))
@@ -214,11 +217,26 @@ def _measure_case(
     voxels = true_class_probabilities(probabilities, prepared.labels, organs, prepared.labelled)
     tables = [
         metrics.assign(table="metrics"),
+        _localisation(prepared, study.plan, places).assign(table="metrics"),
         summary.assign(table="confidence"),
         *(pd.DataFrame({"organ": o, "value": p, "table": "voxels"}) for o, p in voxels.items()),
     ]
     whole = pd.concat(tables, ignore_index=True).assign(split=split, case=prepared.name)
     write_atomically(target, lambda part: whole.to_parquet(part, index=False))
+
+
+def _localisation(prepared: Prepared, plan: Plan, places: Sequence[Place]) -> pd.DataFrame:
+    """Return, for each organ that the system located, the error on the plan's grid, the peak and the gate's verdict.
+
+    An organ that is not labelled, or has no voxel there, has no row.
+    """
+    rows: list[tuple[str, str, float]] = []
+    for place in places:
+        name, mask = plan.organs[place.value - 1], prepared.labels == place.value
+        if name in prepared.labelled and mask.any():
+            rows.append((name, "centre_error_mm", centre_error_mm(mask, place.centre, plan.spacing_mm)))
+            rows += [(name, "centre_peak", place.peak), (name, "located", float(place.accepted))]
+    return pd.DataFrame(rows, columns=["organ", "metric", "value"])
 
 
 def _gather(study: Study, experiment: str, seed: int, folder: Path, todo: Sequence[tuple[str, str]]) -> None:

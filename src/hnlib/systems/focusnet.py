@@ -168,7 +168,7 @@ class FocusNetSystem(System):
             largest_voxels=options.largest_voxels,
             device=device,
         )
-        return Predictor((network,), predict)
+        return Predictor((network,), predict, lambda: predict.found)
 
     def _validation(self, material: Material) -> Callable[[nn.Module], Mapping[str, float]]:
         def validate(network: nn.Module) -> Mapping[str, float]:

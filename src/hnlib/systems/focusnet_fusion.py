@@ -11,35 +11,26 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hnlib.networks.focusnet import FocusNet, highest_voxels, roi_starts
+from hnlib.systems.system import Place
 
 Triple = tuple[int, int, int]
 Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Found:
+class Found(Place):
     """What a scan's heat map and ROI gave for one small organ.
+
+    The place is the highest voxel of its heat map, the peak its height; it is accepted where the peak passes the gate.
 
     Attributes
     ----------
-    value
-        Label value.
-    centre
-        Voxel where the heat map is highest.
-    peak
-        Its height, 0..1.
-    accepted
-        Whether the peak passes the gate.
     start
         First voxel of the ROI.
     probability
         Of the organ in its ROI, (x, y, z); None where the gate is shut.
     """
 
-    value: int
-    centre: Triple
-    peak: float
-    accepted: bool
     start: Triple
     probability: Array | None = None
 

@@ -242,10 +242,14 @@ def test_what_the_small_network_denies_is_background_where_the_main_network_gave
 
 
 class Sure(nn.Module):
-    """In the place of a small network: the organ everywhere."""
+    """In the place of a small network: one logit everywhere."""
+
+    def __init__(self, logit: float) -> None:
+        super().__init__()
+        self.logit = logit
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.full_like(x[:, :1], 20.0)
+        return torch.full_like(x[:, :1], self.logit)
 
 
 @pytest.mark.parametrize(("bias", "accepted"), [(0.0, True), (-4.0, False)])
@@ -254,7 +258,7 @@ def test_gate_opens_at_the_height_of_the_peak(system: FocusNetSystem, bias: floa
     network = system.untrained(CASES)
     nn.init.zeros_(network.sol[-1].weight)
     nn.init.constant_(network.sol[-1].bias, bias)
-    network.sos[0] = Sure()
+    network.sos[0], network.sos[1] = Sure(20), Sure(-20)
     predictor = FocusPredictor(network, PATCH, gate=0.3)
     result = predictor(CASES[0].image)
     assert [f.accepted for f in predictor.found] == [accepted] * 2

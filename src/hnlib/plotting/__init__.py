@@ -6,6 +6,7 @@ the axes that a caption should say. Points are spread sideways by a fixed sequen
 figure is the same every time.
 """
 
+from hnlib.plotting.focusnet import beside_print, fusion_panels, heat_and_rois
 from hnlib.plotting.ignored import ignore_maps
 from hnlib.plotting.landscape import interactive, landscape_explorer, landscape_maps, sigma_bounds, sigma_by_background
 from hnlib.plotting.results import (
@@ -24,12 +25,15 @@ __all__ = [
     "FULL_WIDTH_IN",
     "HALF_WIDTH_IN",
     "STYLE",
+    "beside_print",
     "best_slices",
     "class_ratios",
     "confidence_violins",
     "contour_panel",
     "equivalence_intervals",
     "experiment_title",
+    "fusion_panels",
+    "heat_and_rois",
     "ignore_maps",
     "interactive",
     "landscape_explorer",

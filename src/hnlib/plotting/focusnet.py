@@ -1,4 +1,4 @@
-"""Figures of FocusNet: heat maps and regions of interest on a slice, what fusion does, and printed results beside ours."""
+"""Figures of FocusNet: heat maps and ROIs on a slice, what fusion does, and printed results beside ours."""
 
 from __future__ import annotations
 

@@ -101,12 +101,12 @@ def focusnet(
     values, roi_voxels
         Of each small organ.
     sos_channels
-        Channels of the SOS-Nets; None: twice the width.
+        Channels of the SOS-Nets; None: the width, as both are 32 in the readings of the print.
     """
     from hnlib.networks.focusnet import FocusNet
 
     main = _seres_unet(topology, num_classes, width, cap, downsamplings, dilations)
-    return _lean(FocusNet(main, width, values, roi_voxels, sos_channels or 2 * width))
+    return _lean(FocusNet(main, width, values, roi_voxels, sos_channels or width))
 
 
 def num_parameters(module: nn.Module) -> int:

@@ -30,6 +30,8 @@ SCENE_ORGANS = ("brainstem", "optic_chiasm", "optic_nerve_left", "optic_nerve_ri
 #: Our experiments by the names of the printed table's rows.
 ROWS: Mapping[str, str] = {
     "seres_unet_ce": "seres_unet_ce",
+    "seres_unet_3ds": "seres_3ds_ce",
+    "seres_unet_2ds": "seres_2ds_ce",
     "seres_unet_1ds": "seres_1ds_ce",
     "seres_unet_fl": "seres_1ds_focal",
     "seres_unet_fl_dl": "seres_1ds_focal_dice",

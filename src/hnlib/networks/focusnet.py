@@ -8,14 +8,15 @@ heat map, and the organ's own network (SOS-Net) segments it there.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from hnlib.networks.plan import Index
-from hnlib.networks.seres_unet import SEResUNet
-from hnlib.networks.squeeze_excitation import SEResBlock
+
+if TYPE_CHECKING:
+    from hnlib.networks.seres_unet import SEResUNet
 
 Reach = Literal["s_net", "sol_net", "sos_net", "joint"]
 #: Of SOL-Net's output at the start: nearly nothing everywhere, as a heat map is.
@@ -121,6 +122,8 @@ class FocusNet(nn.Module):
 
 
 def _head(in_channels: int, channels: int, out_channels: int) -> nn.Sequential:
+    from hnlib.networks.squeeze_excitation import SEResBlock  # MONAI takes seconds to import
+
     blocks = SEResBlock(3, in_channels, channels), SEResBlock(3, channels, channels)
     return nn.Sequential(*blocks, nn.Conv3d(channels, out_channels, 1))
 

@@ -7,16 +7,14 @@ demons from SimpleITK (extra ``hnlib[atlas]``): the package that has SyN holds N
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hnlib.errors import ConfigError
 
-if TYPE_CHECKING:
-    from SimpleITK import Image, Transform
-
+Image = Transform = Any  # of SimpleITK, which is not always installed
 #: Of the demons: the grid in parts of the scan's, and how often the field is improved there.
 DEMONS = ((4, 60), (2, 30), (1, 10))
 #: Smoothing of the displacement field, in voxels.
@@ -104,7 +102,7 @@ def _register(fixed: Image, moving: Image) -> Transform:
         demons.SetNumberOfIterations(iterations)
         demons.SetSmoothDisplacementField(True)
         demons.SetStandardDeviations(FIELD_SD)
-        start = [] if field is None else [sitk.Resample(field, coarse[0])]
+        start: list[Image] = [] if field is None else [sitk.Resample(field, coarse[0])]
         field = demons.Execute(*coarse, *start)
     bend = sitk.DisplacementFieldTransform(sitk.Cast(field, sitk.sitkVectorFloat64))
     return sitk.CompositeTransform([affine, bend])

@@ -69,7 +69,7 @@ class DeepLab(nn.Module):
 
 def _unit(in_channels: int, out_channels: int, kernel: int, dilation: int = 1) -> nn.Sequential:
     reach = (dilation, dilation, 1)
-    padding = tuple(kernel // 2 * d for d in reach)
+    padding = kernel // 2 * dilation, kernel // 2 * dilation, kernel // 2
     return nn.Sequential(
         nn.Conv3d(in_channels, out_channels, kernel, padding=padding, dilation=reach, bias=False),
         nn.InstanceNorm3d(out_channels, affine=True),

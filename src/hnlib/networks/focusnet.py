@@ -73,8 +73,7 @@ class FocusNet(nn.Module):
     ) -> None:
         super().__init__()
         self.snet = snet
-        self.sol = _head(channels, channels, len(values))
-        nn.init.constant_(self.sol[-1].bias, COLD_LOGIT)
+        self.sol = _head(channels, channels, len(values), COLD_LOGIT)
         self.sos = nn.ModuleList(_head(2 * channels + 2, sos_channels, 1) for _ in values)
         self.register_buffer("values", torch.tensor(values, dtype=torch.long))
         self.register_buffer("roi_voxels", torch.tensor(roi_voxels, dtype=torch.long).reshape(-1, 3))
@@ -121,11 +120,15 @@ class FocusNet(nn.Module):
         return logits
 
 
-def _head(in_channels: int, channels: int, out_channels: int) -> nn.Sequential:
+def _head(in_channels: int, channels: int, out_channels: int, logit: float = 0.0) -> nn.Sequential:
+    """Return two blocks and a convolution of kernel 1 whose bias starts at a logit."""
     from hnlib.networks.squeeze_excitation import SEResBlock  # MONAI takes seconds to import
 
     blocks = SEResBlock(3, in_channels, channels), SEResBlock(3, channels, channels)
-    return nn.Sequential(*blocks, nn.Conv3d(channels, out_channels, 1))
+    last = nn.Conv3d(channels, out_channels, 1)
+    if last.bias is not None:  # it has one; the type does not know
+        nn.init.constant_(last.bias, logit)
+    return nn.Sequential(*blocks, last)
 
 
 def highest_voxels(heat: Tensor) -> Tensor:

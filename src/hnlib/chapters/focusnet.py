@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +21,7 @@ from hnlib.preprocess import Prepared
 from hnlib.stats import paired_difference, printed_table
 from hnlib.systems.focusnet_fusion import Found, fuse
 from hnlib.systems.focusnet_losses import heat_targets
-from hnlib.systems.focusnet_statistics import SmallRule, organ_sizes, roi_voxels, small_organs
+from hnlib.systems.focusnet_statistics import OrganSize, SmallRule, organ_sizes, roi_voxels, small_organs
 
 #: Profiles of the two studies, by data set.
 PROFILES: Mapping[str, str] = {"phantom": "phantom-focus", "openkbp": "laptop-focus"}
@@ -44,6 +43,7 @@ ROI_ROWS: Mapping[str, str] = {
     "focusnet_roi3": "focusnet",
     "focusnet_roi5": "focusnet_roi5",
 }
+SIZE_COLUMNS = ("organ", "voxels", "share of the scan", "diameter, mm", "ROI, voxels", "share of the ROI")
 NOT_RUN = "not yet run"
 
 
@@ -92,43 +92,44 @@ class Scene:
 
 def focus_scene() -> Scene:
     """Make one phantom and, from its labels, heat maps, ROIs, and a fusion of probabilities that are made up."""
-    case = _cut(PhantomDataset({"test": 1}, organs=SCENE_ORGANS).load("phantom_000"))
-    spacing, nerve = case.spacing_mm, SCENE_ORGANS.index("optic_nerve_left") + 1
-    small = small_organs(organ_sizes([_prepared(case)], SCENE_ORGANS, spacing), SmallRule())
+    whole = PhantomDataset({"test": 1}, organs=SCENE_ORGANS).load("phantom_000")
+    case, spacing, limit = _cut(whole), whole.spacing_mm, whole.labels.shape
+    small = small_organs(organ_sizes([_prepared(whole)], SCENE_ORGANS, spacing), SmallRule(), SCENE_ORGANS[1:])
     target = torch.from_numpy(case.labels.astype(np.int64))[None]
     heat, _ = heat_targets(target, [size.value for size in small], spacing, 5.0)
-    index = int((case.labels == nerve).sum(axis=(0, 1)).argmax())
-    centre = torch.from_numpy(np.argwhere(case.labels == nerve).mean(axis=0).round().astype(int))[None, None]
-    own = next(size for size in small if size.value == nerve)
-    rois = {}
-    for times in (2, 3, 5):
-        size = roi_voxels(own, times, spacing, case.labels.shape)
-        rois[times] = (tuple(roi_starts(centre, case.labels.shape, [size])[0, 0].tolist()), size)
-    rows = []
-    for each in small:
-        size = roi_voxels(each, 3, spacing, case.labels.shape)
-        share = each.voxels / np.prod(size)
-        edges = " x ".join(map(str, size))
-        rows.append((title(each.organ), round(each.voxels), round(each.diameter_mm, 1), edges, percent(float(share))))
-    names = ["organ", "voxels", "diameter, mm", "ROI, voxels", "organ in ROI"]
+    nerve = next(size for size in small if size.organ == "optic_nerve_left")
+    truth = case.labels == nerve.value
+    index = int(truth.sum(axis=(0, 1)).argmax())
+    centre = np.argwhere(truth).mean(axis=0).round().astype(int)
+    edges = {times: roi_voxels(nerve, times, spacing, limit) for times in (2, 3, 5)}
+    rois = {
+        k: (*(int(c) - n // 2 for c, n in zip(centre[:2], size, strict=False)), *size[:2]) for k, size in edges.items()
+    }
+    rows = [_size_row(size, roi_voxels(size, 3, spacing, limit)) for size in small]
     return Scene(
         case,
-        pd.DataFrame(rows, columns=names).set_index("organ"),
+        pd.DataFrame(rows, columns=["organ", "voxels", "diameter, mm", "ROI, voxels", "organ in ROI"]).set_index(
+            "organ"
+        ),
         {size.organ: heat[0, k, :, :, index].numpy() for k, size in enumerate(small)},
         index,
-        {times: (start[0], start[1], size[0], size[1]) for times, (start, size) in rois.items()},
-        _fusion(case.labels == nerve, *rois[3], index),
+        rois,
+        _fusion(truth, centre, edges[3], index),
     )
 
 
+def _size_row(size: OrganSize, roi: tuple[int, int, int], scan: int) -> tuple[str, int, str, float, str, str]:
+    shares = [percent(size.voxels / whole) for whole in (scan, int(np.prod(roi)))]
+    edges = " x ".join(map(str, roi))
+    return title(size.organ), round(size.voxels), shares[0], round(size.diameter_mm, 1), edges, shares[1]
+
+
 def _cut(case: Case) -> Case:
-    """Return the case around all organs but the brainstem, with a margin of 20 mm."""
-    box = []
-    for axis, edge in enumerate(case.spacing_mm):
-        where = np.nonzero((case.labels > 1).any(axis=tuple(a for a in range(3) if a != axis)))[0]
-        margin = round(20 / edge)
-        box.append(slice(max(0, int(where[0]) - margin), int(where[-1]) + margin + 1))
-    cut = box[0], box[1], box[2]
+    """Return the case around all organs but the brainstem, with 35 mm around them in plane and 20 mm across."""
+    where = np.argwhere(case.labels > 1)
+    margin = np.round(np.array([35, 35, 20]) / case.spacing_mm).astype(int)
+    low, high = np.maximum(where.min(axis=0) - margin, 0), where.max(axis=0) + margin + 1
+    cut = slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2])
     return replace(case, image_hu=case.image_hu[cut], labels=case.labels[cut])
 
 
@@ -139,9 +140,11 @@ def _prepared(case: Case) -> Prepared:
 
 
 def _fusion(
-    truth: NDArray[np.bool_], start: Any, size: tuple[int, int, int], index: int
+    truth: NDArray[np.bool_], centre: NDArray[np.intp], edges: tuple[int, int, int], index: int
 ) -> dict[str, NDArray[np.bool_]]:
     """Return the nerve of a slice by a main network that swells it, in the ROI, fused, and with the gate shut."""
+    x, y, z = roi_starts(torch.from_numpy(centre)[None, None], truth.shape, [edges])[0, 0].tolist()
+    start, size = (x, y, z), np.minimum(edges, truth.shape)
     swollen = binary_dilation(truth, iterations=1)
     main = np.stack([np.where(swollen, 0.3, 0.95), np.where(swollen, 0.7, 0.05)]).astype(np.float32)
     cut = tuple(slice(s, s + n) for s, n in zip(start, size, strict=True))
@@ -152,7 +155,7 @@ def _fusion(
     inside[cut] = sharp > 0.5
     volumes = {
         "main network": main[1] > 0.5,
-        "small network, in the ROI": inside,
+        "small network": inside,
         "gate open: fused": fuse(main, [found])[1] > 0.5,
         "gate shut": fuse(main, [shut])[1] > 0.5,
     }

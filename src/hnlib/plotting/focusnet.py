@@ -113,7 +113,8 @@ def beside_print(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     places = np.arange(len(table))[::-1]
     ax.hlines(places, 0, 1, color="#E5E5E5", lw=0.6)
     ax.plot(table["printed"], places, "o", mfc="none", color=INK, label="printed (other data)")
-    ax.plot(table["ours"], places, "s", color="#0072B2", label="ours")
+    ours = "ours" if table["ours"].notna().any() else "ours (not yet run)"
+    ax.plot(table["ours"], places, "s", color="#0072B2", label=ours)
     ax.set_yticks(places, list(table.index))
     values = table[["printed", "ours"]].to_numpy(float)
     ax.set_xlim(max(0.0, float(np.nanmin(values)) - 0.05), min(1.0, float(np.nanmax(values)) + 0.05))
@@ -124,7 +125,7 @@ def beside_print(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 def _slices(count: int, shape: tuple[int, ...], step_mm: tuple[float, float]) -> tuple[Figure, list[Axes]]:
     across, up = shape[0] * step_mm[0], shape[1] * step_mm[1]
-    height = FULL_WIDTH_IN / count * up / across + 0.6
+    height = FULL_WIDTH_IN / count * up / across + 0.4
     fig, axes = plt.subplots(1, count, figsize=(FULL_WIDTH_IN, height), squeeze=False)
     return fig, list(axes[0])
 

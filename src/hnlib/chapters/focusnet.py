@@ -102,15 +102,12 @@ def focus_scene() -> Scene:
     index = int(truth.sum(axis=(0, 1)).argmax())
     centre = np.argwhere(truth).mean(axis=0).round().astype(int)
     edges = {times: roi_voxels(nerve, times, spacing, limit) for times in (2, 3, 5)}
-    rois = {
-        k: (*(int(c) - n // 2 for c, n in zip(centre[:2], size, strict=False)), *size[:2]) for k, size in edges.items()
-    }
-    rows = [_size_row(size, roi_voxels(size, 3, spacing, limit)) for size in small]
+    x, y = int(centre[0]), int(centre[1])
+    rois = {times: (x - n // 2, y - m // 2, n, m) for times, (n, m, _) in edges.items()}
+    rows = [_size_row(size, roi_voxels(size, 3, spacing, limit), whole.labels.size) for size in small]
     return Scene(
         case,
-        pd.DataFrame(rows, columns=["organ", "voxels", "diameter, mm", "ROI, voxels", "organ in ROI"]).set_index(
-            "organ"
-        ),
+        pd.DataFrame(rows, columns=list(SIZE_COLUMNS)).set_index("organ"),
         {size.organ: heat[0, k, :, :, index].numpy() for k, size in enumerate(small)},
         index,
         rois,

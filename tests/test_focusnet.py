@@ -165,13 +165,13 @@ def test_absent_organ_gives_no_loss_in_its_roi() -> None:
     target[0, 5:7, 5:7, 5:7] = 2
     logits = torch.zeros(1, 1, 3, 3, 3, requires_grad=True), torch.zeros(1, 1, 3, 3, 3, requires_grad=True)
     missed = loss(focused(logits, [[[0, 0, 0], [0, 0, 0]]]), target)
-    assert float(missed) == 0
+    assert missed.item() == 0
     missed.backward()
     assert logits[0].grad is not None
     assert not logits[0].grad.any()
     there = focused(logits, [[[5, 5, 5], [5, 5, 5]]])
-    assert float(loss(there, target)) == pytest.approx(np.log(2))  # of organ 2 alone
-    assert float(loss(there, target, torch.tensor([[True, True, False]]))) == 0
+    assert loss(there, target).item() == pytest.approx(np.log(2))  # of organ 2 alone
+    assert loss(there, target, torch.tensor([[True, True, False]])).item() == 0
 
 
 def test_roi_target_is_cut_where_the_roi_lies() -> None:

@@ -7,14 +7,16 @@ demons from SimpleITK (extra ``hnlib[atlas]``): the package that has SyN holds N
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hnlib.errors import ConfigError
 
-Image = Transform = Any  # of SimpleITK, which is not always installed
+#: Of SimpleITK, which is not always installed.
+Image: TypeAlias = Any
+Transform: TypeAlias = Any
 #: Of the demons: the grid in parts of the scan's, and how often the field is improved there.
 DEMONS = ((4, 60), (2, 30), (1, 10))
 #: Smoothing of the displacement field, in voxels.

@@ -142,7 +142,7 @@ def _fusion(
     """Return the nerve of a slice by a main network that swells it, in the ROI, fused, and with the gate shut."""
     x, y, z = roi_starts(torch.from_numpy(centre)[None, None], truth.shape, [edges])[0, 0].tolist()
     start, size = (x, y, z), np.minimum(edges, truth.shape)
-    swollen = binary_dilation(truth, iterations=1)
+    swollen = binary_dilation(truth, iterations=2)
     main = np.stack([np.where(swollen, 0.3, 0.95), np.where(swollen, 0.7, 0.05)]).astype(np.float32)
     cut = tuple(slice(s, s + n) for s, n in zip(start, size, strict=True))
     sharp = gaussian_filter(truth[cut].astype(np.float32), 0.4)

@@ -48,6 +48,12 @@ def test_verdict_follows_the_interval(gain: float, verdict: str) -> None:
     assert chapters.focus_facts(study(-0.015))["verdict"].startswith("The interval holds zero")
 
 
+def test_settings_are_those_of_the_experiment() -> None:
+    facts = chapters.focus_settings()
+    assert (facts["longest"], facts["sigma"], facts["gate"]) == ("70 mm", "5 mm", "0.3")
+    assert (facts["s-net"], facts["joint"]) == ("55 %", "15 %")
+
+
 def test_localisation_by_hand() -> None:
     """Errors 0, 2, 4, 6 mm: median 3, largest 6; the gate was open in three of four."""
     row = chapters.localisation_table(study(0.1)).iloc[0]

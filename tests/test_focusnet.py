@@ -379,7 +379,7 @@ def test_experiments_have_the_stages_and_options_of_the_system(name: str) -> Non
     experiment = load_experiment(name)
     assert experiment.system == "focusnet"
     assert sum(stage.share for stage in experiment.stages) == pytest.approx(1)
-    assert build_system(blueprint(**experiment.options)).options.longest_mm == 80
+    assert build_system(blueprint(**experiment.options)).options.longest_mm == 70
 
 
 def test_rivals_differ_from_s_net_in_network_and_loss_alone() -> None:

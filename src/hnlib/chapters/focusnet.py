@@ -19,6 +19,7 @@ from hnlib.experiments import load_experiment
 from hnlib.networks.focusnet import roi_starts
 from hnlib.preprocess import Prepared
 from hnlib.stats import paired_difference, printed_table
+from hnlib.systems.focusnet import Options
 from hnlib.systems.focusnet_fusion import Found, fuse
 from hnlib.systems.focusnet_losses import heat_targets
 from hnlib.systems.focusnet_statistics import OrganSize, SmallRule, organ_sizes, roi_voxels, small_organs
@@ -239,6 +240,19 @@ def focus_facts(metrics: pd.DataFrame) -> Facts:
     else:
         verdict = "The interval holds zero: no difference is shown."
     return {"difference": text, "verdict": verdict, "small": str(len(small))}
+
+
+def focus_settings() -> Facts:
+    """Return what the experiment sets: longest side of a small organ, SD of a heat map, gate, shares of the steps."""
+    found = load_experiment("focusnet")
+    options = Options.model_validate(found.options)
+    shares = {stage.name.replace("_", "-"): f"{100 * stage.share:.0f} %" for stage in found.stages}
+    return {
+        "longest": f"{options.longest_mm:.0f} mm",
+        "sigma": f"{options.sigma_mm:.0f} mm",
+        "gate": f"{options.gate:.1f}",
+        **shares,
+    }
 
 
 def cost_table(runs: pd.DataFrame) -> pd.DataFrame:

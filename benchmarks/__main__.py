@@ -31,6 +31,7 @@ Sides = Mapping[str, tuple[str, Mapping[str, Any]]]
 TARGET = ROOT / "results" / "published" / "bench.json"
 MONAI, NNUNET = "MONAI DynUNet + DiceCELoss, float32", "nnU-Net v2"
 STEP = "benchmarks.training_step"
+FOCUSNET = ("seres_unet", "s_net", "focusnet")
 #: Time of ours over time of MONAI's that each loss may take.
 LOSS_GOALS = {"nnu_dice+ce": 0.5, "ca_dice+ce": 0.5, "topk_dice+ce": 1.0}
 
@@ -248,6 +249,17 @@ def evaluation(size: str, measure: Measure) -> list[Row]:
     return [{**row, "note": f"{row['note']}; {shape} voxels"} for row in rows]
 
 
+def focusnet(size: str, measure: Measure) -> list[Row]:
+    """Compare a step of FocusNet's last stage, and of its S-Net alone, with SERes U-Net's: seconds and peak memory."""
+    sides = {name: ("benchmarks.focusnet:step", {"network": name, "size": size}) for name in FOCUSNET}
+    found, rows = alternate(sides, SIZES[size].rounds, measure), []
+    for name in ("s_net", "focusnet"):
+        pair = (found[name], found["seres_unet"], "SERes U-Net of the same width, patch and batch")
+        rows.append(compare(f"{name}_step", *pair, goal=None, unit="s a step"))
+        rows.append(compare(f"{name}_step_memory", *pair, goal=None, unit="MiB at the peak", key="peak_mib"))
+    return rows
+
+
 def gpu(size: str, measure: Measure) -> list[Row]:
     """Run the rows of training, scan, planner and losses on an accelerator, with a network that keeps it busy."""
     big = "gpu" if size == "full" else size
@@ -264,6 +276,7 @@ GROUPS = {
     "planner": planner,
     "losses": losses,
     "evaluation": evaluation,
+    "focusnet": focusnet,
     "gpu": gpu,
 }
 

@@ -16,7 +16,7 @@ LAYERS = (
     ("anatomy", "cases", "datasets", "dicom", "dicom_export", "surfaces", "volumes"),
     ("preprocess", "sampling", "augmentation", "losses", "networks", "metrics"),
     ("cache", "imbalance", "patches", "training", "inference", "confidence"),
-    ("systems", "model_file", "claims", "equivalence", "meshes", "observers", "stats", "plotting", "predict"),
+    ("atlas", "systems", "model_file", "claims", "equivalence", "meshes", "observers", "stats", "plotting", "predict"),
     ("experiments", "evaluation", "chapters", "cli", "__main__"),
 )
 LAYER_OF = {unit: number for number, units in enumerate(LAYERS) for unit in units}

@@ -30,10 +30,10 @@ from hnlib.experiments.scores import add_scores
 from hnlib.experiments.study import Study, check_run, read_record
 from hnlib.files import read_table, write_atomically, write_json, write_table
 from hnlib.inference import keep_largest_components
-from hnlib.metrics import evaluate_case
+from hnlib.metrics import centre_error_mm, evaluate_case
 from hnlib.organs import organ
-from hnlib.preprocess import Prepared, restore_probabilities
-from hnlib.systems import build_system, read_weights, train_system
+from hnlib.preprocess import Plan, Prepared, restore_probabilities
+from hnlib.systems import Place, build_system, read_weights, train_system
 from hnlib.training import choose_precision, open_fabric
 
 Report = Callable[[str], None]
@@ -183,7 +183,9 @@ def measure_run(study: Study, experiment: str, seed: int, *, again: bool = False
         target = folder / "measured" / f"{name}.parquet"
         if not target.exists():
             prepared = study.case(name)
-            _measure_case(study, data.load(name).labels, prepared, predictor(prepared.image), split, folder, target)
+            probabilities = predictor(prepared.image)
+            places = predictor.places() if predictor.places else []
+            _measure_case(study, data.load(name).labels, prepared, probabilities, split, folder, target, places)
         if done % max(1, len(todo) // 10) == 0:
             left = (time.perf_counter() - began) / done * (len(todo) - done)
             report(f"{experiment}/seed{seed}: measured {done} of {len(todo)} cases, {left / 60:.1f} min left")
@@ -206,6 +208,7 @@ def _measure_case(
     split: str,
     folder: Path,
     target: Path,
+    places: Sequence[Place] = (),
 ) -> None:
     organs = study.plan.organs
     prediction = keep_largest_components(restore_probabilities(probabilities, prepared))
@@ -221,9 +224,24 @@ def _measure_case(
         tolerances_mm={name: organ(name).tolerance_mm for name in organs},
     )
     confidence = case_tables(probabilities, prepared.labels, organs, prepared.labelled, study.plan.spacing_mm)
-    tables = [metrics.assign(table="metrics"), *confidence]
+    located = _localisation(prepared, study.plan, places)
+    tables = [metrics.assign(table="metrics"), located.assign(table="metrics"), *confidence]
     whole = pd.concat(tables, ignore_index=True).assign(split=split, case=prepared.name)
     write_atomically(target, lambda part: whole.to_parquet(part, index=False))
+
+
+def _localisation(prepared: Prepared, plan: Plan, places: Sequence[Place]) -> pd.DataFrame:
+    """Return, for each organ that the system located, the error on the plan's grid, the peak and the gate's verdict.
+
+    An organ that is not labelled, or has no voxel there, has no row.
+    """
+    rows: list[tuple[str, str, float]] = []
+    for place in places:
+        name, mask = plan.organs[place.value - 1], prepared.labels == place.value
+        if name in prepared.labelled and mask.any():
+            rows.append((name, "centre_error_mm", centre_error_mm(mask, place.centre, plan.spacing_mm)))
+            rows += [(name, "centre_peak", place.peak), (name, "located", float(place.accepted))]
+    return pd.DataFrame(rows, columns=["organ", "metric", "value"])
 
 
 def _gather(study: Study, experiment: str, seed: int, folder: Path, todo: Sequence[tuple[str, str]]) -> None:

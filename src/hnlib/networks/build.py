@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hnlib.errors import unknown
+from hnlib.networks.focusnet_build import deeplab, fat_snet, seres_unet, snet
 from hnlib.networks.instance_norm import use_lean_instance_norm
 from hnlib.networks.plan import Topology
 
@@ -67,7 +68,14 @@ def _unet(topology: Topology, num_classes: int, filters: Sequence[int], in_chann
 
 
 #: Name to builder; each takes (topology, num_classes, width=..., cap=...) and options of its own.
-NETWORKS: Mapping[str, Callable[..., nn.Module]] = {"dynunet": dynunet, "slim_dynunet": slim_dynunet}
+NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
+    "dynunet": dynunet,
+    "slim_dynunet": slim_dynunet,
+    "seres_unet": seres_unet,
+    "snet": snet,
+    "fat_snet": fat_snet,
+    "deeplab": deeplab,
+}
 
 
 def build_network(

@@ -15,6 +15,7 @@ from hnlib.plotting.confidence import (
     pooled_bins,
     reliability,
 )
+from hnlib.plotting.focusnet import beside_print, fusion_panels, heat_and_rois
 from hnlib.plotting.ignored import ignore_maps
 from hnlib.plotting.intervals import contrasts, intervals_by_organ, three_readings
 from hnlib.plotting.landscape import (
@@ -54,6 +55,7 @@ __all__ = [
     "MEASURES",
     "NOT_MEASURED",
     "STYLE",
+    "beside_print",
     "best_slices",
     "case_drift_points",
     "class_ratio_panels",
@@ -67,6 +69,8 @@ __all__ = [
     "equivalence_intervals",
     "experiment_title",
     "false_positive_slopes",
+    "fusion_panels",
+    "heat_and_rois",
     "ignore_maps",
     "interactive",
     "intervals_by_organ",

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hnlib.errors import unknown
+from hnlib.systems.focusnet import FOCUSNET, FocusNetSystem
 from hnlib.systems.one_network import ONE_NETWORK, OneNetwork
 from hnlib.systems.schedule import checkpoint_path, read_weights, train_system
 from hnlib.systems.system import (
     Blueprint,
     Material,
     Part,
+    Place,
     Predictor,
     Stage,
     System,
@@ -23,7 +25,7 @@ from hnlib.systems.system import (
 )
 
 #: Name to system; each takes the blueprint.
-SYSTEMS: Mapping[str, type[System]] = {ONE_NETWORK: OneNetwork}
+SYSTEMS: Mapping[str, type[System]] = {ONE_NETWORK: OneNetwork, FOCUSNET: FocusNetSystem}
 
 
 def build_system(blueprint: Blueprint) -> System:
@@ -46,6 +48,7 @@ __all__ = [
     "Material",
     "OneNetwork",
     "Part",
+    "Place",
     "Predictor",
     "Stage",
     "System",

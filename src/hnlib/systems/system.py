@@ -162,11 +162,32 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a system saw an organ: label value, voxel, how sure (0..1), and whether that was enough for it."""
+
+    value: int
+    centre: tuple[int, int, int]
+    peak: float
+    accepted: bool
+
+
+@dataclass(frozen=True)
 class Predictor:
-    """A trained system: call it with a normalised image (X, Y, Z) for class probabilities (C, X, Y, Z), float32."""
+    """A trained system: call it with a normalised image (X, Y, Z) for class probabilities (C, X, Y, Z), float32.
+
+    Attributes
+    ----------
+    modules
+        Its networks.
+    predict
+        What is called.
+    places
+        Of a system that locates organs before it segments them: where it saw those of the last image.
+    """
 
     modules: tuple[nn.Module, ...]
     predict: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    places: Callable[[], Sequence[Place]] | None = None
 
     def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return class probabilities of one preprocessed image; they sum to 1 over C."""

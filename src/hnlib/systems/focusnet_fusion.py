@@ -1,0 +1,204 @@
+"""FocusNet's prediction of a case: where the small organs are, what the small networks say there, and both fused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hnlib.networks.focusnet import FocusNet, highest_voxels, roi_starts
+from hnlib.systems.system import Place
+
+Triple = tuple[int, int, int]
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Found(Place):
+    """What a scan's heat map and ROI gave for one small organ.
+
+    The place is the highest voxel of its heat map, the peak its height; it is accepted where the peak passes the gate.
+
+    Attributes
+    ----------
+    start
+        First voxel of the ROI.
+    probability
+        Of the organ in its ROI, (x, y, z); None where the gate is shut.
+    """
+
+    start: Triple
+    probability: Array | None = None
+
+
+class _Everything(nn.Module):
+    """Logits and features of S-Net side by side, as the sliding window wants one tensor."""
+
+    def __init__(self, network: FocusNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        first, last = self.network.snet.features(image)
+        return torch.cat([self.network.snet.head(last), first, last], dim=1).float()
+
+
+class FocusPredictor:
+    """A trained FocusNet: a sliding window for S-Net, then one pass of SOL-Net and of each SOS-Net.
+
+    Parameters
+    ----------
+    network
+        Trained.
+    patch
+        Voxels of the sliding window.
+    gate
+        Least height of a heat map's peak; below it the organ counts as not in the scan, and S-Net has the word.
+    mirror
+        As for `hnlib.inference.predict_probabilities`.
+    largest_voxels
+        SOL-Net reads a scan of at most so many voxels at once, a larger one through the window.
+    device
+        Where the networks are.
+
+    Attributes
+    ----------
+    found
+        Of the last scan, one entry for each small organ.
+    """
+
+    def __init__(
+        self,
+        network: FocusNet,
+        patch: Sequence[int],
+        *,
+        gate: float,
+        mirror: Sequence[int] = (),
+        largest_voxels: int = 2**24,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.network, self.patch, self.gate, self.mirror = network, tuple(patch), gate, tuple(mirror)
+        self.largest_voxels, self.device = largest_voxels, device
+        self.found: list[Found] = []
+
+    def __call__(self, image: Array) -> Array:
+        """Return class probabilities (C, X, Y, Z), float32, of one normalised image (X, Y, Z)."""
+        straight, found = self.look(image)
+        if self.mirror:
+            turned, _ = self.look(np.ascontiguousarray(image[::-1]))
+            straight = ((straight + turned[list(self.mirror), ::-1]) / 2).astype(np.float32)
+        self.found = found
+        return straight
+
+    def look(self, image: Array) -> tuple[Array, list[Found]]:
+        """Return fused probabilities of an image and what was found of each small organ."""
+        network, was_training = self.network, self.network.training
+        network.eval()
+        with torch.inference_mode():
+            tensor = torch.from_numpy(np.ascontiguousarray(image))[None, None].to(self.device)
+            tensor = tensor.contiguous(memory_format=torch.channels_last_3d)
+            whole = self._window(_Everything(network), tensor)
+            classes = network.snet.head.out_channels
+            first, last = whole[:, classes:].chunk(2, dim=1)
+            heat = self.heat(last)
+            found = [self._look_at(organ, first, last, tensor, heat) for organ in range(len(network.sos))]
+            probabilities = torch.softmax(whole[0, :classes], dim=0).cpu().numpy()
+        network.train(was_training)
+        return fuse(probabilities, found), found
+
+    def heat(self, last: Tensor) -> Tensor:
+        """Return the heat maps of a scan from its features, at once where memory allows."""
+        if last[0, 0].numel() <= self.largest_voxels:
+            return self.network.locate(last)
+        return self._window(_Locate(self.network), last)
+
+    def _window(self, network: nn.Module, tensor: Tensor) -> Tensor:
+        from monai.inferers import sliding_window_inference  # MONAI takes seconds to import
+
+        result = sliding_window_inference(
+            tensor,
+            roi_size=self.patch,
+            sw_batch_size=2,
+            predictor=network,
+            overlap=0.5,
+            mode="gaussian",
+            sigma_scale=0.125,
+            padding_mode="constant",
+            cval=float(tensor.min()),
+        )
+        assert isinstance(result, Tensor)  # one tensor in, one tensor out
+        return result
+
+    def _look_at(self, organ: int, first: Tensor, last: Tensor, image: Tensor, heat: Tensor) -> Found:
+        network = self.network
+        centres = highest_voxels(heat)[:, organ : organ + 1]
+        starts = roi_starts(centres, image.shape[2:], [network.sizes[organ]])
+        x, y, z = centres[0, 0].tolist()
+        peak = float(heat[0, organ, x, y, z])
+        i, j, k = starts[0, 0].tolist()
+        probability = None
+        if peak >= self.gate:
+            logits = network.segment(organ, first, last, image, heat, starts[:, 0])
+            probability = torch.sigmoid(logits.float())[0, 0].cpu().numpy()
+        return Found(int(network.values[organ]), (x, y, z), peak, peak >= self.gate, (i, j, k), probability)
+
+
+class _Locate(nn.Module):
+    def __init__(self, network: FocusNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, last: Tensor) -> Tensor:
+        return self.network.locate(last)
+
+
+def fuse(probabilities: Array, found: Sequence[Found]) -> Array:
+    """Put the small networks' probabilities in the place of the main network's, each inside its ROI.
+
+    Parameters
+    ----------
+    probabilities
+        Of S-Net, (C, X, Y, Z), summing to 1 over C.
+    found
+        Of each small organ. One that the gate refused, or of whose ROI no voxel is above one half, is left as S-Net
+        has it: a small network that sees nothing is no evidence of absence.
+
+    Returns
+    -------
+    ndarray
+        (C, X, Y, Z), float32, summing to 1. Inside the ROIs an organ has the probability of its own network and the
+        other classes share what is left as S-Net has them. Where ROIs overlap and the organs' probabilities sum to
+        more than 1 they are divided by the sum, so that the higher one wins. Outside nothing changes.
+    """
+    seen = [f for f in found if f.probability is not None and bool((f.probability > 0.5).any())]
+    fused = probabilities.astype(np.float32, copy=True)
+    covered = np.zeros((len(seen), *probabilities.shape[1:]), bool)
+    for mask, f in zip(covered, seen, strict=True):
+        fused[(f.value, *_box(f))] = f.probability
+        mask[_box(f)] = True
+    if not seen:
+        return fused
+    where = covered.any(axis=0)
+    own = np.zeros((len(probabilities), int(where.sum())), bool)
+    for mask, f in zip(covered, seen, strict=True):
+        own[f.value] = mask[where]
+    inside = fused[:, where]
+    small = np.where(own, inside, 0)
+    rest = np.where(own, 0, inside)
+    claimed = small.sum(axis=0)
+    left = np.maximum(1 - claimed, 0)
+    total = rest.sum(axis=0)
+    rest = rest * (left / np.maximum(total, 1e-12))
+    rest[0] += np.where(total > 1e-12, 0, left)  # S-Net gave all to the organ: what is left is background
+    fused[:, where] = small / np.maximum(claimed, 1) + rest
+    return fused
+
+
+def _box(found: Found) -> tuple[slice, slice, slice]:
+    assert found.probability is not None
+    x, y, z = (slice(s, s + n) for s, n in zip(found.start, found.probability.shape, strict=True))
+    return x, y, z

@@ -19,6 +19,7 @@ from hnlib.errors import ConfigError, unknown, wrong_value
 from hnlib.losses import build_loss
 from hnlib.networks import NETWORKS
 from hnlib.organs import organ
+from hnlib.preprocess import PLAN_RULES
 from hnlib.sampling import UNIFORM, centre_rule, weighted_centres
 from hnlib.systems import ONE_NETWORK, SYSTEMS, Stage
 from hnlib.training import Settings
@@ -96,6 +97,9 @@ class Experiment(_Strict):
         The schedule of a system that has several.
     options
         What the system lets one choose, by name; of one network, what its builder does.
+    takes
+        An experiment whose finished trainings this one takes over where they are its own too; without them it trains
+        the same itself.
     """
 
     title: str
@@ -112,6 +116,7 @@ class Experiment(_Strict):
     system: str = ONE_NETWORK
     stages: tuple[StageOf, ...] = ()
     options: dict[str, Any] = {}
+    takes: str | None = None
 
     def schedule(self, profile: Profile) -> tuple[Stage, ...]:
         """Return the stages of the system with their budgets and losses.
@@ -222,6 +227,8 @@ class Profile(_Strict):
         Training cases that are predicted for the confidence drift.
     plan
         Fixed spacing and intensity scale; None derives them from the training cases.
+    preprocessing
+        Name in `hnlib.preprocess.PLAN_RULES`: how they are derived.
     """
 
     study: tuple[str, ...]
@@ -244,6 +251,7 @@ class Profile(_Strict):
     validation_cases: int = 4
     drift_cases: int = 16
     plan: PlanOverride | None = None
+    preprocessing: str = "nnunet"
 
     def experiments(self, arms: str = "") -> tuple[str, ...]:
         """Return the experiments of the study, or of one of its arms by name.
@@ -350,6 +358,8 @@ def load_profile(name: str) -> Profile:
     for experiment in found.all_experiments:
         load_experiment(experiment).schedule(found)
     augmentation(found.augmentation)
+    if found.preprocessing not in PLAN_RULES:
+        raise unknown("preprocessing", found.preprocessing, PLAN_RULES)
     if (found.patches is None) == (found.patch_voxels is None):
         raise ConfigError(f"profile '{name}': give either patch_voxels or patches")
     sizes = found.patches or ("large", "small")
@@ -363,11 +373,11 @@ def load_profile(name: str) -> Profile:
 def run_digest(experiment: Experiment, profile: Profile, patch: Triple, cache_name: str) -> str:
     """Return a digest of all that moves the result of a run, apart from its seed.
 
-    Titles, the list of experiments and seeds, and how much is evaluated are left out: to change them
-    retrains nothing. The organs are in the name of the cache. A field that an experiment leaves at its
+    Titles, what is taken over, the list of experiments and seeds, and how much is evaluated are left out: to change
+    them retrains nothing. The organs are in the name of the cache. A field that an experiment leaves at its
     default is left out too, so that a new field keeps old digests.
     """
-    compared = experiment.model_dump(exclude={"title"}, exclude_defaults=True)
+    compared = experiment.model_dump(exclude={"title", "takes"}, exclude_defaults=True)
     compared["centres"] = profile.centres or experiment.centres
     kept = {"width", "cap", "prior_bias", "deep_supervision", "precision"}
     kept |= {"augmentation"} if profile.augmentation != "none" else set()

@@ -59,7 +59,7 @@ def _seconds(study: Study, experiment: str) -> tuple[float, float, int]:
     for stage in found.schedule(study.settings):
         names = system.trainings(stage.name)
         given = replace(material, loss=stage.loss, budget=stage.budget)
-        for name in names:
+        for name in filter(system.needed.__contains__, names):
             part = system.part(name, given, weights)
             seconds += _step_seconds(part, stage.budget) * stage.budget.steps / len(names)
             weights[name] = part.network.state_dict()

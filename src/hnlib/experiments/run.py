@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import pandas as pd
 import torch
 
 from hnlib.confidence import quantile_table, summarise, true_class_probabilities
-from hnlib.errors import DataError
+from hnlib.errors import ConfigError, DataError
 from hnlib.experiments.config import Experiment, load_experiment
 from hnlib.experiments.export import export_model
 from hnlib.experiments.scores import add_scores
@@ -32,7 +33,7 @@ from hnlib.inference import keep_largest_components
 from hnlib.metrics import evaluate_case
 from hnlib.organs import organ
 from hnlib.preprocess import Prepared, restore_probabilities
-from hnlib.systems import build_system, read_weights, train_system
+from hnlib.systems import SYSTEMS, build_system, read_weights, take_trainings, train_system
 from hnlib.training import choose_precision, open_fabric
 
 Report = Callable[[str], None]
@@ -73,13 +74,19 @@ def _train(
     name = f"{study.dataset}/{study.profile}/{experiment}/seed{seed}"
     budget = material.budget
     report(f"{name}: {budget.steps} steps of {budget.batch_size} patches of {study.patch(found)} voxels")
+    identity, schedule = {"run": study.run_digest(experiment), "seed": seed}, found.schedule(study.settings)
+    if found.takes and fabric.is_global_zero:
+        source = study.run_folder(found.takes, seed)
+        for taken in take_trainings(system, schedule, folder, source, identity, _same_until(study, found)):
+            report(f"{name}: {taken} taken from {found.takes}")
+    fabric.barrier()
     weights, history = train_system(
         system,
-        found.schedule(study.settings),
+        schedule,
         material,
         folder,
         fabric=fabric,
-        identity={"run": study.run_digest(experiment), "seed": seed},
+        identity=identity,
         report=lambda stage, steps: _progress(name if stage == "network" else f"{name}, {stage}", steps, report),
     )
     if fabric.is_global_zero:
@@ -89,6 +96,29 @@ def _train(
         write_json(folder / "run.json", {**record, "devices": devices})
         export_model(study, experiment, seed)
     fabric.barrier()
+
+
+def _same_until(study: Study, found: Experiment) -> tuple[str, ...]:
+    """Return the first stages of an experiment that are those of the one it takes trainings from.
+
+    Raises
+    ------
+    ConfigError
+        When the two differ in more than title, stages and the options that come late.
+    """
+    whole, late = load_experiment(str(found.takes)), SYSTEMS[found.system].late
+    mine, theirs = (
+        {
+            **one.model_dump(exclude={"title", "takes", "stages"}),
+            "options": {k: v for k, v in one.options.items() if k not in late},
+        }
+        for one in (found, whole)
+    )
+    differing = [key for key in mine if mine[key] != theirs[key]]
+    if differing:
+        raise ConfigError(f"experiment '{found.title}': takes {found.takes}, but differs in {', '.join(differing)}")
+    pairs = zip(found.schedule(study.settings), whole.schedule(study.settings), strict=True)
+    return tuple(one.name for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _record(
@@ -179,7 +209,9 @@ def measure_run(study: Study, experiment: str, seed: int, *, report: Report = pr
         target = folder / "measured" / f"{name}.parquet"
         if not target.exists():
             prepared = study.case(name)
-            _measure_case(study, data.load(name).labels, prepared, predictor(prepared.image), split, folder, target)
+            also = predictor.also(prepared) if predictor.also else {}
+            found = predictor(prepared.image)
+            _measure_case(study, data.load(name).labels, prepared, found, also, split, folder, target)
         if done % max(1, len(todo) // 10) == 0:
             left = (time.perf_counter() - began) / done * (len(todo) - done)
             report(f"{experiment}/seed{seed}: measured {done} of {len(todo)} cases, {left / 60:.1f} min left")
@@ -193,6 +225,7 @@ def _measure_case(
     reference: np.ndarray,
     prepared: Prepared,
     probabilities: np.ndarray,
+    also: Mapping[tuple[str, str], float],
     split: str,
     folder: Path,
     target: Path,
@@ -210,10 +243,12 @@ def _measure_case(
         labelled=prepared.labelled,
         tolerances_mm={name: organ(name).tolerance_mm for name in organs},
     )
+    rows = [(name, metric, value) for (name, metric), value in also.items()]
     summary = summarise(probabilities, prepared.labels, organs, prepared.labelled)
     voxels = true_class_probabilities(probabilities, prepared.labels, organs, prepared.labelled)
     tables = [
         metrics.assign(table="metrics"),
+        *([pd.DataFrame(rows, columns=["organ", "metric", "value"]).assign(table="metrics")] if rows else []),
         summary.assign(table="confidence"),
         *(pd.DataFrame({"organ": o, "value": p, "table": "voxels"}) for o, p in voxels.items()),
     ]

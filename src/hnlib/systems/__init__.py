@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hnlib.errors import unknown
+from hnlib.systems.coarse_to_fine import CoarseToFine, SliceSystem, TwoStage
 from hnlib.systems.one_network import ONE_NETWORK, OneNetwork
-from hnlib.systems.schedule import checkpoint_path, read_weights, train_system
+from hnlib.systems.schedule import checkpoint_path, read_weights, take_trainings, train_system
 from hnlib.systems.system import (
     Blueprint,
     Material,
@@ -23,7 +24,10 @@ from hnlib.systems.system import (
 )
 
 #: Name to system; each takes the blueprint.
-SYSTEMS: Mapping[str, type[System]] = {ONE_NETWORK: OneNetwork}
+SYSTEMS: Mapping[str, type[System]] = {
+    ONE_NETWORK: OneNetwork,
+    **{"slices": SliceSystem, "coarse_to_fine": CoarseToFine, "two_stage": TwoStage},
+}
 
 
 def build_system(blueprint: Blueprint) -> System:
@@ -54,5 +58,6 @@ __all__ = [
     "checkpoint_path",
     "class_fractions",
     "read_weights",
+    "take_trainings",
     "train_system",
 ]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from itertools import combinations, product
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from hnlib.errors import ConfigError, DataError
+from hnlib.errors import DataError
 from hnlib.losses import build_loss
 from hnlib.preprocess import Prepared
 from hnlib.systems.coarse_to_fine import (
@@ -71,7 +70,7 @@ def test_an_axial_slice_is_one_z() -> None:
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_view_predicts_each_slice_by_itself(view: str) -> None:
-    """A network that marks bright pixels marks the bright voxels, in whatever view and with sides that do not divide."""
+    """A network that marks bright pixels marks the bright voxels, in whatever view; sides need not divide."""
 
     class Bright(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -352,5 +351,3 @@ def test_boxes_that_leave_the_volume_are_cut() -> None:
         combine(certain(np.zeros((4, 4, 4))), [box], [mask])
     with pytest.raises(ValueError, match="a mask of shape"):
         combine(certain(np.zeros((4, 4, 4)), 2), [box], [mask[1:]])
-
-

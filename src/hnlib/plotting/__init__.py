@@ -17,6 +17,7 @@ from hnlib.plotting.results import (
     verdict_counts,
 )
 from hnlib.plotting.scans import best_slices, contour_panel, scan_rows
+from hnlib.plotting.stages import stage_panels
 from hnlib.plotting.study import class_ratios, organ_volumes, sigma_dots, training_curves
 from hnlib.plotting.style import FULL_WIDTH_IN, HALF_WIDTH_IN, STYLE, experiment_title, use_style
 
@@ -42,6 +43,7 @@ __all__ = [
     "sigma_bounds",
     "sigma_by_background",
     "sigma_dots",
+    "stage_panels",
     "training_curves",
     "use_style",
     "verdict_counts",

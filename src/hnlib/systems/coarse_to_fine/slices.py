@@ -109,7 +109,7 @@ def slice_part(
         degrees=degrees,
     )
     loss = build_loss(material.loss, class_voxels=lambda: material.class_fractions)
-    validate = slice_validation(material, view) if material.watched else None
+    validate = slice_validation(material, view) if material.watched and checks else None
     return Part(network, loss, stream, validate, checks=checks if validate else 0)
 
 

@@ -36,6 +36,12 @@ QUESTIONS = (
     ("coarse_to_fine_shared_pairs", "coarse_to_fine"),
     ("hybrid_ca_dice_ce", "small_ca_dice_ce"),
 )
+METHODS = {
+    "unet": "U-Net",
+    "two_stage_unet": "two-stage 3D U-Net",
+    "srm_fcnn": "SRM + FCNN",
+    "coarse_to_fine": "Pu et al.",
+}
 BOX = ("box_recall", "box_fallback")
 NOT_RUN = "not yet run"
 
@@ -221,7 +227,8 @@ def _printed(table: str, order: tuple[str, ...] = ()) -> pd.DataFrame:
     wide.loc["mean"] = wide.mean()
     names = {name: title(name) for name in wide.index if name != "mean"}
     wide = wide[list(order) or list(wide.columns)].round(1 if table != "III" else 2)
-    return wide.rename(index={**names, "mean": "mean of the nine"}).rename_axis(index=None, columns=None)
+    wide = wide.rename(index={**names, "mean": "mean of the nine"}, columns=METHODS)
+    return wide.rename_axis(index=None, columns=None)
 
 
 def coarse_facts(metrics: pd.DataFrame) -> Facts:
@@ -239,7 +246,7 @@ def coarse_facts(metrics: pd.DataFrame) -> Facts:
         "fusion": _answer("The fused volume against the axial view", fusion, metrics, "coarse_fused"),
         "fine": _answer("The fine stage against the coarse one", fine, metrics, "coarse_to_fine"),
         "paper-fusion": f"{views['fusion'] - views['top']:+.1f}",
-        "paper-fine": f"{rivals['coarse_to_fine'] - views['fusion']:+.1f}",
+        "paper-fine": f"{rivals[METHODS['coarse_to_fine']] - views['fusion']:+.1f}",
         "winner": _winner(metrics),
     }
 

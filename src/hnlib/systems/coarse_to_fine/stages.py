@@ -234,8 +234,7 @@ class CoarseToFine(FineStage):
             logits.append(np.concatenate(views).reshape(-1, case.labels.size)[:, at].T.copy())
             labels.append(case.labels.ravel()[at])
             offsets.append(self._offsets(fusion.boxes, fuse(views), case))
-        spread = np.sqrt(np.nanmean(np.square(np.array(offsets)), axis=0))
-        fusion.boxes.jitter.copy_(torch.from_numpy(np.nan_to_num(spread, nan=2.0).clip(1, 8)))
+        fusion.boxes.jitter.copy_(torch.from_numpy(_spread(np.array(offsets))))
         known = known_classes([case for _, case in chosen], self.organs)
         batch = material.budget.batch_size
         stream = FusionStream(logits, labels, material.seed, batch_size=batch, known=known)
@@ -286,3 +285,10 @@ class CoarseToFine(FineStage):
 
         about = self.about_boxes(lambda image: locate(coarse(image)))
         return Predictor((*networks.values(), fusion, *fine.values()), predict, about)
+
+
+def _spread(offsets: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return root mean squares over patients, at least one voxel and at most 8; 2 where an organ was never found."""
+    found = ~np.isnan(offsets)
+    sums = np.square(np.where(found, offsets, 0)).sum(axis=0)
+    return np.where(found.any(axis=0), np.sqrt(sums / found.sum(axis=0).clip(1)), 2.0).clip(1, 8)

@@ -77,7 +77,7 @@ def _train(
     identity, schedule = {"run": study.run_digest(experiment), "seed": seed}, found.schedule(study.settings)
     if found.takes and fabric.is_global_zero:
         source = study.run_folder(found.takes, seed)
-        for taken in take_trainings(system, schedule, folder, source, identity, _same_until(study, found)):
+        for taken in take_trainings(system, schedule, folder, source, identity, taken_stages(study, found)):
             report(f"{name}: {taken} taken from {found.takes}")
     fabric.barrier()
     weights, history = train_system(
@@ -98,7 +98,7 @@ def _train(
     fabric.barrier()
 
 
-def _same_until(study: Study, found: Experiment) -> tuple[str, ...]:
+def taken_stages(study: Study, found: Experiment) -> tuple[str, ...]:
     """Return the first stages of an experiment that are those of the one it takes trainings from.
 
     Raises
@@ -135,7 +135,7 @@ def _record(
     return {
         **_run_key(study, experiment, seed),
         "cases": len(study.training_cases(found)),
-        "steps": budget.steps,
+        "steps": int(max(row["step"] for row in history)),
         "seconds": round(max(float(row["seconds"]) for row in history), 1),
         "parameters": parameters,
         "voxels_per_step": int(np.prod(patch)) * budget.batch_size,

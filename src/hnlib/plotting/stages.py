@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from hnlib.organs import organ
 from hnlib.plotting.scans import SOFT_TISSUE_WINDOW_HU, draw_slice, in_plane, shown_box
-from hnlib.plotting.style import FULL_WIDTH_IN, INK
+from hnlib.plotting.style import FULL_WIDTH_IN, INK, organ_legend
 
 Box = tuple[Sequence[int], Sequence[int]]
 
@@ -71,6 +71,7 @@ def stage_panels(
     fig, axes = plt.subplots(rows, columns, figsize=(FULL_WIDTH_IN, (height + 0.25) * rows + 0.6), squeeze=False)
     for ax in axes.flat[len(probabilities) :]:
         ax.remove()
+    seen = {organs[value - 1] for value in np.unique(labels[cut]) if value}
     for ax, (name, one) in zip(axes.flat, probabilities.items(), strict=False):
         draw_slice(ax, image_hu[cut], step, window)
         for value, own in enumerate(organs, start=1):
@@ -80,15 +81,14 @@ def stage_panels(
         _reference(ax, labels[cut], step)
         for place, (start, size) in enumerate(boxes.get(name, ())):
             if start[1] <= index < start[1] + size[1]:
+                seen.add(organs[place])
                 corner = [(start[a] - shown[a].start) * edge for a, edge in zip((0, 2), step, strict=True)]
                 wide, high = size[0] * step[0], size[2] * step[1]
                 ax.add_patch(Rectangle(corner, wide, high, fill=False, ec=organ(organs[place]).colour, lw=1.3))
         ax.set_xlabel(name, labelpad=3)
-    met = [organs[value - 1] for value in np.unique(labels[cut]) if value]
-    handles = [Patch(color=organ(name).colour, label=organ(name).title) for name in met]
-    handles.append(Line2D([], [], color="white", mec=INK, label="reference (white)"))
+    reference = Line2D([], [], color=INK, mfc="white", marker="s", ls="", label="reference (white line)")
     title = f"coronal, y = {index}, CT window {window[0]:g} to {window[1]:g} HU"
-    fig.legend(handles=handles, loc="outside lower center", ncols=4, title=title, title_fontsize=8)
+    organ_legend(fig, seen, marker=False, first=[reference], title=title)
     return fig
 
 

@@ -178,12 +178,13 @@ def test_mass_is_the_heaviest_component() -> None:
 
 def test_boxes_are_those_of_the_labels_and_an_empty_map_falls_back() -> None:
     """Size 4 + 2 and so on up to a multiple of 8; the partners of a pair get one size; the fall back is told."""
-    boxes = OrganBoxes(2).learn([case(two_cubes())], ORGANS, margin=(1, 1, 1), pairs=(0, 2, 1))
+    boxes = OrganBoxes(2).learn([case(two_cubes())], ORGANS, margin=(1, 1, 1), pairs=(0, 2, 1), least=8)
     assert boxes.size(0) == boxes.size(1) == (8, 8, 8)
     found = boxes.locate(certain(two_cubes()))
     assert [box.fallback for box in found] == [False, False]
     assert found[0].start == (1, 3, 4)  # middle (5, 7, 7.5), half of 8 less; 7.5 counts as 8
     assert all(box.recall(two_cubes() == value) == 1 for value, box in enumerate(found, start=1))
+    assert OrganBoxes(2).learn([case(two_cubes())], ORGANS, margin=(1, 1, 1)).size(0) == (16, 16, 16)
     empty = boxes.locate(certain(np.zeros((24, 16, 16))))
     assert [box.fallback for box in empty] == [True, True]
     assert empty[0].start == found[0].start  # the middle of the one training case
@@ -191,7 +192,7 @@ def test_boxes_are_those_of_the_labels_and_an_empty_map_falls_back() -> None:
 
 def test_a_speck_is_no_organ() -> None:
     """Less than a quarter of the smallest organ of training falls back."""
-    boxes = OrganBoxes(2).learn([case(two_cubes())], ORGANS, margin=(1, 1, 1))
+    boxes = OrganBoxes(2).learn([case(two_cubes())], ORGANS, margin=(1, 1, 1), least=8)
     speck = np.zeros((24, 16, 16), np.uint8)
     speck[0, 0, :11] = 1  # 48 voxels in training: 12 are needed
     assert boxes.locate(certain(speck))[0].fallback
@@ -202,7 +203,7 @@ def test_a_speck_is_no_organ() -> None:
 def test_an_organ_that_no_case_has_is_told() -> None:
     labels = np.where(two_cubes() == 1, 1, 0).astype(np.uint8)
     with pytest.raises(DataError, match="organ parotid_right: is in no training case"):
-        OrganBoxes(2).learn([case(labels)], ORGANS, margin=(1, 1, 1))
+        OrganBoxes(2).learn([case(labels)], ORGANS, margin=(1, 1, 1), least=8)
     assert label_box(case(two_cubes(), labelled=("parotid_left",)), ORGANS, "parotid_right") is None
 
 
@@ -293,7 +294,7 @@ def test_a_pair_is_one_stream() -> None:
     """Boxes of the right organ come mirrored: of a symmetric patient all boxes are the same."""
     labels = two_cubes()
     image = np.random.default_rng(8).normal(size=labels.shape).astype(np.float32)
-    boxes = OrganBoxes(2).learn([case(labels)], ORGANS, margin=(1, 1, 1))
+    boxes = OrganBoxes(2).learn([case(labels)], ORGANS, margin=(1, 1, 1), least=8)
     boxes.jitter.zero_()
     symmetric = [case(labels, image + image[::-1])]
     images, masks = BoxStream(symmetric, ORGANS, (0, 1), boxes, 0, batch_size=8).batch(0)
@@ -303,7 +304,7 @@ def test_a_pair_is_one_stream() -> None:
 
 
 def test_boxes_move_by_what_the_coarse_stage_is_off() -> None:
-    boxes = OrganBoxes(2).learn([case(two_cubes())], ORGANS, margin=(1, 1, 1))
+    boxes = OrganBoxes(2).learn([case(two_cubes())], ORGANS, margin=(1, 1, 1), least=8)
     masks = BoxStream([case(two_cubes())], ORGANS, (0,), boxes, 0, batch_size=16).batch(0)[1]
     assert len({tuple(mask.nonzero()[0].tolist()) for mask in masks}) > 4
     with pytest.raises(DataError, match="is in no training case"):

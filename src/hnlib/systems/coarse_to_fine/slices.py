@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ class SliceSystem(System):
     """
 
     stages = ("network",)
-    defaults: Mapping[str, object] = {
+    defaults: Mapping[str, Any] = {
         "view": "axial",
         "squeeze": False,
         "checks": 10,
@@ -46,18 +47,16 @@ class SliceSystem(System):
         """Return network, loss and slices."""
         cases = in_memory(material.training)
         given = {key: self.options[key] for key in ("squeeze", "shift_mm", "degrees", "checks")}
-        return slice_part(self.blueprint, material, cases, str(self.options["view"]), **given)
+        return slice_part(self.blueprint, material, cases, self.options["view"], **given)
 
     def predictor(self, weights: Weights, device: torch.device | str = "cpu") -> Predictor:
         """Return the network over all slices."""
-        network = load_state(slice_network(self.blueprint, squeeze=bool(self.options["squeeze"])), weights["network"])
+        network = load_state(slice_network(self.blueprint, squeeze=self.options["squeeze"]), weights["network"])
         network.to(device).eval()
-        return Predictor(
-            (network,), partial(view_probabilities, network, view=str(self.options["view"]), device=device)
-        )
+        return Predictor((network,), partial(view_probabilities, network, view=self.options["view"], device=device))
 
 
-def read_options(system: str, defaults: Mapping[str, object], given: Mapping[str, object]) -> dict[str, object]:
+def read_options(system: str, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return a system's options with those given; ConfigError for one that it does not have, or of another kind."""
     for name, value in given.items():
         if name not in defaults:

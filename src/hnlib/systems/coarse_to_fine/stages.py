@@ -37,17 +37,16 @@ def partners(organs: Sequence[str]) -> tuple[int, ...]:
     >>> partners(["brainstem", "parotid_left", "lens_left", "parotid_right"])
     (0, 1, 4, 3, 2)
     """
-    return (
-        0,
-        *(1 + list(organs).index(organ(name).mirror if organ(name).mirror in organs else name) for name in organs),
-    )
+    names = list(organs)
+    both = [str(organ(name).mirror) if organ(name).mirror in names else name for name in names]
+    return (0, *(1 + names.index(name) for name in both))
 
 
 class FineStage(System):
     """What both systems of two stages share: an organ's own 3D network in its box."""
 
     name: str
-    defaults: Mapping[str, object]
+    defaults: Mapping[str, Any]
     late = frozenset({"output", "share_pairs"})
 
     def __init__(self, blueprint: Blueprint) -> None:
@@ -80,7 +79,7 @@ class FineStage(System):
 
     def learn_boxes(self, boxes: OrganBoxes, material: Material) -> OrganBoxes:
         """Learn what the boxes are in the training cases."""
-        margin = [round(float(self.options["margin_mm"]) / mm) for mm in self.blueprint.plan.spacing_mm]  # type: ignore[arg-type]
+        margin = [round(self.options["margin_mm"] / mm) for mm in self.blueprint.plan.spacing_mm]
         return boxes.learn(self.in_memory(material), self.organs, margin=margin, pairs=partners(self.organs))
 
     def fine_network(self) -> nn.Module:
@@ -90,9 +89,9 @@ class FineStage(System):
             "se_unet",
             blueprint.topology,
             2,
-            width=int(self.options["fine_width"]),  # type: ignore[call-overload]
+            width=self.options["fine_width"],
             cap=blueprint.cap,
-            squeeze=bool(self.options["squeeze"]),
+            squeeze=self.options["squeeze"],
         )
 
     def fine_part(self, name: str, material: Material, boxes: OrganBoxes) -> Part:
@@ -118,7 +117,11 @@ class FineStage(System):
         }
 
     def outline_all(
-        self, networks: Mapping[str, nn.Module], image: NDArray[np.float32], boxes: Sequence[TargetBox], device: Any
+        self,
+        networks: Mapping[str, nn.Module],
+        image: NDArray[np.float32],
+        boxes: Sequence[TargetBox],
+        device: torch.device | str,
     ) -> list[NDArray[np.float32]]:
         """Return each organ's probability in its box, in label order."""
         fine: dict[int, NDArray[np.float32]] = {}
@@ -159,7 +162,7 @@ class CoarseToFine(FineStage):
 
     name = "coarse_to_fine"
     stages = ("coarse", "folds", "fusion", "fine")
-    defaults: Mapping[str, object] = {
+    defaults: Mapping[str, Any] = {
         "output": FINE,
         "share_pairs": False,
         "folds": 2,
@@ -177,7 +180,7 @@ class CoarseToFine(FineStage):
         super().__init__(blueprint)
         if self.options["output"] not in OUTPUTS:
             raise unknown("output", self.options["output"], OUTPUTS)
-        self.output, self.num_folds = str(self.options["output"]), int(self.options["folds"])  # type: ignore[call-overload]
+        self.output, self.num_folds = self.options["output"], self.options["folds"]
         if self.num_folds < 2:
             raise ConfigError(f"coarse_to_fine option 'folds' is {self.num_folds}; at least 2 are needed")
 
@@ -205,7 +208,7 @@ class CoarseToFine(FineStage):
         cases = self.in_memory(material)
         given: dict[str, Any] = {key: self.options[key] for key in ("squeeze", "shift_mm", "degrees")}
         if name in VIEWS:
-            return slice_part(self.blueprint, material, cases, name, checks=self.options["checks"], **given)  # type: ignore[arg-type]
+            return slice_part(self.blueprint, material, cases, name, checks=self.options["checks"], **given)
         if name.startswith("fold"):
             fold, view = name.removeprefix("fold").split("-")
             if len(cases) < self.num_folds:
@@ -221,7 +224,7 @@ class CoarseToFine(FineStage):
         fusion = Fusion(len(VIEWS), self.blueprint.num_classes)
         self.learn_boxes(fusion.boxes, material)
         logits, labels, offsets = [], [], []
-        chosen = list(enumerate(cases))[: int(self.options["fusion_cases"])]  # type: ignore[call-overload]
+        chosen = list(enumerate(cases))[: self.options["fusion_cases"]]
         networks = {name: self._slice_network(name, done) for name in self.trainings("folds")}
         for place, case in chosen:
             fold = place % self.num_folds
@@ -255,7 +258,7 @@ class CoarseToFine(FineStage):
         return offsets
 
     def _slice_network(self, name: str, weights: Weights) -> nn.Module:
-        network = slice_network(self.blueprint, squeeze=bool(self.options["squeeze"]))
+        network = slice_network(self.blueprint, squeeze=self.options["squeeze"])
         return load_state(network, weights[name], f"stage {name}").eval()
 
     def _fusion(self, weights: Weights) -> Fusion:
@@ -276,7 +279,7 @@ class CoarseToFine(FineStage):
         if self.output != FINE or fusion is None:
             return Predictor((*networks.values(), *([fusion] if fusion else [])), coarse)
         fine = self.fine_networks(weights, device)
-        locate = partial(fusion.boxes.locate, share=float(self.options["mass"]))  # type: ignore[arg-type]
+        locate = partial(fusion.boxes.locate, share=self.options["mass"])
 
         def predict(image: NDArray[np.float32]) -> NDArray[np.float32]:
             probabilities = coarse(image)

@@ -127,7 +127,8 @@ class OrganBoxes(nn.Module):
     Attributes
     ----------
     sizes
-        (organs, 3): voxels of the fixed box, the largest label box plus twice the margin, up to a multiple of 8.
+        (organs, 3): voxels of the fixed box, the largest label box plus twice the margin, up to a multiple of 8,
+        16 at least.
     centres
         (organs, 3): mean middle of the label boxes as a fraction of the volume, for an organ that a map misses.
     jitter
@@ -156,6 +157,7 @@ class OrganBoxes(nn.Module):
         margin: Sequence[int],
         pairs: Sequence[int] = (),
         divisor: int = 8,
+        least: int = 16,
     ) -> OrganBoxes:
         """Take sizes, centres and least masses from the labels of training cases; return itself.
 
@@ -165,6 +167,8 @@ class OrganBoxes(nn.Module):
             Voxels on each side.
         pairs
             Values of the mirrored patient: the two of a pair get one size. Empty: each its own.
+        divisor, least
+            Sides are a multiple, and not shorter: three poolings leave two voxels, of which a norm has a variance.
 
         Raises
         ------
@@ -179,7 +183,7 @@ class OrganBoxes(nn.Module):
             width = (spans[:, :, 1] - spans[:, :, 0]).max(axis=0) + 2 * np.asarray(margin)
             shape = np.array([case.labels.shape for _, case in found])
             limit = np.max([case.labels.shape for case in cases], axis=0)
-            size = [divisor * math.ceil(min(w, n) / divisor) for w, n in zip(width, limit, strict=True)]
+            size = [divisor * math.ceil(max(min(w, n), least) / divisor) for w, n in zip(width, limit, strict=True)]
             self.sizes[place] = torch.tensor(size)
             self.centres[place] = torch.from_numpy((spans.mean(axis=2) / shape).mean(axis=0))
             voxels = [int((case.labels == place + 1).sum()) for _, case in found]

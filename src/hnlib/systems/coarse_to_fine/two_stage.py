@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,7 +68,7 @@ class TwoStage(FineStage):
 
     name = "two_stage"
     stages = ("locate", "segment")
-    defaults: Mapping[str, object] = {
+    defaults: Mapping[str, Any] = {
         "share_pairs": False,
         "fine_width": 8,
         "squeeze": False,
@@ -85,7 +86,7 @@ class TwoStage(FineStage):
     def _locator(self) -> Locator:
         blueprint = self.blueprint
         given = {"width": blueprint.width, "cap": blueprint.cap, "squeeze": self.options["squeeze"]}
-        network = build_network("se_unet", blueprint.topology, blueprint.num_classes, **given)  # type: ignore[arg-type]
+        network = build_network("se_unet", blueprint.topology, blueprint.num_classes, **given)
         return Locator(network, len(self.organs))
 
     def part(self, name: str, material: Material, done: Weights) -> Part:
@@ -121,7 +122,7 @@ class TwoStage(FineStage):
         """Return the trained system."""
         locator = self._locator()
         load_state(locator, weights["locate"], "stage locate").to(device).eval()
-        fine, share = self.fine_networks(weights, device), float(self.options["mass"])  # type: ignore[arg-type]
+        fine, share = self.fine_networks(weights, device), self.options["mass"]
 
         def predict(image: NDArray[np.float32]) -> NDArray[np.float32]:
             probabilities = located(locator, image, device)

@@ -81,8 +81,6 @@ class SliceStream:
         From `in_memory`.
     view
         One of `VIEWS`.
-    num_classes
-        Background counted.
     known
         For each case, which classes were outlined in it; None where all were in all.
     shift, degrees

@@ -159,7 +159,7 @@ def questions_table(metrics: pd.DataFrame) -> pd.DataFrame:
     done = set(metrics["experiment"])
     test = metrics[metrics["metric"] == "dsc"]
     for experiment, baseline in QUESTIONS:
-        row = {"experiment": experiment_title(experiment), "minus": experiment_title(baseline)}
+        row: dict[str, Any] = {"experiment": experiment_title(experiment), "minus": experiment_title(baseline)}
         if {experiment, baseline} <= done:
             pair = test[test["experiment"].isin((experiment, baseline))]
             one = compare_experiments(pair, baseline, measures=["dsc"]).query("primary").iloc[0]

@@ -210,8 +210,8 @@ def measure_run(study: Study, experiment: str, seed: int, *, report: Report = pr
         if not target.exists():
             prepared = study.case(name)
             also = predictor.also(prepared) if predictor.also else {}
-            found = predictor(prepared.image)
-            _measure_case(study, data.load(name).labels, prepared, found, also, split, folder, target)
+            given = predictor(prepared.image)
+            _measure_case(study, data.load(name).labels, prepared, given, also, split, folder, target)
         if done % max(1, len(todo) // 10) == 0:
             left = (time.perf_counter() - began) / done * (len(todo) - done)
             report(f"{experiment}/seed{seed}: measured {done} of {len(todo)} cases, {left / 60:.1f} min left")

@@ -46,7 +46,7 @@ class SEUNet(nn.Module):
         pool: Any = (nn.MaxPool2d, nn.MaxPool3d)[spatial_dims - 2]
 
         def block(inside: int, outside: int) -> nn.Module:
-            made = SEResBlock(spatial_dims, inside, outside)
+            made: nn.Module = SEResBlock(spatial_dims, inside, outside)
             if not squeeze:
                 made.excitation = nn.Identity()
             return made

@@ -82,7 +82,7 @@ def stage_panels(
         for place, (start, size) in enumerate(boxes.get(name, ())):
             if start[1] <= index < start[1] + size[1]:
                 seen.add(organs[place])
-                corner = [(start[a] - shown[a].start) * edge for a, edge in zip((0, 2), step, strict=True)]
+                corner = ((start[0] - shown[0].start) * step[0], (start[2] - shown[2].start) * step[1])
                 wide, high = size[0] * step[0], size[2] * step[1]
                 ax.add_patch(Rectangle(corner, wide, high, fill=False, ec=organ(organs[place]).colour, lw=1.3))
         ax.set_xlabel(name, labelpad=3)

@@ -48,6 +48,7 @@ def patient(number: int, labelled: Sequence[str] = ORGANS) -> Prepared:
     labels[3:7, 6:10, 6 + move : 10 + move] = 2
     labels[17:21, 6:10, 6 + move : 10 + move] = 3
     image = (labels > 0) + 0.3 * (labels == 1) + 0.1 * rng.standard_normal(SHAPE)
+    labels[~np.isin(labels, [0, *(1 + ORGANS.index(name) for name in labelled)])] = 0
     box = tuple((0, n) for n in SHAPE)
     image = image.astype(np.float32)
     return Prepared(str(number), image, labels, float(image.min()), box, SHAPE, (4.0, 4.0, 4.0), frozenset(labelled))

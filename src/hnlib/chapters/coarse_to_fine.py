@@ -21,7 +21,7 @@ from hnlib.systems.coarse_to_fine import VIEWS, OrganBoxes, TargetBox, combine, 
 
 #: Stages and rivals in the order of the tables.
 PARTS = ("coarse_axial", "coarse_coronal", "coarse_sagittal", "coarse_fused", "coarse_fused_weights", "coarse_to_fine")
-RIVALS = ("unet_2d", "two_stage", "small_nnu_dice_ce")
+RIVALS = ("unet_2d", "two_stage", "rival_dynunet")
 EXTRA = ("coarse_to_fine_shared_pairs", "small_ca_dice_ce", "hybrid_ca_dice_ce", "coarse_axial_plain")
 #: Differences that the chapter asks for: experiment, baseline.
 QUESTIONS = (
@@ -32,7 +32,7 @@ QUESTIONS = (
     ("coarse_to_fine", "coarse_fused_weights"),
     ("coarse_to_fine", "unet_2d"),
     ("coarse_to_fine", "two_stage"),
-    ("coarse_to_fine", "small_nnu_dice_ce"),
+    ("coarse_to_fine", "rival_dynunet"),
     ("coarse_to_fine_shared_pairs", "coarse_to_fine"),
     ("hybrid_ca_dice_ce", "small_ca_dice_ce"),
 )
@@ -149,7 +149,7 @@ def parts_table(metrics: pd.DataFrame, experiments: tuple[str, ...] = PARTS) -> 
     wide = wide.rename(index=title)
     wide.loc["mean over organs"] = [f"{means[name]:.3f}" for name in wide.columns]
     wide.loc["seeds"] = [str(test.loc[test["experiment"] == name, "seed"].nunique()) for name in wide.columns]
-    wide = wide.reindex(columns=list(experiments)).fillna(DASH)
+    wide = wide.reindex(columns=list(experiments)).astype(object).fillna(DASH)
     return wide.rename(columns=experiment_title).rename_axis(index=None, columns=None)
 
 

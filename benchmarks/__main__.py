@@ -260,6 +260,24 @@ def focusnet(size: str, measure: Measure) -> list[Row]:
     return rows
 
 
+def coarse_to_fine(size: str, measure: Measure) -> list[Row]:
+    """Compare each stage of coarse to fine with a DynUNet of its width: time a case, parameters, memory of a step."""
+    found = [measure("benchmarks.coarse_to_fine:stages", {"size": size})]
+    rows = []
+    for stage, of in (("case", "seconds"), ("views", "seconds"), ("boxes", "seconds"), ("fine", "seconds")):
+        keys = {"key": f"{stage}_{of}", "peer_key": "whole_seconds"}
+        rows.append(
+            compare(
+                f"coarse_to_fine_{stage}", found, found, "DynUNet, sliding window", goal=None, unit="s a case", **keys
+            )
+        )
+    for stage, of in (("views", "parameters"), ("fine", "parameters"), ("views", "mib"), ("fine", "mib")):
+        keys, unit = {"key": f"{stage}_{of}", "peer_key": f"whole_{of}"}, "MiB kept in a step" if of == "mib" else of
+        name = f"coarse_to_fine_{stage}_{'memory' if of == 'mib' else of}"
+        rows.append(compare(name, found, found, "DynUNet", goal=None, unit=unit, **keys))
+    return rows
+
+
 def gpu(size: str, measure: Measure) -> list[Row]:
     """Run the rows of training, scan, planner and losses on an accelerator, with a network that keeps it busy."""
     big = "gpu" if size == "full" else size
@@ -277,6 +295,7 @@ GROUPS = {
     "losses": losses,
     "evaluation": evaluation,
     "focusnet": focusnet,
+    "coarse_to_fine": coarse_to_fine,
     "gpu": gpu,
 }
 

@@ -13,15 +13,14 @@ from torch import Tensor, nn
 
 from hnlib.errors import ConfigError
 from hnlib.experiments import load_experiment, load_profile
-from hnlib.experiments.run import _localisation
 from hnlib.losses import build_loss
 from hnlib.networks import plan_topology
 from hnlib.networks.focusnet import Focused
 from hnlib.preprocess import Plan, Prepared
 from hnlib.sampling import centre_rule
-from hnlib.systems import Blueprint, Material, Place, build_system, train_system
+from hnlib.systems import Blueprint, Material, build_system, train_system
 from hnlib.systems.focusnet import FocusNetSystem
-from hnlib.systems.focusnet_fusion import FocusPredictor, Found, fuse
+from hnlib.systems.focusnet_fusion import FocusPredictor, Found, fuse, localisation
 from hnlib.systems.focusnet_losses import HeatLoss, RoiLoss, heat_targets
 from hnlib.systems.focusnet_statistics import OrganSize, SmallRule, organ_sizes, roi_voxels, small_organs
 from hnlib.systems.system import Stage, Weights
@@ -351,14 +350,13 @@ def located_heat(network: nn.Module, image: np.ndarray) -> np.ndarray:
 def test_localisation_has_a_row_for_each_organ_that_is_there() -> None:
     """Named 2 voxels of 2 mm along X beside the centroid; an organ without a voxel has no error."""
     case = prepared("a", lens_left=(4, 12, 10, 3))
-    places = [Place(2, (7, 13, 11), 0.7, True), Place(3, (1, 1, 1), 0.1, False)]
-    table = _localisation(case, blueprint().plan, places)
-    assert table.to_dict("list") == {
-        "organ": ["lens_left"] * 3,
-        "metric": ["centre_error_mm", "centre_peak", "located"],
-        "value": [4.0, 0.7, 1.0],
+    found = [Found(2, (7, 13, 11), 0.7, True, (0, 0, 0)), Found(3, (1, 1, 1), 0.1, False, (0, 0, 0))]
+    assert localisation(found, case, blueprint().plan) == {
+        ("lens_left", "centre_error_mm"): 4.0,
+        ("lens_left", "centre_peak"): 0.7,
+        ("lens_left", "located"): 1.0,
     }
-    assert _localisation(case, blueprint().plan, []).empty
+    assert localisation([], case, blueprint().plan) == {}
 
 
 def test_unknown_options_are_told() -> None:

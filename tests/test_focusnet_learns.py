@@ -10,7 +10,6 @@ import torch
 
 from hnlib.cases import Case
 from hnlib.datasets import PhantomDataset
-from hnlib.metrics import centre_error_mm
 from hnlib.networks import plan_topology
 from hnlib.preprocess import Plan, Prepared
 from hnlib.sampling import centre_rule
@@ -50,9 +49,13 @@ def test_each_small_organ_of_one_case_is_learnt_by_heart(tmp_path: Path) -> None
     weights, _ = train_system(system, schedule, material, tmp_path, fabric=fabric, identity={})
     predictor = system.predictor(weights)
     found = predictor(case.image).argmax(axis=0)
-    assert predictor.places is not None
-    for place in predictor.places():
-        truth, own = case.labels == place.value, found == place.value
-        assert place.accepted
-        assert centre_error_mm(truth, place.centre, SPACING) < 6
-        assert 2 * (truth & own).sum() / (truth.sum() + own.sum()) > 0.9, ORGANS[place.value - 1]
+    assert predictor.also is not None
+    located = predictor.also(case)
+    small = sorted({name for name, _ in located})
+    assert small
+    for name in small:
+        value = ORGANS.index(name) + 1
+        truth, own = case.labels == value, found == value
+        assert located[name, "located"] == 1
+        assert located[name, "centre_error_mm"] < 6
+        assert 2 * (truth & own).sum() / (truth.sum() + own.sum()) > 0.9, name

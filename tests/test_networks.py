@@ -240,3 +240,37 @@ def test_receptive_field_is_what_a_gradient_reaches(
             reached = image.grad[0, 0].abs().sum(dim=others).nonzero().ravel()
             spans.append(int(reached[-1] - reached[0] + 1))
         assert max(spans) == field[axis]
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_one_se_unet_for_slices_and_volumes(dims: int) -> None:
+    """Logits of the image's size, the output alone biased; three poolings: sides divide by 8 or it says so."""
+    network = build_network("se_unet", plan_topology(SMALL, PAPER_SPACING), 3, width=4, cap=16, spatial_dims=dims)
+    assert network(torch.zeros(1, 1, *(16,) * dims)).shape == (1, 3, *(16,) * dims)
+    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Conv3d)]
+    assert [m.out_channels for m in convolutions if m.bias is not None] == [3]
+    set_output_prior(network, [0.5, 0.25, 0.25])
+    assert network.head.bias.exp().tolist() == pytest.approx([0.5, 0.25, 0.25])
+    with pytest.raises(ValueError, match="do not divide by 8; pad"):
+        network(torch.zeros(1, 1, *(12,) * dims))
+
+
+def test_without_squeeze_the_gates_are_gone() -> None:
+    topology = plan_topology(SMALL, PAPER_SPACING)
+    with_gates, without = (build_network("se_unet", topology, 2, width=4, cap=16, squeeze=s) for s in (True, False))
+    assert sum(p.numel() for p in without.parameters()) < sum(p.numel() for p in with_gates.parameters())
+    assert any("excitation" in name for name, _ in with_gates.named_parameters())
+    assert not any("excitation" in name for name, _ in without.named_parameters())
+
+
+def test_a_hybrid_is_flat_above_and_deep_below() -> None:
+    """A voxel's value reaches its own slice alone through the two shallow levels; the deep ones see the neighbours."""
+    topology = plan_topology((16, 16, 16), (1.0, 1.0, 1.0))
+    network = build_network("hybrid", topology, 2, width=4, cap=8, flat_levels=1)
+    kernels = [m.kernel_size for m in network.modules() if isinstance(m, nn.Conv3d) and m.kernel_size[0] == 3]
+    assert (3, 3, 1) in kernels
+    assert (3, 3, 3) in kernels
+    plain = build_network("dynunet", topology, 2, width=4, cap=8)
+    assert sum(p.numel() for p in network.parameters()) < sum(p.numel() for p in plain.parameters())
+    with pytest.raises(ConfigError, match="flat_levels is 9"):
+        build_network("hybrid", topology, 2, width=4, cap=8, flat_levels=9)

@@ -10,12 +10,17 @@ import numpy as np
 import pytest
 from scipy.ndimage import zoom
 
+from hnlib.cache import cache_digest
 from hnlib.cases import Case
 from hnlib.datasets import PhantomDataset
 from hnlib.errors import DataError
 from hnlib.files import write_atomically
 from hnlib.preprocess import (
+    PLAN_RULES,
+    Plan,
+    PlanRule,
     body_box,
+    crop_box,
     make_plan,
     preprocess_case,
     resample_image,
@@ -134,3 +139,59 @@ def test_labels_take_the_largest_of_the_linear_shares() -> None:
             zoom((labels == v).astype(np.float64), factors, order=1, mode="nearest", grid_mode=True) for v in range(5)
         ]
         assert np.array_equal(resample_labels(labels, shape, 5), np.argmax(shares, axis=0))
+
+
+# a fixed window, isotropic grid and crop
+
+RULE = PlanRule("isotropic", (-400.0, 800.0), (24.0, 24.0, 24.0), divisor=4)
+
+
+def test_an_isotropic_grid_keeps_the_volume_of_a_voxel() -> None:
+    """2 x 2 x 3 mm are 12 mm3, so are cubes of 2.289 mm; 24 mm are 10.5 of them, a crop of 12."""
+    plan = make_plan([block()], RULE)
+    assert plan.spacing_mm == pytest.approx((12 ** (1 / 3),) * 3)
+    assert plan.crop == plan.median_shape == (12, 12, 12)
+    assert PLAN_RULES["coarse_to_fine_print"].crop((1.0, 1.0, 1.0)) == (280, 280, 280)
+
+
+def test_the_window_is_scaled_to_one_and_loses_the_training_mean() -> None:
+    """(I + 400) / 1200 less its mean over the voxels of the crop: half of the clipped block is air here."""
+    plan = make_plan([block()], RULE)
+    assert (plan.clip_hu, plan.sd_hu) == ((-400.0, 800.0), 1200.0)
+    inside = np.clip(
+        block().image_hu[tuple(slice(a, b) for a, b in crop_box(block().image_hu, (2, 2, 3), (24,) * 3))], -400, 800
+    )
+    assert plan.mean_hu == pytest.approx(float(inside.mean()))
+    prepared = preprocess_case(block(), plan)
+    top = (prepared.image.max() * 1200 + plan.mean_hu + 400) / 1200
+    assert 0.5 < top <= 1
+    assert prepared.low == pytest.approx((-400 - plan.mean_hu) / 1200)
+
+
+def test_a_crop_larger_than_the_scan_is_padded_and_comes_back() -> None:
+    """Air around it on the plan's grid; on the scan's own grid nothing is lost or moved."""
+    wide = PlanRule(2.0, (-400.0, 800.0), (64.0, 64.0, 64.0))
+    case = block((2.0, 2.0, 2.0))
+    plan = make_plan([case], wide)
+    prepared = preprocess_case(case, plan)
+    assert prepared.image.shape == plan.crop == (32, 32, 32)
+    assert min(start for start, _ in prepared.box) < 0
+    assert prepared.image[0, 0, 0] == prepared.low
+    sure = np.stack([prepared.labels == value for value in range(3)]).astype(np.float32)
+    assert np.array_equal(restore_probabilities(sure, prepared), case.labels)
+
+
+def test_a_crop_smaller_than_the_scan_keeps_its_middle() -> None:
+    """The body runs from 4 to 14 along X: 8 voxels about 9 are 5 to 13."""
+    assert crop_box(block().image_hu, (2.0, 2.0, 3.0), (16.0, 24.0, 24.0)) == ((5, 13), (5, 17), (6, 14))
+
+
+def test_a_plan_without_a_crop_keeps_its_digest() -> None:
+    """Caches and runs of before there was a crop are found again."""
+    plan = make_plan([block()])
+    assert plan.crop is None
+    assert cache_digest("x", plan) != cache_digest("x", replace(plan, crop=(8, 8, 8)))
+    assert (
+        cache_digest("data", Plan((4.0, 4.0, 3.0), (8, 8, 8), (-100.0, 200.0), 30.0, 40.0, ("brainstem",)))
+        == "d4b3b9356d108d6e"
+    )

@@ -337,3 +337,61 @@ def test_two_processes_agree_with_one(tmp_path: Path) -> None:
     assert together["history"][-1]["loss"] == pytest.approx(one[-1]["loss"], abs=1e-5)
     for name, value in alone["network"].items():
         assert torch.allclose(value, together["network"][name], atol=2e-5), name
+
+
+# the best weights
+
+
+class Slope(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.weight * x
+
+
+def weight_of(network: nn.Module) -> float:
+    return float(network.state_dict()["weight"])
+
+
+class Ones:
+    def batch(self, step: int, rank: int = 0, world_size: int = 1) -> tuple[torch.Tensor, ...]:
+        return torch.ones(1, 1, 1, 1), torch.full((1, 1, 1, 1), 9.0)
+
+
+def climb(path: Path, *, keep_best: bool, stop_after: int | None = None) -> tuple[nn.Module, list[dict[str, Any]]]:
+    """Train a number that grows from step to step; it is best at about 0.5, in the middle of the run."""
+
+    def report(step: int, loss: torch.Tensor, seconds: float) -> None:
+        if step == stop_after:
+            raise KeyboardInterrupt
+
+    return train(
+        Slope(),
+        nn.MSELoss(),
+        Ones(),
+        Settings(steps=20, learning_rate=0.1, weight_decay=0, validate_every=2, checkpoint_every=3),
+        fabric=Fabric(accelerator="cpu", devices=1, precision="32-true"),
+        checkpoint=path,
+        identity={},
+        validate=lambda network: {"mandible": 1 - abs(weight_of(network) - 0.5), "larynx": float("nan")},
+        report=report,
+        keep_best=keep_best,
+    )
+
+
+def test_the_best_weights_are_kept_and_survive_a_kill(tmp_path: Path) -> None:
+    """The weights of the best validation, not the last; the same after a kill; without the option nothing is kept."""
+    network, history = climb(tmp_path / "whole.pt", keep_best=True)
+    best = max(row["validation_dsc"] for row in history if row["organ"] == "mandible")
+    assert 1 - abs(weight_of(network) - 0.5) == pytest.approx(best)
+    assert history[-2]["validation_dsc"] < best
+    with pytest.raises(KeyboardInterrupt):
+        climb(tmp_path / "cut.pt", keep_best=True, stop_after=17)
+    again, _ = climb(tmp_path / "cut.pt", keep_best=True)
+    assert weight_of(again) == weight_of(network)
+    assert float(read_checkpoint(tmp_path / "cut.pt")["network"]["weight"]) == weight_of(network)
+    last, _ = climb(tmp_path / "last.pt", keep_best=False)
+    assert weight_of(last) > weight_of(network)
+    assert "best" not in read_checkpoint(tmp_path / "last.pt")

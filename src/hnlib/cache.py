@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from hnlib.cases import Case, Dataset
 from hnlib.errors import DataError
 from hnlib.files import write_atomically, write_json
-from hnlib.preprocess import BODY_HU, Plan, Prepared, make_plan, preprocess_case
+from hnlib.preprocess import BODY_HU, PLAN_RULES, Plan, PlanRule, Prepared, make_plan, preprocess_case
 from hnlib.processes import process_pool
 
 #: Raise it when the arrays that `hnlib.preprocess.preprocess_case` writes change, so that old caches are not used.
@@ -40,7 +40,8 @@ RECORD = frozenset({"low", "box", "native_shape", "native_spacing_mm", "labelled
 
 def cache_digest(dataset_digest: str, plan: Plan) -> str:
     """Return the digest that names a cache: data, plan and version of the preprocessing."""
-    text = json.dumps([dataset_digest, asdict(plan), VERSION, BODY_HU], sort_keys=True)
+    matters = {key: value for key, value in asdict(plan).items() if value is not None}  # as before there was a crop
+    text = json.dumps([dataset_digest, matters, VERSION, BODY_HU], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
@@ -169,6 +170,7 @@ def prepare(
     workers: int = 1,
     progress: Callable[[str, int, int], None] | None = None,
     change: Callable[[Plan], Plan] | None = None,
+    rule: PlanRule = PLAN_RULES["nnunet"],
 ) -> tuple[Plan, Path]:
     """Preprocess every case of a data set once; what is already in the cache stays.
 
@@ -182,6 +184,8 @@ def prepare(
         Called with (what, done, total).
     change
         Replaces numbers of the derived plan, such as a fixed spacing.
+    rule
+        How the plan is derived.
 
     Returns
     -------
@@ -198,7 +202,7 @@ def prepare(
             yield dataset.load(name)
             report("plan", done, len(training))
 
-    plan = make_plan(read_training())
+    plan = make_plan(read_training(), rule)
     plan = change(plan) if change else plan
     cache = folder / f"{dataset.name}-{cache_digest(dataset.digest(), plan)}"
     missing = [(dataset, name, plan, path) for name in names if not (path := case_path(cache, name)).exists()]
@@ -218,7 +222,7 @@ def load_plan(cache: Path) -> Plan:
     """Read the plan that lies beside the cases of a cache."""
     try:
         stored = json.loads((cache / "plan.json").read_text())
-        for key in ("spacing_mm", "median_shape", "clip_hu", "organs"):
+        for key in ("spacing_mm", "median_shape", "clip_hu", "organs", *(["crop"] if stored.get("crop") else [])):
             stored[key] = tuple(stored[key])
         return Plan(**stored)
     except (OSError, ValueError, KeyError, TypeError) as fault:

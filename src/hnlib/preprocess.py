@@ -8,8 +8,10 @@ with the largest share of the voxel, so that no gap opens between neighbours.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TypeVar
 
 import cc3d
 import numpy as np
@@ -25,6 +27,7 @@ BODY_HU = -300.0
 MAX_VOXELS = 2**29
 Vector = tuple[float, float, float]
 Index = tuple[int, int, int]
+Scalar = TypeVar("Scalar", bound=np.generic)
 _Weights = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]
 
 
@@ -44,6 +47,9 @@ class Plan:
         Mean and standard deviation of those voxels after clipping.
     organs
         The organ tuple of the labels.
+    crop
+        Voxels along X, Y, Z on that grid that every case is cut or padded to, about the middle of the body; None
+        leaves each its body.
     """
 
     spacing_mm: Vector
@@ -52,6 +58,60 @@ class Plan:
     mean_hu: float
     sd_hu: float
     organs: tuple[str, ...]
+    crop: Index | None = None
+
+
+@dataclass(frozen=True)
+class PlanRule:
+    """How grid, intensity scale and crop of a study follow from its training cases.
+
+    Attributes
+    ----------
+    edge_mm
+        Voxel edge of an isotropic grid; ``median``: the edges of `target_spacing`; ``isotropic``: the cube of the
+        same volume, so that resampling neither adds nor loses voxels.
+    window_hu
+        Range of HU; scaled to a length of 1 with the mean of the training voxels inside the crop at 0. None takes the
+        percentiles, mean and standard deviation of the foreground.
+    crop_mm
+        Least size of a fixed crop along X, Y, Z; it grows to the next multiple of ``divisor`` voxels.
+    """
+
+    edge_mm: float | str = "median"
+    window_hu: tuple[float, float] | None = None
+    crop_mm: Vector | None = None
+    divisor: int = 8
+
+    def spacing(self, spacings_mm: Sequence[Vector]) -> Vector:
+        """Return the voxel edges of the grid for scans of these."""
+        median = target_spacing(spacings_mm)
+        if self.edge_mm == "median":
+            return median
+        edge = float(np.prod(median) ** (1 / 3)) if self.edge_mm == "isotropic" else float(self.edge_mm)
+        return edge, edge, edge
+
+    def crop(self, spacing_mm: Vector) -> Index | None:
+        """Return the voxels of the crop on a grid, None without one."""
+        if self.crop_mm is None:
+            return None
+        x, y, z = (
+            self.divisor * math.ceil(round(mm / edge / self.divisor, 6))
+            for mm, edge in zip(self.crop_mm, spacing_mm, strict=True)
+        )
+        return x, y, z
+
+
+#: Name to rule. ``coarse_to_fine`` is Pu et al.'s for scans of 4 x 4 x 2.5 mm: their window 1200/200, (I + 400) / 1200
+#: less the training mean; isotropic at the scans' own voxel volume, as 1 mm would be forty times the voxels and no
+#: detail; the crop holds the organs of the training patients, who are scanned to the thorax and not to the neck.
+#: ``coarse_to_fine_print`` has the printed numbers: 1 mm, where they say so of x and y alone, and 280 x 280 x 280.
+PLAN_RULES: Mapping[str, PlanRule] = MappingProxyType(
+    {
+        "nnunet": PlanRule(),
+        "coarse_to_fine": PlanRule("isotropic", (-400.0, 800.0), (208.0, 280.0, 376.0)),
+        "coarse_to_fine_print": PlanRule(1.0, (-400.0, 800.0), (280.0, 280.0, 280.0)),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -61,7 +121,7 @@ class Prepared:
     ``image`` (float32, normalised) and ``labels`` (uint8) have shape (X, Y, Z) on the plan's grid, in
     memory or, from `hnlib.cache.open_prepared`, on disk and read where they are sliced; ``low`` is the
     smallest value of the image, with which patches are padded; ``box`` is the half-open crop on the
-    native grid of shape ``native_shape``.
+    native grid of shape ``native_shape``, which a fixed crop may leave.
     """
 
     name: str
@@ -86,7 +146,19 @@ def body_box(image_hu: NDArray[np.float32]) -> tuple[tuple[int, int], ...]:
     return tuple(spans)
 
 
-def make_plan(cases: Iterable[Case]) -> Plan:
+def crop_box(
+    image_hu: NDArray[np.float32], spacing_mm: Vector, crop_mm: Sequence[float]
+) -> tuple[tuple[int, int], ...]:
+    """Return a half-open box of that size about the middle of the body; where the scan is smaller, it leaves it."""
+    box = []
+    for (low, high), edge, mm in zip(body_box(image_hu), spacing_mm, crop_mm, strict=True):
+        width = max(1, round(mm / edge))
+        start = round((low + high) / 2 - width / 2)
+        box.append((start, start + width))
+    return tuple(box)
+
+
+def make_plan(cases: Iterable[Case], rule: PlanRule = PLAN_RULES["nnunet"]) -> Plan:
     """Derive the plan from training cases.
 
     Raises
@@ -94,7 +166,7 @@ def make_plan(cases: Iterable[Case]) -> Plan:
     DataError
         When there is no case, or no labelled voxel in any of them.
     """
-    spacings, extents, samples = [], [], []
+    spacings, extents, samples, means = [], [], [], []
     organs: tuple[str, ...] = ()
     for case in cases:
         box = body_box(case.image_hu)
@@ -102,20 +174,38 @@ def make_plan(cases: Iterable[Case]) -> Plan:
         extents.append([(stop - start) * mm for (start, stop), mm in zip(box, case.spacing_mm, strict=True)])
         foreground = case.image_hu[case.labels > 0]
         samples.append(np.unique(np.round(foreground * 16) / 16, return_counts=True))
+        if rule.window_hu:
+            around = crop_box(case.image_hu, case.spacing_mm, rule.crop_mm) if rule.crop_mm else box
+            means.append(_clipped_sum(case.image_hu, around, rule.window_hu))
         organs = case.organs
     if not spacings or not sum(values.size for values, _ in samples):
         raise DataError("cannot plan: no training case with a labelled voxel; check the data folder")
-    spacing = target_spacing(spacings)
-    low, high, mean, sd = _intensity_scale(*(np.concatenate(parts) for parts in zip(*samples, strict=True)))
+    spacing = rule.spacing(spacings)
+    if rule.window_hu:
+        total, count = np.sum(means, axis=0)
+        (low, high), mean = rule.window_hu, float(total / count)
+        sd = high - low
+    else:
+        low, high, mean, sd = _intensity_scale(*(np.concatenate(parts) for parts in zip(*samples, strict=True)))
     shape = np.median(np.round(np.asarray(extents) / spacing), axis=0).astype(int)
+    crop = rule.crop(spacing)
     return Plan(
         spacing_mm=spacing,
-        median_shape=(int(shape[0]), int(shape[1]), int(shape[2])),
+        median_shape=crop or (int(shape[0]), int(shape[1]), int(shape[2])),
         clip_hu=(low, high),
         mean_hu=mean,
         sd_hu=max(sd, 1e-3),
         organs=organs,
+        crop=crop,
     )
+
+
+def _clipped_sum(
+    image_hu: NDArray[np.float32], box: tuple[tuple[int, int], ...], window_hu: tuple[float, float]
+) -> tuple[float, int]:
+    """Return the sum of the clipped HU of the voxels of a scan inside a box, and how many they are."""
+    part = np.clip(image_hu[tuple(slice(max(start, 0), stop) for start, stop in box)], *window_hu)
+    return float(part.sum(dtype=np.float64)), part.size
 
 
 def target_spacing(spacings_mm: Sequence[Vector]) -> Vector:
@@ -216,24 +306,19 @@ def preprocess_case(case: Case, plan: Plan) -> Prepared:
     DataError
         When the case has more than ``MAX_VOXELS`` on the plan's grid.
     """
-    box = body_box(case.image_hu)
-    inside = tuple(slice(start, stop) for start, stop in box)
-    shape = tuple(
-        max(1, round((stop - start) * mm / to))
-        for (start, stop), mm, to in zip(box, case.spacing_mm, plan.spacing_mm, strict=True)
-    )
+    box, shape = _box_and_shape(case, plan)
     if math.prod(shape) > MAX_VOXELS:
         raise DataError(
             f"case {case.name}: voxel edges of {' x '.join(f'{mm:.3g}' for mm in case.spacing_mm)} mm make the scan "
             f"too large, {' x '.join(map(str, shape))} voxels on the grid of the study; export it with the true ones"
         )
-    image = np.clip(resample_image(case.image_hu[inside], shape), *plan.clip_hu)
+    image = np.clip(resample_image(_cut(case.image_hu, box, plan.clip_hu[0]), shape), *plan.clip_hu)
     image = ((image - plan.mean_hu) / plan.sd_hu).astype(np.float32)
     x, y, z = case.image_hu.shape
     return Prepared(
         name=case.name,
         image=image,
-        labels=resample_labels(case.labels[inside], shape, len(plan.organs) + 1),
+        labels=resample_labels(_cut(case.labels, box, 0), shape, len(plan.organs) + 1),
         low=float(image.min()),
         box=box,
         native_shape=(x, y, z),
@@ -242,9 +327,28 @@ def preprocess_case(case: Case, plan: Plan) -> Prepared:
     )
 
 
+def _box_and_shape(case: Case, plan: Plan) -> tuple[tuple[tuple[int, int], ...], Index]:
+    """Return what is cut out of a scan, and its shape on the plan's grid."""
+    if plan.crop:
+        size_mm = [n * mm for n, mm in zip(plan.crop, plan.spacing_mm, strict=True)]
+        return crop_box(case.image_hu, case.spacing_mm, size_mm), plan.crop
+    box = body_box(case.image_hu)
+    x, y, z = (
+        max(1, round((stop - start) * mm / to))
+        for (start, stop), mm, to in zip(box, case.spacing_mm, plan.spacing_mm, strict=True)
+    )
+    return box, (x, y, z)
+
+
+def _cut(array: NDArray[Scalar], box: tuple[tuple[int, int], ...], fill: float) -> NDArray[Scalar]:
+    """Return the part of a scan in a box, with ``fill`` where the box leaves it."""
+    inside = tuple(slice(max(start, 0), max(stop, 0)) for start, stop in box)
+    beyond = [(max(-start, 0), max(stop - n, 0)) for (start, stop), n in zip(box, array.shape, strict=True)]
+    return np.pad(array[inside], beyond, constant_values=fill) if np.any(beyond) else array[inside]
+
+
 def restore_probabilities(probabilities: NDArray[np.float32], prepared: Prepared) -> NDArray[np.uint8]:
     """Resample class probabilities (C, X, Y, Z) to the native grid and return the label map there."""
-    inside = tuple(slice(start, stop) for start, stop in prepared.box)
     shape = tuple(stop - start for start, stop in prepared.box)
     best = resample_image(probabilities[0], shape, order=1)
     winner = np.zeros(shape, np.uint8)
@@ -253,5 +357,7 @@ def restore_probabilities(probabilities: NDArray[np.float32], prepared: Prepared
         winner[share > best] = value
         np.maximum(best, share, out=best)
     labels = np.zeros(prepared.native_shape, np.uint8)
-    labels[inside] = winner
+    spans = list(zip(prepared.box, prepared.native_shape, strict=True))
+    inside = tuple(slice(max(start, 0), min(stop, n)) for (start, stop), n in spans)
+    labels[inside] = winner[tuple(slice(max(-start, 0), min(stop, n) - start) for (start, stop), n in spans)]
     return labels

@@ -115,6 +115,7 @@ def train(
     identity: Mapping[str, Any],
     validate: Callable[[nn.Module], Mapping[str, float]] | None = None,
     report: Callable[[int, Tensor, float], None] | None = None,
+    keep_best: bool = False,
 ) -> tuple[nn.Module, list[Row]]:
     """Train a network, from its checkpoint if there is one.
 
@@ -136,6 +137,9 @@ def train(
         Returns validation DSC by organ.
     report
         Called after every step with (steps done, loss, seconds so far).
+    keep_best
+        End with the weights of the validation whose mean DSC over organs was the highest (the last of them), not with
+        the last ones. They are in the checkpoint, so that a killed run ends with the same.
 
     Returns
     -------
@@ -173,6 +177,8 @@ def train(
                 row = {"step": done, "seconds": time.perf_counter() - began, "learning_rate": rate}
                 state["history"] += _history_rows(row, state["losses"], validate, network, fabric)
                 state["losses"] = []
+                if keep_best:
+                    _keep_best(network, state, last, fabric)
             if rank == 0 and (last or done % settings.checkpoint_every == 0):
                 state.update(step=done, seconds=time.perf_counter() - began)
                 _save(checkpoint, network, optimiser, state)
@@ -223,6 +229,20 @@ def _history_rows(
         scores = validate(inner)
     inner.train()
     return [{**row, "organ": organ, "validation_dsc": dsc} for organ, dsc in scores.items()]
+
+
+def _keep_best(network: nn.Module, state: dict[str, Any], last: bool, fabric: Fabric) -> None:
+    """Keep the weights if no validation before was as good; at the end go back to those kept."""
+    step = state["history"][-1]["step"]
+    scores = [row["validation_dsc"] for row in state["history"] if row["step"] == step]
+    known = [score for score in scores if not math.isnan(score)]
+    score, best = (sum(known) / len(known) if known else -1.0), state.get("best")
+    if best is None or score >= best["score"]:
+        weights = {name: tensor.detach().cpu().clone() for name, tensor in plain(network).state_dict().items()}
+        state["best"] = {"score": score, "step": step, "network": weights}
+    if last:
+        state["best"] = fabric.broadcast(state["best"])  # the first process alone has validated
+        plain(network).load_state_dict(state["best"]["network"])
 
 
 def _save(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
@@ -316,7 +336,7 @@ def _resume(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, st
     load_weights(path, network, content)
     optimiser.load_state_dict(content["optimiser"])
     torch.set_rng_state(content["rng"])
-    state.update({key: content[key] for key in ("step", "seconds", "history", "losses")})
+    state.update({key: content[key] for key in ("step", "seconds", "history", "losses", "best") if key in content})
 
 
 def supports_bf16() -> bool:

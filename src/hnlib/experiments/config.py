@@ -19,6 +19,7 @@ from hnlib.errors import ConfigError, unknown, wrong_value
 from hnlib.losses import build_loss
 from hnlib.networks import NETWORKS
 from hnlib.organs import organ
+from hnlib.preprocess import PLAN_RULES
 from hnlib.sampling import UNIFORM, centre_rule, weighted_centres
 from hnlib.systems import ONE_NETWORK, SYSTEMS, Stage
 from hnlib.training import Settings
@@ -102,6 +103,9 @@ class Experiment(_Strict):
         The schedule of a system that has several.
     options
         What the system lets one choose, by name; of one network, what its builder does.
+    takes
+        An experiment whose finished trainings this one takes over where they are its own too; without them it trains
+        the same itself.
     """
 
     title: str
@@ -120,6 +124,7 @@ class Experiment(_Strict):
     system: str = ONE_NETWORK
     stages: tuple[StageOf, ...] = ()
     options: dict[str, Any] = {}
+    takes: str | None = None
 
     def schedule(self, profile: Profile) -> tuple[Stage, ...]:
         """Return the stages of the system with their budgets and losses.
@@ -233,6 +238,8 @@ class Profile(_Strict):
         Training cases that are predicted for the confidence drift.
     plan
         Fixed spacing and intensity scale; None derives them from the training cases.
+    preprocessing
+        Name in `hnlib.preprocess.PLAN_RULES`: how they are derived.
     """
 
     study: tuple[str, ...]
@@ -256,6 +263,7 @@ class Profile(_Strict):
     validation_cases: int = 4
     drift_cases: int = 16
     plan: PlanOverride | None = None
+    preprocessing: str = "nnunet"
 
     def experiments(self, arms: str = "") -> tuple[str, ...]:
         """Return the experiments of the study, or of one of its arms by name.
@@ -369,6 +377,8 @@ def load_profile(name: str) -> Profile:
         if arm not in found.arms:
             raise unknown(f"arm among the drift_arms of profile '{name}'", arm, found.arms)
     augmentation(found.augmentation)
+    if found.preprocessing not in PLAN_RULES:
+        raise unknown("preprocessing", found.preprocessing, PLAN_RULES)
     if (found.patches is None) == (found.patch_voxels is None):
         raise ConfigError(f"profile '{name}': give either patch_voxels or patches")
     sizes = found.patches or ("large", "small")
@@ -392,7 +402,7 @@ def run_digest(
     default is left out too, so that a new field keeps old digests. ``network_patch`` is the patch for which the
     network is planned where that is not its own.
     """
-    compared = experiment.model_dump(exclude={"title"}, exclude_defaults=True)
+    compared = experiment.model_dump(exclude={"title", "takes"}, exclude_defaults=True)
     compared["centres"] = profile.centres or experiment.centres
     kept = {"width", "cap", "prior_bias", "deep_supervision", "precision"}
     kept |= {"augmentation"} if profile.augmentation != "none" else set()

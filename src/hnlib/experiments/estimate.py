@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
 from hnlib.experiments.config import load_experiment
+from hnlib.experiments.run import taken_stages
 from hnlib.experiments.study import Study
 from hnlib.systems import Part, build_system
 from hnlib.training import Settings, build_optimiser, channels_last, keep_freed_memory
@@ -31,8 +32,10 @@ def estimate_study(study: Study, arms: str = "") -> str:
         if not left:
             lines.append(f"{experiment}: finished")
             continue
-        steps, case, parameters = _seconds(study, experiment)
-        budget = study.settings_of(load_experiment(experiment)).training
+        found = load_experiment(experiment)
+        taken = taken_stages(study, found) if found.takes in experiments else ()
+        steps, case, parameters = _seconds(study, experiment, taken)
+        budget = study.settings_of(found).training
         checks = budget.steps // budget.validate_every * settings.validation_cases
         minutes = (steps + (checks + cases) * case) / 60
         total += minutes * len(left)
@@ -48,8 +51,8 @@ def estimate_study(study: Study, arms: str = "") -> str:
     return "\n".join(lines)
 
 
-def _seconds(study: Study, experiment: str) -> tuple[float, float, int]:
-    """Return seconds of all steps of a run, seconds a case, and the number of parameters."""
+def _seconds(study: Study, experiment: str, taken: Sequence[str] = ()) -> tuple[float, float, int]:
+    """Return seconds of all steps of a run, seconds a case, and the number of parameters; stages taken cost nothing."""
     keep_freed_memory()
     found = load_experiment(experiment)
     system, material = build_system(study.blueprint(found)), study.material(found, 0)
@@ -59,9 +62,10 @@ def _seconds(study: Study, experiment: str) -> tuple[float, float, int]:
     for stage in found.schedule(study.settings):
         names = system.trainings(stage.name)
         given = replace(material, loss=stage.loss, budget=stage.budget)
-        for name in names:
+        for name in filter(system.needed.__contains__, names):
             part = system.part(name, given, weights)
-            seconds += _step_seconds(part, stage.budget) * stage.budget.steps / len(names)
+            if stage.name not in taken:
+                seconds += _step_seconds(part, stage.budget) * stage.budget.steps / len(names)
             weights[name] = part.network.state_dict()
     predictor = system.predictor(weights)
     began = time.perf_counter()

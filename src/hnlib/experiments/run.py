@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,17 @@ import pandas as pd
 import torch
 
 from hnlib.confidence import case_tables, run_tables
-from hnlib.errors import DataError
+from hnlib.errors import ConfigError, DataError
 from hnlib.experiments.config import Experiment, load_experiment
 from hnlib.experiments.export import export_model
 from hnlib.experiments.scores import add_scores
 from hnlib.experiments.study import Study, check_run, read_record
 from hnlib.files import read_table, write_atomically, write_json, write_table
 from hnlib.inference import keep_largest_components
-from hnlib.metrics import centre_error_mm, evaluate_case
+from hnlib.metrics import evaluate_case
 from hnlib.organs import organ
-from hnlib.preprocess import Plan, Prepared, restore_probabilities
-from hnlib.systems import Place, build_system, read_weights, train_system
+from hnlib.preprocess import Prepared, restore_probabilities
+from hnlib.systems import SYSTEMS, build_system, read_weights, take_trainings, train_system
 from hnlib.training import choose_precision, open_fabric
 
 Report = Callable[[str], None]
@@ -74,13 +75,19 @@ def _train(
     name = f"{study.dataset}/{study.profile}/{experiment}/seed{seed}"
     budget = material.budget
     report(f"{name}: {budget.steps} steps of {budget.batch_size} patches of {study.patch(found)} voxels")
+    identity, schedule = {"run": study.run_digest(experiment), "seed": seed}, found.schedule(study.settings)
+    if found.takes and fabric.is_global_zero:
+        source = study.run_folder(found.takes, seed)
+        for taken in take_trainings(system, schedule, folder, source, identity, taken_stages(study, found)):
+            report(f"{name}: {taken} taken from {found.takes}")
+    fabric.barrier()
     weights, history = train_system(
         system,
-        found.schedule(study.settings),
+        schedule,
         material,
         folder,
         fabric=fabric,
-        identity={"run": study.run_digest(experiment), "seed": seed},
+        identity=identity,
         report=lambda stage, steps: _progress(name if stage == "network" else f"{name}, {stage}", steps, report),
     )
     if fabric.is_global_zero:
@@ -90,6 +97,29 @@ def _train(
         write_json(folder / "run.json", {**record, "devices": devices})
         export_model(study, experiment, seed)
     fabric.barrier()
+
+
+def taken_stages(study: Study, found: Experiment) -> tuple[str, ...]:
+    """Return the first stages of an experiment that are those of the one it takes trainings from.
+
+    Raises
+    ------
+    ConfigError
+        When the two differ in more than title, stages and the options that come late.
+    """
+    whole, late = load_experiment(str(found.takes)), SYSTEMS[found.system].late
+    mine, theirs = (
+        {
+            **one.model_dump(exclude={"title", "takes", "stages"}),
+            "options": {k: v for k, v in one.options.items() if k not in late},
+        }
+        for one in (found, whole)
+    )
+    differing = [key for key in mine if mine[key] != theirs[key]]
+    if differing:
+        raise ConfigError(f"experiment '{found.title}': takes {found.takes}, but differs in {', '.join(differing)}")
+    pairs = zip(found.schedule(study.settings), whole.schedule(study.settings), strict=True)
+    return tuple(one.name for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _record(
@@ -106,7 +136,7 @@ def _record(
     return {
         **_run_key(study, experiment, seed),
         "cases": len(study.training_cases(found)),
-        "steps": budget.steps,
+        "steps": int(max(row["step"] for row in history)),
         "seconds": round(max(float(row["seconds"]) for row in history), 1),
         "parameters": parameters,
         "voxels_per_step": int(np.prod(patch)) * budget.batch_size,
@@ -184,8 +214,8 @@ def measure_run(study: Study, experiment: str, seed: int, *, again: bool = False
         if not target.exists():
             prepared = study.case(name)
             probabilities = predictor(prepared.image)
-            places = predictor.places() if predictor.places else []
-            _measure_case(study, data.load(name).labels, prepared, probabilities, split, folder, target, places)
+            also = predictor.also(prepared) if predictor.also else {}
+            _measure_case(study, data.load(name).labels, prepared, probabilities, also, split, folder, target)
         if done % max(1, len(todo) // 10) == 0:
             left = (time.perf_counter() - began) / done * (len(todo) - done)
             report(f"{experiment}/seed{seed}: measured {done} of {len(todo)} cases, {left / 60:.1f} min left")
@@ -205,10 +235,10 @@ def _measure_case(
     reference: np.ndarray,
     prepared: Prepared,
     probabilities: np.ndarray,
+    also: Mapping[tuple[str, str], float],
     split: str,
     folder: Path,
     target: Path,
-    places: Sequence[Place] = (),
 ) -> None:
     organs = study.plan.organs
     prediction = keep_largest_components(restore_probabilities(probabilities, prepared))
@@ -223,25 +253,12 @@ def _measure_case(
         labelled=prepared.labelled,
         tolerances_mm={name: organ(name).tolerance_mm for name in organs},
     )
+    rows = [(name, metric, value) for (name, metric), value in also.items()]
+    further = [pd.DataFrame(rows, columns=["organ", "metric", "value"])] if rows else []
     confidence = case_tables(probabilities, prepared.labels, organs, prepared.labelled, study.plan.spacing_mm)
-    located = _localisation(prepared, study.plan, places)
-    tables = [metrics.assign(table="metrics"), located.assign(table="metrics"), *confidence]
+    tables = [*(table.assign(table="metrics") for table in (metrics, *further)), *confidence]
     whole = pd.concat(tables, ignore_index=True).assign(split=split, case=prepared.name)
     write_atomically(target, lambda part: whole.to_parquet(part, index=False))
-
-
-def _localisation(prepared: Prepared, plan: Plan, places: Sequence[Place]) -> pd.DataFrame:
-    """Return, for each organ that the system located, the error on the plan's grid, the peak and the gate's verdict.
-
-    An organ that is not labelled, or has no voxel there, has no row.
-    """
-    rows: list[tuple[str, str, float]] = []
-    for place in places:
-        name, mask = plan.organs[place.value - 1], prepared.labels == place.value
-        if name in prepared.labelled and mask.any():
-            rows.append((name, "centre_error_mm", centre_error_mm(mask, place.centre, plan.spacing_mm)))
-            rows += [(name, "centre_peak", place.peak), (name, "located", float(place.accepted))]
-    return pd.DataFrame(rows, columns=["organ", "metric", "value"])
 
 
 def _gather(study: Study, experiment: str, seed: int, folder: Path, todo: Sequence[tuple[str, str]]) -> None:

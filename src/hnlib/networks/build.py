@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hnlib.errors import unknown
+from hnlib.errors import ConfigError, unknown
 from hnlib.networks.focusnet_build import deeplab, fat_snet, seres_unet, snet
 from hnlib.networks.instance_norm import use_lean_instance_norm
 from hnlib.networks.plan import Topology
+from hnlib.networks.se_unet import flat_topology, se_unet
 
 
 def dynunet(topology: Topology, num_classes: int, *, width: int, cap: int = 320) -> nn.Module:
@@ -24,6 +25,19 @@ def slim_dynunet(topology: Topology, num_classes: int, *, width: int, cap: int =
     """Return the same U-Net with half the channels at the finest level, where most of the time goes."""
     finest, *coarser = topology.filters(width, cap)
     return SoftWindows(_unet(topology, num_classes, (max(1, finest // 2), *coarser), in_channels=4))
+
+
+def hybrid(topology: Topology, num_classes: int, *, width: int, cap: int = 320, flat_levels: int = 2) -> nn.Module:
+    """Return the plain U-Net with 2D convolutions (in the slice) in its shallow levels and 3D ones in the deep.
+
+    The future work that Pu et al. and Tappeiner et al. 2022 name. Strides stay, so depth is halved level by level.
+    """
+    if not 1 <= flat_levels < topology.num_levels:
+        raise ConfigError(
+            f"hybrid: flat_levels is {flat_levels}; 1 to {topology.num_levels - 1} of this patch's "
+            f"{topology.num_levels} levels are needed"
+        )
+    return dynunet(flat_topology(topology, flat_levels), num_classes, width=width, cap=cap)
 
 
 class SoftWindows(nn.Module):
@@ -75,6 +89,8 @@ NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
     "snet": snet,
     "fat_snet": fat_snet,
     "deeplab": deeplab,
+    "se_unet": se_unet,
+    "hybrid": hybrid,
 }
 
 
@@ -127,6 +143,6 @@ def set_output_prior(network: nn.Module, class_fractions: Sequence[float]) -> No
     if not bool((prior > 0).all()):
         raise ValueError(f"class fractions must be positive, got {list(class_fractions)}")
     for module in network.modules():
-        if isinstance(module, nn.Conv3d) and module.bias is not None and module.out_channels == len(prior):
+        if isinstance(module, nn.Conv2d | nn.Conv3d) and module.bias is not None and module.out_channels == len(prior):
             with torch.no_grad():
                 module.bias.copy_((prior / prior.sum()).log())

@@ -44,21 +44,33 @@ class InstanceNorm3d(nn.InstanceNorm3d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise each (sample, channel) of a tensor (N, C, X, Y, Z)."""
-        lean = (
-            input.device.type == "cpu"
-            and input.dtype == torch.float32
-            and self.weight is not None
-            and input.is_contiguous(memory_format=torch.channels_last_3d)
-        )
-        if not lean:
+        if not _lean(self, input, torch.channels_last_3d):
             return super().forward(input)
         result: Tensor = _PerSampleBatchNorm.apply(input, self.weight, self.bias, self.eps)  # type: ignore[no-untyped-call]
         return result
 
 
+class InstanceNorm2d(nn.InstanceNorm2d):
+    """``torch.nn.InstanceNorm2d(affine=True)``, the same for images."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise each (sample, channel) of a tensor (N, C, X, Y)."""
+        if not _lean(self, input, torch.channels_last):
+            return super().forward(input)
+        result: Tensor = _PerSampleBatchNorm.apply(input, self.weight, self.bias, self.eps)  # type: ignore[no-untyped-call]
+        return result
+
+
+def _lean(norm: nn.InstanceNorm2d | nn.InstanceNorm3d, x: Tensor, layout: torch.memory_format) -> bool:
+    simple = x.device.type == "cpu" and x.dtype == torch.float32 and norm.weight is not None
+    return simple and x.is_contiguous(memory_format=layout)
+
+
 def use_lean_instance_norm(module: nn.Module) -> nn.Module:
-    """Replace every affine ``torch.nn.InstanceNorm3d`` below ``module`` in place; weights and their names stay."""
+    """Replace every affine instance norm below ``module`` in place; weights and their names stay."""
     for child in module.modules():
         if type(child) is nn.InstanceNorm3d and child.affine:
             child.__class__ = InstanceNorm3d
+        elif type(child) is nn.InstanceNorm2d and child.affine:
+            child.__class__ = InstanceNorm2d
     return module

@@ -44,6 +44,7 @@ from hnlib.plotting.results import (
     verdict_counts,
 )
 from hnlib.plotting.scans import best_slices, contour_panel, scan_rows, shown_box
+from hnlib.plotting.stages import stage_panels
 from hnlib.plotting.study import class_ratios, organ_volumes, sigma_dots, training_curves
 from hnlib.plotting.style import FULL_WIDTH_IN, HALF_WIDTH_IN, STYLE, experiment_title, use_style
 from hnlib.plotting.surfaces import surface_explorer, surface_views
@@ -95,6 +96,7 @@ __all__ = [
     "sigma_bounds",
     "sigma_by_background",
     "sigma_dots",
+    "stage_panels",
     "surface_explorer",
     "surface_views",
     "three_readings",

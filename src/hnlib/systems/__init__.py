@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hnlib.errors import unknown
+from hnlib.systems.coarse_to_fine import CoarseToFine, SliceSystem, TwoStage
 from hnlib.systems.focusnet import FOCUSNET, FocusNetSystem
 from hnlib.systems.one_network import ONE_NETWORK, OneNetwork
-from hnlib.systems.schedule import checkpoint_path, read_weights, train_system
+from hnlib.systems.schedule import checkpoint_path, read_weights, take_trainings, train_system
 from hnlib.systems.system import (
     Blueprint,
     Material,
     Part,
-    Place,
     Predictor,
     Stage,
     System,
@@ -25,7 +25,13 @@ from hnlib.systems.system import (
 )
 
 #: Name to system; each takes the blueprint.
-SYSTEMS: Mapping[str, type[System]] = {ONE_NETWORK: OneNetwork, FOCUSNET: FocusNetSystem}
+SYSTEMS: Mapping[str, type[System]] = {
+    ONE_NETWORK: OneNetwork,
+    FOCUSNET: FocusNetSystem,
+    "slices": SliceSystem,
+    "coarse_to_fine": CoarseToFine,
+    "two_stage": TwoStage,
+}
 
 
 def build_system(blueprint: Blueprint) -> System:
@@ -48,7 +54,6 @@ __all__ = [
     "Material",
     "OneNetwork",
     "Part",
-    "Place",
     "Predictor",
     "Stage",
     "System",
@@ -57,5 +62,6 @@ __all__ = [
     "checkpoint_path",
     "class_fractions",
     "read_weights",
+    "take_trainings",
     "train_system",
 ]

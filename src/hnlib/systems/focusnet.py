@@ -15,7 +15,7 @@ from hnlib.losses import build_loss
 from hnlib.networks import set_output_prior
 from hnlib.networks.focusnet import FocusNet
 from hnlib.networks.focusnet_build import DILATIONS, focusnet
-from hnlib.systems.focusnet_fusion import FocusPredictor
+from hnlib.systems.focusnet_fusion import FocusPredictor, localisation
 from hnlib.systems.focusnet_losses import FocusLoss, HeatLoss, RoiLoss
 from hnlib.systems.focusnet_statistics import OrganSize, SmallRule, organ_sizes, roi_voxels, small_organs
 from hnlib.systems.one_network import network_part, patch_stream, validation_dsc
@@ -168,7 +168,7 @@ class FocusNetSystem(System):
             largest_voxels=options.largest_voxels,
             device=device,
         )
-        return Predictor((network,), predict, lambda: predict.found)
+        return Predictor((network,), predict, lambda prepared: localisation(predict.found, prepared, blueprint.plan))
 
     def _validation(self, material: Material) -> Callable[[nn.Module], Mapping[str, float]]:
         def validate(network: nn.Module) -> Mapping[str, float]:

@@ -10,27 +10,36 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from hnlib.metrics import centre_error_mm
 from hnlib.networks.focusnet import FocusNet, highest_voxels, roi_starts
-from hnlib.systems.system import Place
+from hnlib.preprocess import Plan, Prepared
 
 Triple = tuple[int, int, int]
 Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Found(Place):
+class Found:
     """What a scan's heat map and ROI gave for one small organ.
-
-    The place is the highest voxel of its heat map, the peak its height; it is accepted where the peak passes the gate.
 
     Attributes
     ----------
+    value
+        Label of the organ.
+    centre, peak
+        The highest voxel of its heat map, and its height.
+    accepted
+        Whether the peak passes the gate.
     start
         First voxel of the ROI.
     probability
         Of the organ in its ROI, (x, y, z); None where the gate is shut.
     """
 
+    value: int
+    centre: Triple
+    peak: float
+    accepted: bool
     start: Triple
     probability: Array | None = None
 
@@ -145,6 +154,20 @@ class FocusPredictor:
             logits = network.segment(organ, first, last, image, heat, starts[:, 0])
             probability = torch.sigmoid(logits.float())[0, 0].cpu().numpy()
         return Found(int(network.values[organ]), (x, y, z), peak, peak >= self.gate, (i, j, k), probability)
+
+
+def localisation(found: Sequence[Found], prepared: Prepared, plan: Plan) -> dict[tuple[str, str], float]:
+    """Return for each located organ the error of its centre on the plan's grid, the peak and the gate's verdict.
+
+    An organ that is not labelled, or has no voxel there, is left out.
+    """
+    values: dict[tuple[str, str], float] = {}
+    for one in found:
+        name, mask = plan.organs[one.value - 1], np.asarray(prepared.labels) == one.value
+        if name in prepared.labelled and mask.any():
+            values[name, "centre_error_mm"] = centre_error_mm(mask, one.centre, plan.spacing_mm)
+            values[name, "centre_peak"], values[name, "located"] = one.peak, float(one.accepted)
+    return values
 
 
 class _Locate(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,9 @@ import torch
 from torch import Tensor
 
 from hnlib.errors import DataError
+from hnlib.files import write_atomically
 from hnlib.systems.system import Material, Stage, System, Weights
-from hnlib.training import Row, check_identity, plain, read_checkpoint, train
+from hnlib.training import Row, Settings, check_identity, plain, read_checkpoint, train
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -55,16 +57,24 @@ def train_system(
     """
     done: dict[str, Mapping[str, Tensor]] = {}
     history: list[Row] = []
+    place = -1  # of a training among all: its seed is the same whether others are left out or not
     for stage in schedule:
         names = system.trainings(stage.name)
-        budget = replace(stage.budget, steps=max(1, round(stage.budget.steps / len(names))))
-        given = replace(material, loss=stage.loss, budget=budget)
+        given = replace(material, loss=stage.loss, budget=share(stage.budget, len(names)))
         for name in names:
-            torch.manual_seed(material.seed + 1000 * len(done))
+            place += 1
+            if name not in system.needed:
+                continue
+            torch.manual_seed(material.seed + 1000 * place)
             weights, rows = _train_one(system, name, given, done, folder, fabric, identity, report)
             done[name] = weights
             history += _go_on(rows, history, name)
     return done, history
+
+
+def share(budget: Settings, trainings: int) -> Settings:
+    """Return the budget of one of so many trainings of a stage."""
+    return replace(budget, steps=max(1, round(budget.steps / trainings)))
 
 
 def _train_one(
@@ -83,19 +93,49 @@ def _train_one(
         check_identity(path, content, identity)
         if content["step"] == steps:
             return content["network"], content["history"]
-    part = system.part(name, material, done)
+    part, budget = system.part(name, material, done), material.budget
+    if part.checks:
+        budget = replace(budget, validate_every=max(1, steps // part.checks))
     trained, rows = train(
         part.network,
         part.loss,
         part.stream,
-        material.budget,
+        budget,
         fabric=fabric,
         checkpoint=path,
         identity=identity,
         validate=part.validate,
         report=report(name, steps) if report else None,
+        keep_best=part.checks > 0,
     )
     return plain(trained).state_dict(), rows
+
+
+def take_trainings(
+    system: System,
+    schedule: Sequence[Stage],
+    folder: Path,
+    source: Path,
+    identity: Mapping[str, Any],
+    stages: Sequence[str],
+) -> list[str]:
+    """Take over from another run's folder the finished trainings of some stages; return their names.
+
+    That the trainings are the same is the caller's to know. What is in `folder` already stays.
+    """
+    taken = []
+    for stage in schedule:
+        names = system.trainings(stage.name)
+        for name in names:
+            old, new = checkpoint_path(source, name), checkpoint_path(folder, name)
+            if stage.name not in stages or name not in system.needed or new.exists() or not old.exists():
+                continue
+            content = read_checkpoint(old)
+            if content["step"] == share(stage.budget, len(names)).steps:
+                content["identity"] = dict(identity)
+                write_atomically(new, partial(torch.save, content))
+                taken.append(name)
+    return taken
 
 
 def _go_on(rows: Sequence[Row], before: Sequence[Row], name: str) -> list[Row]:

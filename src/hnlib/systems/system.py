@@ -152,23 +152,15 @@ class Stage:
 class Part:
     """What one training takes: the arguments of `hnlib.training.train` that differ from stage to stage.
 
-    Parameters of the network that do not require a gradient stay as they are.
+    Parameters of the network that do not require a gradient stay as they are. With ``checks`` the training is
+    validated so many times, evenly, and ends with the best weights instead of the last.
     """
 
     network: nn.Module
     loss: nn.Module
     stream: Batches
     validate: Callable[[nn.Module], Mapping[str, float]] | None = None
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a system saw an organ: label value, voxel, how sure (0..1), and whether that was enough for it."""
-
-    value: int
-    centre: tuple[int, int, int]
-    peak: float
-    accepted: bool
+    checks: int = 0
 
 
 @dataclass(frozen=True)
@@ -181,13 +173,13 @@ class Predictor:
         Its networks.
     predict
         What is called.
-    places
-        Of a system that locates organs before it segments them: where it saw those of the last image.
+    also
+        What else is to be measured of the case that was predicted last: a value by (organ, metric).
     """
 
     modules: tuple[nn.Module, ...]
     predict: Callable[[NDArray[np.float32]], NDArray[np.float32]]
-    places: Callable[[], Sequence[Place]] | None = None
+    also: Callable[[Prepared], Mapping[tuple[str, str], float]] | None = None
 
     def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return class probabilities of one preprocessed image; they sum to 1 over C."""
@@ -210,6 +202,8 @@ class System(ABC):
 
     #: The stages in the order in which they run.
     stages: ClassVar[tuple[str, ...]]
+    #: Options that say which trainings there are and what is put out, but change no training of a given name.
+    late: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, blueprint: Blueprint) -> None:
         self.blueprint = blueprint
@@ -219,9 +213,14 @@ class System(ABC):
         return (stage,)
 
     @property
-    def deployed(self) -> tuple[str, ...]:
-        """Names of the trainings whose weights a predictor needs. All, as a rule."""
+    def needed(self) -> tuple[str, ...]:
+        """Names of the trainings that are run. All, as a rule; those left out keep their share of a stage's steps."""
         return tuple(name for stage in self.stages for name in self.trainings(stage))
+
+    @property
+    def deployed(self) -> tuple[str, ...]:
+        """Names of the trainings whose weights a predictor needs. All that are run, as a rule."""
+        return self.needed
 
     @abstractmethod
     def part(self, name: str, material: Material, done: Weights) -> Part:

@@ -1,0 +1,290 @@
+"""Chapter 21: coarse to fine, its stages in pictures, its parts in numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter, gaussian_filter1d
+
+from hnlib.chapters.page import DASH, NBSP, Facts, mean_sd, title
+from hnlib.datasets import PhantomDataset
+from hnlib.experiments import read_tables
+from hnlib.plotting import experiment_title
+from hnlib.preprocess import PLAN_RULES, make_plan, preprocess_case
+from hnlib.stats import compare_experiments, mean_over_organs, organ_summary, printed_table, seed_interval
+from hnlib.systems.coarse_to_fine import VIEWS, OrganBoxes, TargetBox, combine, fuse, to_slices, to_volume
+
+#: Stages and rivals in the order of the tables.
+PARTS = ("coarse_axial", "coarse_coronal", "coarse_sagittal", "coarse_fused", "coarse_fused_weights", "coarse_to_fine")
+RIVALS = ("unet_2d", "two_stage", "rival_dynunet")
+EXTRA = ("coarse_to_fine_shared_pairs", "small_ca_dice_ce", "hybrid_ca_dice_ce", "coarse_axial_plain")
+#: Differences that the chapter asks for: experiment, baseline.
+QUESTIONS = (
+    ("coarse_fused", "coarse_axial"),
+    ("coarse_fused", "coarse_coronal"),
+    ("coarse_fused", "coarse_sagittal"),
+    ("coarse_fused_weights", "coarse_fused"),
+    ("coarse_to_fine", "coarse_fused_weights"),
+    ("coarse_to_fine", "unet_2d"),
+    ("coarse_to_fine", "two_stage"),
+    ("coarse_to_fine", "rival_dynunet"),
+    ("coarse_to_fine_shared_pairs", "coarse_to_fine"),
+    ("hybrid_ca_dice_ce", "small_ca_dice_ce"),
+)
+METHODS = {
+    "unet": "U-Net",
+    "two_stage_unet": "two-stage 3D U-Net",
+    "srm_fcnn": "SRM + FCNN",
+    "coarse_to_fine": "Pu et al.",
+}
+BOX = ("box_recall", "box_fallback")
+NOT_RUN = "not yet run"
+
+
+@dataclass(frozen=True)
+class Stages:
+    """One phantom on its way through the stages, with blurred truth in the place of networks.
+
+    Attributes
+    ----------
+    image_hu, labels
+        (X, Y, Z) on the grid of the preprocessing.
+    probabilities
+        Name of the stage to (C, X, Y, Z).
+    boxes
+        Of each organ.
+    spacing_mm, organs
+        Of the grid and the labels.
+    """
+
+    image_hu: NDArray[np.float32]
+    labels: NDArray[np.uint8]
+    probabilities: dict[str, NDArray[np.float32]]
+    boxes: list[TargetBox]
+    spacing_mm: tuple[float, float, float]
+    organs: tuple[str, ...]
+
+    @property
+    def index(self) -> int:
+        """The coronal slice with the most organ voxels."""
+        return int((self.labels > 0).sum(axis=(0, 2)).argmax())
+
+
+def phantom_stages(spacing_mm: tuple[float, float, float] = (3.0, 3.0, 3.0)) -> Stages:
+    """Take one phantom through preprocessing, views, fusion, boxes and fine masks, as the system does.
+
+    No network is trained here: a view is the truth, blurred from slice to slice, where a 2D network cannot look, and
+    less within the slice; a fine mask is the truth in its box, blurred little. All else is the library's own.
+    """
+    data = PhantomDataset({"test": 1}, spacing_mm=spacing_mm)
+    case = data.load("phantom_000")
+    plan = make_plan([case], PLAN_RULES["coarse_to_fine"])
+    prepared = preprocess_case(case, plan)
+    truth = np.stack([prepared.labels == value for value in range(len(plan.organs) + 1)]).astype(np.float32)
+    views = {view: _blurred(truth, view) for view in VIEWS}
+    fused = fuse([np.log(one) for one in views.values()])
+    margin = [round(8 / mm) for mm in plan.spacing_mm]
+    boxes = OrganBoxes(len(plan.organs)).learn([prepared], plan.organs, margin=margin)
+    found = boxes.locate(fused)
+    fine = [_in_box(gaussian_filter(truth[place], 0.5), box) for place, box in enumerate(found, start=1)]
+    stages = {**{f"{view} view": one for view, one in views.items()}, "mean of the views": fused}
+    stages |= {"boxes": np.zeros_like(fused), "fine masks": combine(fused, found, fine)}
+    image_hu = prepared.image * plan.sd_hu + plan.mean_hu
+    return Stages(image_hu, prepared.labels, stages, found, plan.spacing_mm, plan.organs)
+
+
+def _blurred(truth: NDArray[np.float32], view: str) -> NDArray[np.float32]:
+    """Return probabilities as of a view: blurred by 3 voxels across its slices and by 1 within."""
+    found = []
+    for one in truth:
+        slices = gaussian_filter(to_slices(one, view), (0, 1, 1))
+        found.append(to_volume(gaussian_filter1d(slices, 3.0, axis=0), view))
+    whole = np.stack(found) + np.float32(1e-4)
+    return np.asarray(whole / whole.sum(axis=0), np.float32)
+
+
+def _in_box(volume: NDArray[np.float32], box: TargetBox) -> NDArray[np.float32]:
+    return volume[tuple(slice(s, s + n) for s, n in zip(box.start, box.size, strict=True))]
+
+
+def box_facts(stages: Stages) -> Facts:
+    """Return the phrases on the boxes of the phantom."""
+    recall = [box.recall(stages.labels == value) for value, box in enumerate(stages.boxes, start=1)]
+    volume = np.prod(stages.labels.shape)
+    share = [100 * np.prod(box.size) / volume for box in stages.boxes]
+    return {
+        "organs": str(len(stages.organs)),
+        "least-recall": f"{min(recall):.3f}",
+        "smallest": f"{min(share):.2g} %",
+        "largest": f"{max(share):.2g} %",
+        "grid": " x ".join(map(str, stages.labels.shape)),
+        "edge": f"{stages.spacing_mm[0]:.2f} mm",
+    }
+
+
+def coarse_runs(tables: Path | str, profile: str) -> dict[str, pd.DataFrame]:
+    """Return metrics, history and runs of a profile's coarse-to-fine experiments; empty tables before any is run."""
+    found = read_tables(tables)
+    names = (*PARTS, *RIVALS, *EXTRA)
+    return {
+        name: found[name][(found[name]["profile"] == profile) & found[name]["experiment"].isin(names)]
+        for name in ("metrics", "history", "runs")
+    }
+
+
+def parts_table(metrics: pd.DataFrame, experiments: tuple[str, ...] = PARTS) -> pd.DataFrame:
+    """Return mean test DSC and its SD over cases by organ, one column an experiment; a dash where none is run."""
+    test = metrics[(metrics["split"] == "test") & (metrics["metric"] == "dsc")]
+    if test.empty:
+        return pd.DataFrame({"test DSC": [NOT_RUN]}, index=["all organs"])
+    found = organ_summary(test)
+    text = found.assign(text=[mean_sd(m, s, 3) for m, s in zip(found["mean"], found["sd"], strict=True)])
+    wide = text.pivot_table(index="organ", columns="experiment", values="text", aggfunc="first", sort=False)
+    means = mean_over_organs(test).groupby("experiment")["mean"].mean()
+    wide = wide.rename(index=title)
+    wide.loc["mean over organs"] = [f"{means[name]:.3f}" for name in wide.columns]
+    wide.loc["seeds"] = [str(test.loc[test["experiment"] == name, "seed"].nunique()) for name in wide.columns]
+    wide = wide.reindex(columns=list(experiments)).astype(object).fillna(DASH)
+    return wide.rename(columns=experiment_title).rename_axis(index=None, columns=None)
+
+
+def questions_table(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Return each question's difference in mean test DSC with its interval over patients and over seeds."""
+    rows = []
+    done = set(metrics["experiment"])
+    test = metrics[metrics["metric"] == "dsc"]
+    for experiment, baseline in QUESTIONS:
+        row: dict[str, Any] = {"experiment": experiment_title(experiment), "minus": experiment_title(baseline)}
+        if {experiment, baseline} <= done:
+            pair = test[test["experiment"].isin((experiment, baseline))]
+            one = compare_experiments(pair, baseline, measures=["dsc"]).query("primary").iloc[0]
+            row |= {"difference": f"{one['difference']:+.3f}", "over patients": _interval(one["low"], one["high"])}
+            row |= {"over seeds": _interval(*seed_interval(pair, experiment, baseline)), "cases": int(one["cases"])}
+        else:
+            row |= {"difference": NOT_RUN, "over patients": DASH, "over seeds": DASH, "cases": 0}
+        rows.append(row)
+    return pd.DataFrame(rows).set_index(["experiment", "minus"])
+
+
+def _interval(low: float, high: float) -> str:
+    return DASH if np.isnan(low) else f"{low:+.3f} to {high:+.3f}".replace(" ", NBSP)
+
+
+def box_table(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Return by organ how much of it the boxes hold on test cases, how often one held less than all, and fallbacks."""
+    rows = metrics[(metrics["split"] == "test") & metrics["metric"].isin(BOX)]
+    rows = rows[rows["experiment"].isin(("coarse_to_fine", "two_stage"))]
+    if rows.empty:
+        return pd.DataFrame({"box recall": [NOT_RUN]}, index=["all organs"])
+    recall = rows[rows["metric"] == "box_recall"].groupby(["organ", "experiment"], sort=False)["value"]
+    found = pd.DataFrame({"mean recall": recall.mean().round(4), "least": recall.min().round(3)})
+    found["cut"] = recall.apply(lambda values: f"{int((values < 1).sum())} of {len(values)}")
+    fallen = rows[rows["metric"] == "box_fallback"].groupby(["organ", "experiment"], sort=False)["value"].sum()
+    found["fall backs"] = fallen.astype(int)
+    return found.rename(index=title, level=0).rename(index=experiment_title, level=1).rename_axis(index=["", ""])
+
+
+def costs_table(history: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Return what each experiment cost: seeds, parameters at work, minutes of training, steps."""
+    if runs.empty:
+        return pd.DataFrame({"minutes": [NOT_RUN]}, index=["all experiments"])
+    grouped = runs.assign(minutes=runs["seconds"] / 60).groupby("experiment", sort=False)
+    table = grouped.agg(seeds=("seed", "nunique"), parameters=("parameters", "first"), minutes=("minutes", "mean"))
+    table["steps"] = history.groupby("experiment")["step"].max()
+    order = [name for name in (*PARTS, *RIVALS, *EXTRA) if name in table.index]
+    return table.loc[order].rename(index=experiment_title).round({"minutes": 1}).rename_axis(index=None)
+
+
+def stage_minutes(history: pd.DataFrame) -> pd.DataFrame:
+    """Return the minutes of each training of the whole system, mean over seeds; empty before it is run."""
+    rows = history[history["experiment"] == "coarse_to_fine"]
+    if rows.empty or "stage" not in rows:
+        return pd.DataFrame({"minutes": [NOT_RUN]}, index=["all stages"])
+    ends = rows.groupby(["seed", "stage"], sort=False)["seconds"].max().reset_index()
+    spent = ends.assign(seconds=ends.groupby("seed")["seconds"].diff().fillna(ends["seconds"]))
+    return (spent.groupby("stage", sort=False)["seconds"].mean() / 60).round(2).rename("minutes").to_frame()
+
+
+def paper_view_table() -> pd.DataFrame:
+    """Return Table I of the paper: DSC in per cent of each view and their fusion; other scans than ours."""
+    return _printed("I", ("front", "top", "side", "fusion"))
+
+
+def paper_rival_table() -> pd.DataFrame:
+    """Return Tables II and III of the paper, DSC in per cent and HD95 in mm; other scans than ours."""
+    parts = {"II, DSC (%)": _printed("II"), "III, HD95 (mm)": _printed("III")}
+    return pd.concat(parts, axis=1)
+
+
+def _printed(table: str, order: tuple[str, ...] = ()) -> pd.DataFrame:
+    rows = printed_table("pu2020").query("table == @table")
+    wide = rows.pivot_table(index="organ", columns="method", values="mean", sort=False)
+    wide.loc["mean"] = wide.mean()
+    names = {name: title(name) for name in wide.index if name != "mean"}
+    wide = wide[list(order) or list(wide.columns)].round(1 if table != "III" else 2)
+    wide = wide.rename(index={**names, "mean": "mean of the nine"}, columns=METHODS)
+    return wide.rename_axis(index=None, columns=None)
+
+
+def coarse_facts(metrics: pd.DataFrame) -> Facts:
+    """Return the phrases of the chapter: what the runs say, and what the paper's own tables do."""
+    views, rivals = (
+        paper_view_table().loc["mean of the nine"],
+        paper_rival_table()["II, DSC (%)"].loc["mean of the nine"],
+    )
+    found = questions_table(metrics)["difference"]
+    fusion, fine = (
+        found[(experiment_title(one), experiment_title(other))]
+        for one, other in (("coarse_fused", "coarse_axial"), ("coarse_to_fine", "coarse_fused_weights"))
+    )
+    return {
+        "fusion": _answer("The fused volume against the axial view", fusion, metrics, "coarse_fused"),
+        "fine": _answer("The fine stage against the coarse one", fine, metrics, "coarse_to_fine"),
+        "paper-fusion": f"{views['fusion'] - views['top']:+.1f}",
+        "paper-fine": f"{rivals[METHODS['coarse_to_fine']] - views['fusion']:+.1f}",
+        "winner": _winner(metrics),
+    }
+
+
+def _answer(what: str, difference: str, metrics: pd.DataFrame, experiment: str) -> str:
+    if difference == NOT_RUN:
+        return f"{what} is not yet run."
+    rows = metrics[(metrics["experiment"] == experiment) & (metrics["split"] == "test")]
+    return f"{what}: {difference} in mean test DSC ({rows['seed'].nunique()} seeds, {rows['case'].nunique()} cases)."
+
+
+def _winner(metrics: pd.DataFrame) -> str:
+    """Say where two stages beat one: the organs in which the fine stage gains, smallest first."""
+    wanted = ("coarse_to_fine", "coarse_fused_weights")
+    rows = metrics[metrics["experiment"].isin(wanted) & (metrics["metric"] == "dsc")]
+    if rows["experiment"].nunique() < len(wanted):
+        return "Where two stages beat one waits for runs."
+    tests = compare_experiments(rows, wanted[1], measures=["dsc"]).query("not primary")
+    gain = tests[tests["low"] > 0].sort_values("difference", ascending=False)
+    loss = tests[tests["high"] < 0].sort_values("difference")
+    words = [
+        f"{verb} " + ", ".join(f"{title(str(row['organ']))} ({row['difference']:+.3f})" for _, row in part.iterrows())
+        for verb, part in (("gains in", gain), ("loses in", loss))
+        if len(part)
+    ]
+    return f"Organ by organ the fine stage {' and '.join(words) or 'shows no difference'} (95 % intervals)."
+
+
+def only(stages: Stages, *names: str) -> dict[str, Any]:
+    """Return the arguments of `hnlib.plotting.stage_panels` for some of the stages."""
+    shown = {name: stages.probabilities[name] for name in names or stages.probabilities}
+    boxes = [(box.start, box.size) for box in stages.boxes]
+    return {
+        "image_hu": stages.image_hu,
+        "labels": stages.labels,
+        "probabilities": shown,
+        "boxes": dict.fromkeys(("boxes", "fine masks"), boxes),
+        "spacing_mm": stages.spacing_mm,
+        "organs": stages.organs,
+        "index": stages.index,
+    }

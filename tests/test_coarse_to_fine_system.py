@@ -1,0 +1,261 @@
+"""Coarse to fine and its rivals trained through the one loop: on made volumes of a few thousand voxels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hnlib.errors import ConfigError, DataError
+from hnlib.experiments import load_experiment
+from hnlib.experiments.config import load_profile
+from hnlib.model_file import ModelFile, load_model, save_model, see
+from hnlib.networks import plan_topology
+from hnlib.preprocess import Plan, Prepared
+from hnlib.sampling import RULES
+from hnlib.systems import (
+    Blueprint,
+    Material,
+    Stage,
+    Weights,
+    build_system,
+    checkpoint_path,
+    read_weights,
+    take_trainings,
+    train_system,
+)
+from hnlib.training import Settings, open_fabric, read_checkpoint
+
+SHAPE = (24, 16, 16)
+ORGANS = ("brainstem", "parotid_left", "parotid_right")
+PLAN = Plan((4.0, 4.0, 4.0), SHAPE, (-400.0, 800.0), 0.0, 1200.0, ORGANS, SHAPE)
+IDENTITY = {"run": "x", "seed": 0}
+
+
+def patient(number: int, labelled: Sequence[str] = ORGANS) -> Prepared:
+    """Return a head: a brainstem in the middle, a parotid on each side, all brighter than the rest."""
+    rng = np.random.default_rng(number)
+    labels = np.zeros(SHAPE, np.uint8)
+    move = int(rng.integers(-1, 2))
+    labels[10:14, 6:10, 4 + move : 10 + move] = 1
+    labels[3:7, 6:10, 6 + move : 10 + move] = 2
+    labels[17:21, 6:10, 6 + move : 10 + move] = 3
+    image = (labels > 0) + 0.3 * (labels == 1) + 0.1 * rng.standard_normal(SHAPE)
+    labels[~np.isin(labels, [0, *(1 + ORGANS.index(name) for name in labelled)])] = 0
+    box = tuple((0, n) for n in SHAPE)
+    image = image.astype(np.float32)
+    return Prepared(str(number), image, labels, float(image.min()), box, SHAPE, (4.0, 4.0, 4.0), frozenset(labelled))
+
+
+def blueprint(system: str = "coarse_to_fine", **options: Any) -> Blueprint:
+    topology = plan_topology((16, 16, 16), (4.0, 4.0, 4.0))
+    small = {} if system == "slices" else {"fine_width": 4}
+    return Blueprint("se_unet", 4, 8, topology, (16, 16, 16), PLAN, system=system, options={**small, **options})
+
+
+def material(cases: Sequence[Prepared] | None = None) -> Material:
+    return Material(
+        training=cases or [patient(k) for k in range(4)],
+        watched=[patient(9)],
+        organs=ORGANS,
+        centres=RULES["nnunet"],
+        loss="ce",
+        budget=budget(1),
+        seed=0,
+        device=torch.device("cpu"),
+    )
+
+
+def budget(steps: int, batch: int = 4) -> Settings:
+    return Settings(steps=steps, batch_size=batch, learning_rate=0.01, validate_every=50, checkpoint_every=2)
+
+
+SCHEDULE = (
+    Stage("coarse", budget(60), "weighted_ce"),
+    Stage("folds", budget(120), "weighted_ce"),
+    Stage("fusion", replace(budget(20), learning_rate=0.05), "ce"),
+    Stage("fine", budget(90), "generalised_dice"),
+)
+
+
+def fit(
+    given: Blueprint, folder: Path, schedule: Sequence[Stage] = SCHEDULE, report: Any = None, cases: Any = None
+) -> Weights:
+    system = build_system(given)
+    fabric = open_fabric(1, "32-true")
+    return train_system(
+        system, schedule, material(cases), folder, fabric=fabric, identity=IDENTITY, report=report
+    )[0]  # fmt: skip
+
+
+@cache
+def whole() -> Path:
+    """Return the folder of the whole system, trained once for all tests."""
+    folder = Path(mkdtemp())
+    fit(blueprint(), folder)
+    return folder
+
+
+def test_the_whole_goes_from_slices_to_fine_masks() -> None:
+    """All stages train; the predictor finds each organ; a distribution on the whole grid; boxes are measured."""
+    system = build_system(blueprint())
+    assert system.trainings("folds") == tuple(
+        f"fold{k}-{view}" for k in range(2) for view in ("axial", "coronal", "sagittal")
+    )
+    assert not any(name.startswith("fold") for name in system.deployed)
+    predictor = system.predictor(read_weights(system, whole()))
+    case = patient(20)
+    found = predictor(case.image)
+    assert found.shape == (4, *SHAPE)
+    assert np.allclose(found.sum(axis=0), 1, atol=1e-5)
+    labels = found.argmax(axis=0)
+    dsc = [
+        2 * ((labels == v) & (case.labels == v)).sum() / ((labels == v).sum() + (case.labels == v).sum())
+        for v in (1, 2, 3)
+    ]
+    assert min(dsc) > 0.5
+    assert predictor.also is not None
+    about = predictor.also(case)
+    assert about["brainstem", "box_recall"] > 0.9
+    assert {metric for _, metric in about} == {"box_recall", "box_fallback"}
+
+
+def test_what_was_learned_of_boxes_is_in_the_weights(tmp_path: Path) -> None:
+    """A model file alone predicts as the run does."""
+    system = build_system(blueprint())
+    weights = read_weights(system, whole())
+    path = tmp_path / "model.pt"
+    save_model(path, ModelFile(blueprint(), see([patient(0)], PLAN), "made", weights))
+    image = patient(21).image
+    assert np.array_equal(load_model(path).predictor()(image), system.predictor(weights)(image))
+    assert weights["fusion"]["boxes.sizes"].tolist()[1] == weights["fusion"]["boxes.sizes"].tolist()[2]
+
+
+@pytest.mark.parametrize("output", ["axial", "coronal", "mean", "weights"])
+def test_a_part_of_the_system_is_that_of_the_whole(output: str, tmp_path: Path) -> None:
+    """Its trainings have the same weights, trained by itself or taken over, whichever others are left out."""
+    part, names = build_system(blueprint(output=output)), {"mean": 3, "weights": 10}.get(output, 1)
+    assert len(part.needed) == names
+    taken = take_trainings(part, SCHEDULE, tmp_path, whole(), {"run": "y"}, ("coarse", "folds", "fusion"))
+    assert taken == list(part.needed)
+    assert read_checkpoint(checkpoint_path(tmp_path, taken[0]))["identity"] == {"run": "y"}
+    if output == "coronal":
+        alone = fit(blueprint(output=output), tmp_path / "alone")
+        theirs = read_checkpoint(checkpoint_path(whole(), "coronal"))["network"]
+        assert all(torch.equal(alone["coronal"][key], theirs[key]) for key in theirs)
+    found = part.predictor(read_weights(part, tmp_path))(patient(3).image)
+    assert found.shape == (4, *SHAPE)
+
+
+def test_what_is_of_other_length_is_not_taken(tmp_path: Path) -> None:
+    longer = (replace(SCHEDULE[0], budget=budget(63)), *SCHEDULE[1:])
+    system = build_system(blueprint(output="mean"))
+    assert take_trainings(system, longer, tmp_path, whole(), IDENTITY, ("coarse",)) == []
+    assert take_trainings(system, SCHEDULE, tmp_path, tmp_path / "none", IDENTITY, ("coarse",)) == []
+
+
+def test_a_shared_pair_has_one_network() -> None:
+    system = build_system(blueprint(share_pairs=True))
+    assert system.trainings("fine") == ("fine-brainstem", "fine-parotid")
+    assert build_system(blueprint()).trainings("fine") == tuple(f"fine-{organ}" for organ in ORGANS)
+
+
+def test_a_run_killed_while_views_are_fused_goes_on(tmp_path: Path) -> None:
+    """Finished stages are read; the weights are those of an uninterrupted run."""
+
+    class KilledError(Exception):
+        pass
+
+    def report(name: str, _steps: int) -> Any:
+        def tell(done: int, _loss: torch.Tensor, _seconds: float) -> None:
+            if (name, done) == ("fusion", 7):
+                raise KilledError
+
+        return tell
+
+    given = blueprint(output="weights")
+    system = build_system(given)
+    take_trainings(system, SCHEDULE, tmp_path, whole(), IDENTITY, ("coarse", "folds"))
+    with pytest.raises(KilledError):
+        fit(given, tmp_path, report=report)
+    again = fit(given, tmp_path)
+    theirs = read_checkpoint(checkpoint_path(whole(), "fusion"))["network"]
+    assert all(torch.equal(again["fusion"][key], theirs[key]) for key in theirs)
+
+
+def test_a_missing_stage_is_told(tmp_path: Path) -> None:
+    system = build_system(blueprint(output="mean"))
+    take_trainings(system, SCHEDULE, tmp_path, whole(), IDENTITY, ("coarse",))
+    checkpoint_path(tmp_path, "sagittal").unlink()
+    with pytest.raises(DataError, match=r"checkpoint-sagittal\.pt is missing; run hnlib train again"):
+        read_weights(system, tmp_path)
+
+
+def test_views_with_other_classes_are_told() -> None:
+    """A checkpoint of a view with fewer organs is no view of this system."""
+    system = build_system(blueprint(output="mean"))
+    weights = {name: dict(state) for name, state in read_weights(system, whole()).items()}
+    weights["coronal"]["head.weight"] = weights["coronal"]["head.weight"][:3]
+    with pytest.raises(DataError, match="stage coronal: its weights are of another architecture"):
+        system.predictor(weights)
+
+
+def test_two_stages_locate_and_segment(tmp_path: Path) -> None:
+    schedule = (Stage("locate", budget(60, 2), "ce"), Stage("segment", budget(90), "nnu_dice+ce"))
+    given = blueprint("two_stage")
+    weights = fit(given, tmp_path, schedule)
+    assert list(weights) == ["locate", *(f"fine-{organ}" for organ in ORGANS)]
+    predictor = build_system(given).predictor(weights)
+    case = patient(22)
+    found = predictor(case.image)
+    assert (found.argmax(axis=0)[case.labels == 1] == 1).mean() > 0.5
+    assert predictor.also is not None
+    assert predictor.also(case)["parotid_left", "box_recall"] > 0.5
+
+
+def test_slices_alone_are_a_system(tmp_path: Path) -> None:
+    """Also where an organ was outlined in some cases only."""
+    cases = [patient(0), patient(1, ORGANS[:1])]
+    weights = fit(blueprint("slices", view="sagittal"), tmp_path, (Stage("network", budget(30), "ce"),), cases=cases)
+    found = build_system(blueprint("slices", view="sagittal")).predictor(weights)(patient(0).image)
+    assert np.allclose(found.sum(axis=0), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("system", "options", "text"),
+    [
+        ("coarse_to_fine", {"output": "front"}, "unknown output 'front'"),
+        ("coarse_to_fine", {"foldz": 3}, "unknown coarse_to_fine option 'foldz': did you mean 'folds'"),
+        ("coarse_to_fine", {"folds": 1}, "at least 2 are needed"),
+        ("coarse_to_fine", {"share_pairs": 1}, "option 'share_pairs' is 1"),
+        ("slices", {"view": "front"}, "unknown view 'front'"),
+        ("two_stage", {"folds": 2}, "unknown two_stage option"),
+    ],
+)
+def test_wrong_options_are_refused(system: str, options: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        build_system(replace(blueprint(system), options=options))
+
+
+def test_fewer_patients_than_folds_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="1 training cases for 2 folds"):
+        fit(blueprint(output="weights"), tmp_path, cases=[patient(0)])
+
+
+@pytest.mark.parametrize("name", ["laptop-coarse", "phantom-coarse", "tiny-coarse"])
+def test_the_profiles_have_the_whole_and_its_parts(name: str) -> None:
+    profile = load_profile(name)
+    whole_of = load_experiment("coarse_to_fine")
+    assert profile.preprocessing == "coarse_to_fine"
+    for experiment in profile.all_experiments:
+        found = load_experiment(experiment)
+        if found.takes:
+            assert found.takes == "coarse_to_fine"
+            assert found.schedule(profile) == whole_of.schedule(profile)

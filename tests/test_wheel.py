@@ -19,10 +19,17 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         return set(wheel.namelist())
 
 
-@pytest.mark.parametrize(("folder", "inside"), [("src/hnlib", "hnlib"), ("experiments", "hnlib/_experiments")])
+@pytest.mark.parametrize(
+    ("folder", "inside"),
+    [("src/hnlib", "hnlib"), ("experiments", "hnlib/_experiments"), ("notebooks", "hnlib/_notebooks")],
+)
 def test_every_file_travels(names: set[str], folder: str, inside: str) -> None:
     here = [p.relative_to(ROOT / folder) for p in (ROOT / folder).rglob("*") if p.is_file()]
-    wanted = {f"{inside}/{p.as_posix()}" for p in here if p.suffix in (".py", ".json", ".npz", ".csv", ".yaml")}
+    wanted = {
+        f"{inside}/{p.as_posix()}"
+        for p in here
+        if p.suffix in (".py", ".json", ".npz", ".csv", ".yaml", ".ipynb", ".md")
+    }
     assert wanted
     assert wanted <= names
 

@@ -15,8 +15,9 @@ import typer
 
 from hnlib import __version__
 from hnlib.errors import HnlibError
-from hnlib.evaluation.commands import register
+from hnlib.evaluation import commands as evaluation
 from hnlib.files import reason
+from hnlib.report import commands as reports
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -302,7 +303,8 @@ def notebook(
     run_notebook(source, target, parse_parameters(parameter or []))
 
 
-register(app, say)
+evaluation.register(app, say)
+reports.register(app, say)
 
 
 @app.command()

@@ -87,7 +87,7 @@ publish: $(READY) ## copy the finished runs of DATASET and PROFILE to results/pu
 	$(BIN)/hnlib publish results/$(DATASET)/$(PROFILE)/study.json
 
 lock: $(READY) ## renew requirements.lock from pyproject.toml, keeping what still fits (ARGS=--upgrade to move on)
-	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --all-extras --strip-extras --allow-unsafe \
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --extra dicom --extra book --extra slurm --extra dev --strip-extras --allow-unsafe \
 		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --annotation-style line \
 		--output-file requirements.lock $(ARGS) pyproject.toml
 	@sed -i.bak -E 's/^(torch==[0-9.]+)\+[a-z0-9]+ */\1             /' requirements.lock && rm requirements.lock.bak

@@ -17,7 +17,7 @@ LAYERS = (
     ("preprocess", "sampling", "augmentation", "losses", "networks", "metrics"),
     ("cache", "imbalance", "patches", "training", "inference", "confidence"),
     ("systems", "model_file", "claims", "equivalence", "observers", "stats", "plotting", "predict", "html_page"),
-    ("experiments", "evaluation", "chapters", "report", "cli", "__main__"),
+    ("experiments", "evaluation", "chapters", "report", "nnunet", "cli", "__main__"),
 )
 LAYER_OF = {unit: number for number, units in enumerate(LAYERS) for unit in units}
 ALONE = 2  # the layer whose modules do not import each other

@@ -127,6 +127,7 @@ def plan(
     from hnlib.errors import unknown
     from hnlib.files import write_json, write_text
     from hnlib.imbalance import report
+    from hnlib.report.labelled import open_labelled
     from hnlib.training import choose_precision
 
     wish = imbalance.Wish(measure=measure, aim=aim, min_uniform=min_uniform)
@@ -139,7 +140,7 @@ def plan(
     grid = spacing_mm if plans is None or spacing_mm else imbalance.nnunet_spacing(plans)
     if data not in DATASETS and not Path(data).is_dir():
         raise unknown("folder or data set", data, DATASETS)
-    found = open_dataset(data, data_root or None) if data in DATASETS else open_dataset("folder", data)
+    found = open_dataset(data, data_root or None) if data in DATASETS else open_labelled(Path(data))
     names = imbalance.planning_cases(found)[:cases]
     spacing, scans = imbalance.scans_on_grid(
         found, names, spacing_mm=grid, outlines_only=outlines_only, progress=_progress

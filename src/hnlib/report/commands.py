@@ -1,4 +1,4 @@
-"""The commands `hnlib report`, `hnlib new-study` and `hnlib demo`."""
+"""The commands `hnlib report`, `hnlib new-study`, `hnlib demo` and `hnlib nnunet`."""
 
 from __future__ import annotations
 
@@ -68,6 +68,18 @@ def register(app: typer.Typer, say: Say) -> None:
         write_demo(to / "scans", progress=progress)
         write_report(Wanted(to / "scans", to / "report.html", memory), say, progress)
         say(f"next: hnlib new-study my_study --scans {to / 'scans'}")
+
+    @app.command()
+    def nnunet() -> None:
+        """Print the folder of the trainers for nnU-Net v2: export nnUNet_extTrainer=$(hnlib nnunet)."""
+        import hnlib.nnunet
+        from hnlib.nnunet.draw import nnunet_version, version_remark
+
+        found = nnunet_version()
+        remark = version_remark(found) if found else 'nnU-Net is not installed here: pip install "hnlib[nnunet]"'
+        if remark:
+            typer.echo(f"note: {remark}", err=True)
+        say(str(Path(hnlib.nnunet.__file__).parent))
 
 
 def write_report(wanted: Wanted, say: Say, progress: Progress | None = None) -> None:

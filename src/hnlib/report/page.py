@@ -162,11 +162,11 @@ def _recommended(found: Report) -> list[str]:
             parts.append(
                 html_page.paragraph(f"The planned draw knows a part of the organs: take instead {_centres(found)}.")
             )
-    table = found.loss.table[list(_AUDIT)].rename(columns=_AUDIT)
+    table = found.loss.table[list(_AUDIT)].rename(columns=_AUDIT).set_index("loss").map(_short_number).T
     parts += [
         f"<h3>Loss: {found.loss.name}</h3>",
         html_page.items(found.loss.reasons),
-        html_page.table(table.map(_short_number)),
+        html_page.table(table.rename_axis(columns=None, index="audit"), index=True),
     ]
     if found.plan is not None:
         parts += [

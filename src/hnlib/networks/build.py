@@ -63,7 +63,10 @@ def _unet(topology: Topology, num_classes: int, filters: Sequence[int], in_chann
 
 
 #: Name to builder; each takes (topology, num_classes, width=..., cap=...) and options of its own.
-NETWORKS: Mapping[str, Callable[..., nn.Module]] = {"dynunet": dynunet, "slim_dynunet": slim_dynunet}
+NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
+    "dynunet": dynunet,
+    "slim_dynunet": slim_dynunet,
+}
 
 
 def build_network(

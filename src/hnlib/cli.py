@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import sys
 from concurrent.futures.process import BrokenProcessPool
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -239,9 +240,11 @@ def publish(
     """Copy the finished runs and data tables of a study into the committed results, run by run."""
     from hnlib.experiments import load_study
     from hnlib.experiments import publish as publish_study
+    from hnlib.experiments.published import record
 
     study = load_study(study_file)
     say(f"{study.dataset}: {publish_study(study, results, published)} runs published in {published / study.dataset}")
+    record(published, f"{date.today()}", "published", study.dataset)
 
 
 @app.command()

@@ -1,10 +1,11 @@
-"""The commands `hnlib report`, `hnlib new-study`, `hnlib demo` and `hnlib nnunet`."""
+"""The commands `hnlib report`, `new-study`, `demo`, `nnunet` and `check-published`."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Annotated
 
@@ -80,6 +81,25 @@ def register(app: typer.Typer, say: Say) -> None:
         if remark:
             typer.echo(f"note: {remark}", err=True)
         say(str(Path(hnlib.nnunet.__file__).parent))
+
+    @app.command("check-published", rich_help_panel="Steps of make and Snakemake")
+    def check_published(
+        published: Annotated[Path, typer.Option(help="folder of the committed results")] = Path("results/published"),
+        accept: Annotated[str, typer.Option(help="why tables still hold though code on their path changed")] = "",
+    ) -> None:
+        """Say which published tables are stale, and why; status 1 where there are some."""
+        from hnlib.experiments.published import record, status
+
+        if accept:
+            for name in record(published, f"{date.today()}", accept):
+                say(f"recorded: {name}")
+        found = status(published)
+        stale = found[found["stale"] != ""]
+        for row in stale.itertuples():
+            say(f"stale: {row.table}: {row.stale}")
+        say(f"{len(found)} tables, {len(stale)} stale")
+        if len(stale):
+            raise typer.Exit(1)
 
 
 def write_report(wanted: Wanted, say: Say, progress: Progress | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -36,7 +37,7 @@ def write_demo(root: Path, *, progress: Callable[[str, int, int], None] | None =
         affine = np.diag([*case.spacing_mm, 1.0])
         for file, array in (("image", case.image_hu.round().astype(np.int16)), ("labels", case.labels)):
             volume = nib.Nifti1Image(array, affine)
-            write_atomically(root / name / f"{file}.nii.gz", lambda part, volume=volume: nib.save(volume, part))
+            write_atomically(root / name / f"{file}.nii.gz", partial(nib.save, volume))
         folders.append(root / name)
         if progress:
             progress("written", done, len(names))

@@ -70,6 +70,10 @@ def register(app: typer.Typer, say: Say) -> None:
         write_report(Wanted(to / "scans", to / "report.html", memory), say, progress)
         say(f"next: hnlib new-study my_study --scans {to / 'scans'}")
 
+    _register_others(app, say)
+
+
+def _register_others(app: typer.Typer, say: Say) -> None:
     @app.command()
     def nnunet() -> None:
         """Print the folder of the trainers for nnU-Net v2: export nnUNet_extTrainer=$(hnlib nnunet)."""

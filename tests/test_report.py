@@ -80,6 +80,14 @@ def test_an_empty_folder_is_refused_in_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(fault.value)
 
 
+def test_empty_outlines_are_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_head(tmp_path / "a" / "mandible.nii.gz", np.zeros((8, 8, 8), np.uint8))
+    with pytest.raises(SystemExit) as stop:
+        main(["report", str(tmp_path), "--out", str(tmp_path / "report.html")])
+    assert stop.value.code == 2
+    assert "nothing to report: no organ has a voxel in any case" in capsys.readouterr().err
+
+
 def test_two_files_of_one_organ_are_refused(tmp_path: Path) -> None:
     for name in ("Parotid_L", "LeftParotid"):
         write_head(tmp_path / "a" / f"{name}.nii.gz", organ_mask("parotid_left"))

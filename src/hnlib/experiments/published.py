@@ -23,6 +23,7 @@ from hnlib.experiments.config import load_experiment, load_profile, run_digest
 from hnlib.files import read_json, read_table, write_json
 
 RECORD = "status.json"
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _DATA = ("cases", "volumes", "organs", "datasets", "preprocess")
 _RUN = (
     *_DATA,
@@ -83,8 +84,7 @@ def plain_code(text: str) -> str:
     """
     tree = ast.parse(text)
     for node in ast.walk(tree):
-        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        if documented and ast.get_docstring(node, clean=False) is not None:
+        if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:] or [ast.Pass()]
     return ast.dump(tree)
 

@@ -144,7 +144,8 @@ def _describe(folder: LabelledFolder, progress: Progress | None) -> tuple[pd.Dat
         if progress:
             progress("read", done, len(cases))
     if not rows:
-        raise DataError(f"folder {folder.root}: no case can be read; the first reason: {notes[0].split(': ', 1)[1]}")
+        why = notes[0].removeprefix("Left out: ") if notes else "no organ has a voxel in any case"
+        raise DataError(f"folder {folder.root}: nothing to report: {why}")
     return pd.DataFrame(rows), scans, notes
 
 
@@ -193,13 +194,16 @@ def _on_grid(
     if most_cases is not None and len(names) > most_cases:
         notes.append(f"The patch is planned on the first {most_cases} of {len(names)} training cases (--cases).")
     spacing, scans = scans_on_grid(folder, names[:most_cases], outlines_only=not with_scans, progress=progress)
-    totals = sum(np.bincount(scan.labels.ravel(), minlength=len(folder.organs) + 1)[1:] for scan in scans)
-    held = [name for name, total in zip(folder.organs, totals, strict=True) if total]
+    counts = [np.bincount(scan.labels.ravel(), minlength=len(folder.organs) + 1)[1:] for scan in scans]
+    totals = dict(zip(folder.organs, np.sum(counts, axis=0).tolist(), strict=True))
+    held = [name for name, total in totals.items() if total]
+    if not held:
+        raise DataError("no organ has a voxel in the cases for training; check the split")
     lost = sorted(set(data["organ"]) - set(held))
     if lost:
         notes.append(f"In no case of the plan, and left out of it: {', '.join(lost)}.")
     if len(held) > MOST_PLANNED:
-        by_size = sorted(held, key=lambda name: (totals[folder.organs.index(name)], name))
+        by_size = sorted(held, key=lambda name: (totals[name], name))
         kept = {*by_size[: MOST_PLANNED - LARGEST_PLANNED], *by_size[-LARGEST_PLANNED:]}
         notes.append(
             f"The patch is planned for {MOST_PLANNED} of {len(held)} organs, the {MOST_PLANNED - LARGEST_PLANNED} "

@@ -128,7 +128,7 @@ def test_two_steps_through_the_command_line_of_nnunet(tmp_path: Path) -> None:
     folders = {name: str(tmp_path / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
     paths = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")]), str(peers())])
     environment = {
-        **os.environ, **folders, "PYTHONPATH": paths, "nnUNet_n_proc_DA": "0", "nnUNet_compile": "f",
+        **os.environ, **folders, "PYTHONPATH": paths, "nnUNet_n_proc_DA": "1", "nnUNet_compile": "f",
         "nnUNet_def_n_proc": "1", "nnUNet_extTrainer": os.pathsep.join([str(tmp_path / "steps"), str(TRAINERS)]),
     }  # fmt: skip
     raw = raw_data(Path(folders["nnUNet_raw"]), tmp_path / "scans")
@@ -142,6 +142,7 @@ def test_two_steps_through_the_command_line_of_nnunet(tmp_path: Path) -> None:
     call(prepare, "-d", "1", "-c", "3d_fullres", "-np", "1", "-npfp", "1")
     plans = Path(folders["nnUNet_preprocessed"]) / raw.name / "nnUNetPlans.json"
     call("-m", "hnlib.cli", "plan", raw, "--memory", "500MB", "--width", "8", "--nnunet", plans)
+    environment["nnUNet_n_proc_DA"] = "0"  # batches made in the training process itself; nnU-Net's planner wants one
     planned = json.loads(plans.with_name("nnUNetPlans_hnlib.json").read_text())["configurations"]["3d_fullres"]
     assert sum(planned[CENTRES].values()) == pytest.approx(1)
     said = call(train, "1", "3d_fullres", "0", "-tr", "TwoStepsTrainer", "-p", "nnUNetPlans_hnlib", "-device", "cpu")

@@ -33,12 +33,13 @@ class Published(Directive):
 
 
 def html(table: Any) -> str:
-    """Return a table that scrolls within the page; a stale row says so in words."""
+    """Return a table as wide as its column, its long words broken; a stale row says so in words."""
     shown = table.assign(stale=[f"stale: {why}" if why else "no" for why in table["stale"]])
     if "dataset" in shown:
         shown.insert(0, "data", shown.pop("dataset"))
     text = shown.to_html(index=False, border=0, classes="table", float_format="{:.2f}".format)
-    return f'<div class="published" tabindex="0" style="overflow-x: auto; font-size: 0.8em">{text}</div>'
+    style = "table-layout: fixed; width: 100%; overflow-wrap: anywhere; font-size: 0.7em"
+    return text.replace("<table ", f'<table style="{style}" ', 1)
 
 
 def setup(app: Any) -> dict[str, bool]:

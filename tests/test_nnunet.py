@@ -30,9 +30,8 @@ STEP = '''from hnlib.nnunet.trainers import TopKDiceTrainer
 class TwoStepsTrainer(TopKDiceTrainer):
     """One epoch of two steps."""
 
-    def __init__(self, *arguments, **options):
-        plans, configuration, fold, dataset_json, *device = arguments
-        super().__init__(plans, configuration, fold, dataset_json, *device, **options)
+    def __init__(self, plans, configuration, fold, dataset_json, device):
+        super().__init__(plans, configuration, fold, dataset_json, device)
         self.num_epochs, self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = 1, 2, 1
 '''
 
@@ -103,7 +102,8 @@ def script(name: str) -> Path:
 
 def stand_in_for_timm(root: Path) -> Path:
     """Write modules that have every name; the peers lack timm, whose transformers nnU-Net imports and does not use."""
-    text = "from torch import nn\n\n\ndef __getattr__(name):\n    if name[:2] == '__':\n        raise AttributeError(name)\n"
+    text = "from torch import nn\n\n\ndef __getattr__(name):\n"
+    text += "    if name[:2] == '__':\n        raise AttributeError(name)\n"
     for module in ("__init__", "layers", "models/__init__", "models/eva"):
         path = root / "timm" / f"{module}.py"
         path.parent.mkdir(parents=True, exist_ok=True)

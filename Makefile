@@ -36,10 +36,10 @@ $(FLOCK) $(BIN)/snakemake $(1) --workflow-profile workflow/profile --cores $(COR
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book site test lint format bench lab publish lock clean
+.PHONY: help setup book site test lint format bench lab publish check-published lock clean
 
 help: ## list these verbs
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make the virtual environment with the locked packages and this library
 
@@ -86,8 +86,11 @@ lab: $(READY) ## open the notebooks in JupyterLab with the kernel "hnlib"
 publish: $(READY) ## copy the finished runs of DATASET and PROFILE to results/published
 	$(BIN)/hnlib publish results/$(DATASET)/$(PROFILE)/study.json
 
+check-published: $(READY) ## say which published tables are stale (ACCEPT="why they still hold" records that they are not)
+	$(BIN)/hnlib check-published $(if $(ACCEPT),--accept "$(ACCEPT)")
+
 lock: $(READY) ## renew requirements.lock from pyproject.toml, keeping what still fits (ARGS=--upgrade to move on)
-	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --all-extras --strip-extras --allow-unsafe \
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --extra dicom --extra book --extra slurm --extra dev --strip-extras --allow-unsafe \
 		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --annotation-style line \
 		--output-file requirements.lock $(ARGS) pyproject.toml
 	@sed -i.bak -E 's/^(torch==[0-9.]+)\+[a-z0-9]+ */\1             /' requirements.lock && rm requirements.lock.bak

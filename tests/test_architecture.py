@@ -16,8 +16,20 @@ LAYERS = (
     ("anatomy", "cases", "datasets", "dicom", "dicom_export", "surfaces", "volumes"),
     ("preprocess", "sampling", "augmentation", "losses", "networks", "metrics"),
     ("cache", "imbalance", "patches", "training", "inference", "confidence"),
-    ("atlas", "systems", "model_file", "claims", "equivalence", "meshes", "observers", "stats", "plotting", "predict"),
-    ("experiments", "evaluation", "chapters", "cli", "__main__"),
+    (
+        "atlas",
+        "systems",
+        "model_file",
+        "claims",
+        "equivalence",
+        "meshes",
+        "observers",
+        "stats",
+        "plotting",
+        "predict",
+        "html_page",
+    ),
+    ("experiments", "evaluation", "chapters", "report", "nnunet", "cli", "__main__"),
 )
 LAYER_OF = {unit: number for number, units in enumerate(LAYERS) for unit in units}
 ALONE = 2  # the layer whose modules do not import each other

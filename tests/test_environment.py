@@ -15,12 +15,15 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCK_TEXT = (ROOT / "requirements.lock").read_text()
+#: Extras that live in environments of their own; benchmarks/peers.txt pins what the tests take of them.
+NOT_LOCKED = ("nnunet",)
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
 
 
 def declared() -> dict[str, Requirement]:
-    """What pyproject.toml asks for, extras included, by normalised name."""
-    lines = [*PROJECT["dependencies"], *(line for extra in PROJECT["optional-dependencies"].values() for line in extra)]
+    """What pyproject.toml asks for, locked extras included, by normalised name."""
+    extras = {name: lines for name, lines in PROJECT["optional-dependencies"].items() if name not in NOT_LOCKED}
+    lines = [*PROJECT["dependencies"], *(line for extra in extras.values() for line in extra)]
     return {canonicalize_name(requirement.name): requirement for requirement in map(Requirement, lines)}
 
 
@@ -51,6 +54,13 @@ def test_environment_yml_pins_what_pyproject_names() -> None:
     """The pip section of environment.yml has pyproject's names with the lock's versions, no more and no less."""
     found = pins([line for line in CONDA_PIP if not line.startswith("--")])
     assert found == {name: LOCKED[name] for name in declared()}
+
+
+@pytest.mark.parametrize("name", NOT_LOCKED)
+def test_extras_that_are_not_locked_are_pinned_among_the_peers(name: str) -> None:
+    found = pins([line for line in (ROOT / "benchmarks" / "peers.txt").read_text().splitlines() if line[0] != "#"])
+    for requirement in map(Requirement, PROJECT["optional-dependencies"][name]):
+        assert found[canonicalize_name(requirement.name)] in requirement.specifier
 
 
 def test_environment_yml_takes_the_rest_from_the_lock() -> None:

@@ -47,7 +47,7 @@ from benchmarks.sizes import CLASSES, SIZES
 load(Path(tempfile.mkdtemp()))
 from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 size = SIZES["tiny"]
-for name in ("CaDiceTrainer", "TopKDiceTrainer"):
+for name in ("NnuDiceTrainer", "CaDiceTrainer", "TopKDiceTrainer"):
     make = recursive_find_python_class(os.environ["nnUNet_extTrainer"], name, None)
     trainer = make({**_plans(size).plans, "continue_training": False}, CONFIGURATION, 0, _dataset(CLASSES),
                    torch.device("cpu"))
@@ -69,9 +69,9 @@ for name in ("CaDiceTrainer", "TopKDiceTrainer"):
 @needs_nnunet
 @pytest.mark.slow
 def test_nnunet_finds_the_trainer_and_trains() -> None:
-    lines = execute("-c", TRAINER, nnUNet_extTrainer=str(EXAMPLES / "nnunet")).splitlines()
+    lines = execute("-c", TRAINER, nnUNet_extTrainer=str(ROOT / "src" / "hnlib" / "nnunet")).splitlines()
     found = [line for line in lines if line.startswith("HeadsLoss")]
-    assert [line.split()[1] for line in found] == ["ca_dice+ce", "topk_dice+ce"]
+    assert [line.split()[1] for line in found] == ["nnu_dice+ce", "ca_dice+ce", "topk_dice+ce"]
     assert found[0].endswith(", 0.0)") or found[0].endswith("(1.0,)")
 
 

@@ -26,7 +26,7 @@ def test_axes_are_nnunets_by_hand() -> None:
     assert nnunet_spacing(default_plans((2, 0, 1))) == SPACING_MM
 
 
-def test_only_patch_batch_network_and_name_change() -> None:
+def test_only_patch_batch_network_draw_and_name_change() -> None:
     """All else of nnU-Net's plans stays, and what was given is not touched."""
     plans = default_plans()
     before = copy.deepcopy(plans)
@@ -35,9 +35,12 @@ def test_only_patch_batch_network_and_name_change() -> None:
     assert json.loads(json.dumps(made)) == made
     assert made["plans_name"] == "nnUNetPlans_hnlib"
     old, new = before["configurations"]["3d_fullres"], made["configurations"]["3d_fullres"]
-    assert {key for key in new if new[key] != old.get(key)} == {"patch_size", "batch_size", "architecture"} - (
-        {"batch_size"} if old["batch_size"] == BATCH else set()
-    )
+    assert {key for key in new if new[key] != old.get(key)} == {
+        "patch_size",
+        "batch_size",
+        "architecture",
+        "hnlib_centres",
+    } - ({"batch_size"} if old["batch_size"] == BATCH else set())
     network = new["architecture"]["arch_kwargs"]
     topology = made_plan().candidate.topology
     assert network["n_stages"] == topology.num_levels == len(network["features_per_stage"]) == len(network["strides"])

@@ -1,16 +1,19 @@
-"""What the README promises: its example runs as it stands, and its commands exist."""
+"""What the README and the page on use promise: the example runs as it stands, commands exist, numbers are published."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from typer.main import get_command
 
 from hnlib.cli import app
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+ROOT = Path(__file__).resolve().parents[1]
+FRONT = (ROOT / "README.md").read_text()
+README = FRONT + (ROOT / "book" / "using.md").read_text()
 
 
 def test_the_example_runs_as_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
@@ -31,3 +34,22 @@ def test_the_commands_of_the_readme_exist() -> None:
     names = {first or second for first, second in used}
     assert len(names) > 5
     assert names <= set(commands)
+
+
+def test_the_front_page_is_one_screen_with_links_that_lead_somewhere() -> None:
+    assert FRONT.count("\n") <= 50
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", FRONT):
+        assert (ROOT / target).exists(), target
+
+
+def test_its_numbers_are_those_of_the_published_tables() -> None:
+    """Mean DSC of the four configurations over test patients, organs and seeds, in the order of the sentence."""
+    table = pd.read_csv(ROOT / "results" / "published" / "openkbp" / "metrics.csv")
+    table = table.query("profile == 'laptop-long' and split == 'test' and metric == 'dsc'")
+    names = [f"{patch}_{loss}_dice_ce" for loss in ("nnu", "ca") for patch in ("large", "small")]
+    chosen = table[table["experiment"].isin(names)]
+    means = chosen.groupby("experiment")["value"].mean()
+    assert [f"{means[name]:.3f}" for name in names] == re.findall(r"\b0\.\d{3}\b", FRONT)
+    assert chosen["case"].nunique() == 30
+    assert chosen["seed"].nunique() == 3
+    assert chosen["organ"].nunique() == 5

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import sys
 from concurrent.futures.process import BrokenProcessPool
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -15,8 +16,9 @@ import typer
 
 from hnlib import __version__
 from hnlib.errors import HnlibError
-from hnlib.evaluation.commands import register
+from hnlib.evaluation import commands as evaluation
 from hnlib.files import reason
+from hnlib.report import commands as reports
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -126,6 +128,7 @@ def plan(
     from hnlib.errors import unknown
     from hnlib.files import write_json, write_text
     from hnlib.imbalance import report
+    from hnlib.report.labelled import open_labelled
     from hnlib.training import choose_precision
 
     wish = imbalance.Wish(measure=measure, aim=aim, min_uniform=min_uniform)
@@ -138,7 +141,7 @@ def plan(
     grid = spacing_mm if plans is None or spacing_mm else imbalance.nnunet_spacing(plans)
     if data not in DATASETS and not Path(data).is_dir():
         raise unknown("folder or data set", data, DATASETS)
-    found = open_dataset(data, data_root or None) if data in DATASETS else open_dataset("folder", data)
+    found = open_dataset(data, data_root or None) if data in DATASETS else open_labelled(Path(data))
     names = imbalance.planning_cases(found)[:cases]
     spacing, scans = imbalance.scans_on_grid(
         found, names, spacing_mm=grid, outlines_only=outlines_only, progress=_progress
@@ -252,9 +255,11 @@ def publish(
     """Copy the finished runs and data tables of a study into the committed results, run by run."""
     from hnlib.experiments import load_study
     from hnlib.experiments import publish as publish_study
+    from hnlib.experiments.published import record
 
     study = load_study(study_file)
     say(f"{study.dataset}: {publish_study(study, results, published)} runs published in {published / study.dataset}")
+    record(published, f"{date.today()}", "published", study.dataset)
 
 
 @app.command()
@@ -346,7 +351,8 @@ def notebook(
     run_notebook(source, target, parse_parameters(parameter or []))
 
 
-register(app, say)
+evaluation.register(app, say)
+reports.register(app, say)
 
 
 @app.command()

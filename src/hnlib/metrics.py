@@ -101,8 +101,8 @@ def evaluate_case(
 
     Notes
     -----
-    With reference R and prediction P: dsc = 2 |R P| / (|R| + |P|), iou = |R P| / |R u P|,
-    precision = |R P| / |P|, recall = |R P| / |R|. ``hd95_mm`` is the larger of the two directed 95th
+    With r voxels of the reference, p of the prediction and b of both: dsc = 2 b / (r + p), iou = b / (r + p - b),
+    precision = b / p, recall = b / r. ``hd95_mm`` is the larger of the two directed 95th
     percentiles of the distance between surfaces, each weighted by surface area; tools that take the mean
     of the two (``hd95_mean_mm``), or count voxels instead of areas, give smaller or other numbers.
     ``surface_dsc`` is the share of both surfaces' area that lies within the tolerance of the other surface

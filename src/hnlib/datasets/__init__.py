@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,16 @@ from hnlib.datasets.tcia import TCIA
 from hnlib.errors import ConfigError, unknown
 from hnlib.organs import ORGANS
 
-DATASETS = ("phantom", "openkbp", "pddca", "tcia", "folder")
+#: Name to what opens a folder of scans with ``(root, num_cases, organs=...)``; without organs: the data set's own.
+READERS: Mapping[str, Callable[..., Dataset]] = {
+    "openkbp": OpenKBP,
+    "pddca": PDDCA,
+    "tcia": TCIA,
+    "folder": FolderDataset,
+}
+DATASETS = ("phantom", *READERS)
 
-__all__ = ["DATASETS", "PDDCA", "TCIA", "FolderDataset", "OpenKBP", "PhantomDataset", "open_dataset"]
+__all__ = ["DATASETS", "PDDCA", "READERS", "TCIA", "FolderDataset", "OpenKBP", "PhantomDataset", "open_dataset"]
 
 
 def open_dataset(
@@ -63,15 +70,7 @@ def open_dataset(
             f"dataset {name} needs the folder of its data: give DATA_ROOT=... (make), --data-root (hnlib prepare), or "
             "its place (hnlib check)"
         )
-    match name:
-        case "openkbp":
-            return OpenKBP(Path(root), num_cases, **options)
-        case "pddca":
-            return PDDCA(Path(root), num_cases, **options)
-        case "tcia":
-            return TCIA(Path(root), num_cases, **options)
-        case _:
-            return FolderDataset(Path(root), num_cases)
+    return READERS[name](Path(root), num_cases, **options)
 
 
 def _known(name: str, organs: tuple[str, ...]) -> tuple[str, ...]:

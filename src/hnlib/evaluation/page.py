@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
-from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from hnlib import __version__
+from hnlib import html_page
 from hnlib.evaluation.measure import COMPARED, Comparison, Evaluation
 from hnlib.metrics import METRICS
 from hnlib.organs import organ
-from hnlib.plotting import STYLE, paired_differences, results_by_organ
+from hnlib.plotting import paired_differences, results_by_organ
 from hnlib.plotting.style import METRIC_LABELS
 from hnlib.stats import ALL_ORGANS, mean_over_organs, organ_summary
 
@@ -26,12 +20,6 @@ SHOWN = ("dsc", "surface_dsc", "hd95_mm", "assd_mm")
 WORST = 10
 UNDEFINED = "not defined"
 _LABELS = {**METRIC_LABELS, "assd_mm": "mean distance (mm)", "hd_mm": "HD (mm)"}
-_CSS = """
-body{font:16px/1.5 system-ui,sans-serif;color:#222;max-width:62em;margin:2em auto;padding:0 1em}
-table{border-collapse:collapse;font-size:14px;margin:1em 0;display:block;overflow-x:auto}
-th,td{padding:.25em .7em;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap}
-th:first-child,td:first-child,td.text{text-align:left}img{max-width:100%}figcaption,footer{color:#555;font-size:14px}
-"""
 _DEFINITIONS = (
     "DSC: overlap of volumes, 0 to 1. Surface DSC: share of both surfaces within the organ's tolerance of the other. "
     "HD95: larger of the two directed 95th percentiles of the distance between surfaces, weighted by area. Mean "
@@ -44,12 +32,14 @@ def evaluation_page(found: Evaluation, command: str = "") -> str:
     """Return the page of one folder of predictions."""
     metrics = found.metrics
     scored = metrics[metrics["metric"] != "hallucinated"]
-    parts = [_paragraph(_lead(found))]
+    parts = [html_page.paragraph(_lead(found))]
     if len(scored):
-        parts += [_table(_by_organ(metrics)), _missed(metrics)]
+        parts += [html_page.table(_by_organ(metrics)), _missed(metrics)]
         parts += [_results(metrics, metric) for metric in COMPARED]
-        parts += ["<h2>Least DSC</h2>", _table(_worst(scored))]
-    return _page(f"Evaluation of {found.name}", parts, found.notes, command)
+        parts += ["<h2>Least DSC</h2>", html_page.table(_worst(scored))]
+    return html_page.page(
+        f"Evaluation of {found.name}", parts, notes=found.notes, definitions=_DEFINITIONS, command=command
+    )
 
 
 def comparison_page(found: Comparison, command: str = "") -> str:
@@ -70,12 +60,21 @@ def comparison_page(found: Comparison, command: str = "") -> str:
         "Effect: rank-biserial correlation, -1 to 1."
     )
     figures = [
-        _figure(partial(paired_differences, found.metrics, second, metric=metric), _paired_caption(found, metric))
+        html_page.figure(
+            partial(paired_differences, found.metrics, second, metric=metric), _paired_caption(found, metric)
+        )
         for metric in COMPARED
         if _has_pairs(found, metric)
     ]
-    parts = [_paragraph(lead), _paragraph(how), _table(_comparison_table(found.table)), *figures]
-    return _page(f"{first} against {second}", parts, found.notes, command)
+    parts = [
+        html_page.paragraph(lead),
+        html_page.paragraph(how),
+        html_page.table(_comparison_table(found.table)),
+        *figures,
+    ]
+    return html_page.page(
+        f"{first} against {second}", parts, notes=found.notes, definitions=_DEFINITIONS, command=command
+    )
 
 
 def _lead(found: Evaluation) -> str:
@@ -125,7 +124,7 @@ def _worst(metrics: pd.DataFrame) -> pd.DataFrame:
 def _missed(metrics: pd.DataFrame) -> str:
     rows = metrics[(metrics["metric"].isin(("missed", "hallucinated"))) & (metrics["value"] == 1)]
     if rows.empty:
-        return _paragraph("No organ was missed.")
+        return html_page.paragraph("No organ was missed.")
     words = {"missed": "missed", "hallucinated": "predicted though absent"}
     items = "".join(
         f"<li>{html.escape(f'{row.case}: {organ(str(row.organ)).title} {words[str(row.metric)]}')}</li>"
@@ -166,7 +165,7 @@ def _results(metrics: pd.DataFrame, metric: str) -> str:
         return ""
 
     draw = partial(results_by_organ, metrics, metric=metric)
-    return _figure(draw, f"{_LABELS[metric]} of every case by organ, with mean and 95 % interval")
+    return html_page.figure(draw, f"{_LABELS[metric]} of every case by organ, with mean and 95 % interval")
 
 
 def _paired_caption(found: Comparison, metric: str) -> str:
@@ -174,19 +173,6 @@ def _paired_caption(found: Comparison, metric: str) -> str:
         f"Difference in {_LABELS[metric]}, {found.first.name} minus {found.second.name}: a point is a case; bars are "
         "95 % intervals over cases"
     )
-
-
-def _figure(draw: Callable[[], Axes | Figure], caption: str) -> str:
-    with plt.rc_context(dict(STYLE)):
-        drawn = draw()
-        fig = drawn.get_figure(root=True) if isinstance(drawn, Axes) else drawn
-        assert fig is not None
-        buffer = io.BytesIO()
-        fig.savefig(buffer, format="png", metadata={"Software": ""})
-        plt.close(fig)
-    text = html.escape(caption)
-    picture = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return f'<figure><img alt="{text}" src="data:image/png;base64,{picture}"><figcaption>{text}.</figcaption></figure>'
 
 
 def _interval(row: pd.Series, key: str, digits: str) -> str:
@@ -200,25 +186,3 @@ def _p(value: float) -> str:
     if np.isnan(value):
         return UNDEFINED
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _paragraph(text: str) -> str:
-    return f"<p>{html.escape(text)}</p>"
-
-
-def _table(table: pd.DataFrame) -> str:
-    return table.to_html(index=False, border=0, escape=True)
-
-
-def _page(title: str, parts: Sequence[str], notes: Sequence[str], command: str) -> str:
-    remarks = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
-    made = f"hnlib {__version__}" + (f", {command}" if command else "")
-    return "\n".join(
-        [
-            f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>',
-            f"<style>{_CSS}</style></head><body><h1>{html.escape(title)}</h1>",
-            *parts,
-            f"<h2>Not defined, or left out</h2><ul>{remarks}</ul>" if notes else "",
-            f"<footer><p>{html.escape(_DEFINITIONS)}</p><p>{html.escape(made)}</p></footer></body></html>",
-        ]
-    )

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hnlib.cases import SPLITS
+from hnlib.cases import SPLITS, Case
 from hnlib.confidence import CONFIDENCE_TABLES, NEAR_TABLES
 from hnlib.errors import DataError
 from hnlib.experiments.config import load_experiment, load_profile
@@ -71,7 +71,11 @@ def describe_study(study: Study, folder: Path, *, report: Callable[[str], None] 
 
 def _describe_case(task: tuple[Any, str, str]) -> list[dict[str, Any]]:
     data, split, name = task
-    case = data.load(name)
+    return organ_rows(data.load(name), split)
+
+
+def organ_rows(case: Case, split: str) -> list[dict[str, Any]]:
+    """Return the rows of ``dataset.csv`` of one case: one for each organ that was outlined."""
     x, y, z = (stop - start for start, stop in body_box(case.image_hu))
     voxel_ml = float(np.prod(case.spacing_mm)) / 1000
     rows = []
@@ -82,7 +86,7 @@ def _describe_case(task: tuple[Any, str, str]) -> list[dict[str, Any]]:
         rows.append(
             {
                 "split": split,
-                "case": name,
+                "case": case.name,
                 "organ": organ,
                 "voxels": inside.size,
                 "volume_ml": inside.size * voxel_ml,

@@ -72,8 +72,9 @@ def to_nnunet(plan: PatchPlan, plans: Mapping[str, Any], configuration: str = "3
     Returns
     -------
     dict
-        The plans under another name, ``nnUNetPlans_hnlib``, which nnU-Net takes as ``-p nnUNetPlans_hnlib``. The
-        draw of centres is not part of nnU-Net's plans: it draws classes evenly, for a third of the patches.
+        The plans under another name, ``nnUNetPlans_hnlib``, which nnU-Net takes as ``-p nnUNetPlans_hnlib``. Its own
+        trainers draw classes evenly, for a third of the patches; those of `hnlib.nnunet` follow the draw of the plan,
+        which stands under ``hnlib_centres``.
 
     Raises
     ------
@@ -102,6 +103,7 @@ def to_nnunet(plan: PatchPlan, plans: Mapping[str, Any], configuration: str = "3
         "patch_size": _permuted(plan.candidate.patch_size, forward),
         "batch_size": plan.candidate.batch_size,
         "architecture": _architecture(plan, forward),
+        "hnlib_centres": _rounded(plan.draw.weights),
     }
     return changed
 

@@ -1,0 +1,205 @@
+"""What stands published, since when, made by what; and what of it has gone stale.
+
+``status.json`` beside the published tables keeps, for each of them, a digest of its content and of the code on its path
+when it was recorded. Code is compared without comments, docstrings and layout. A table is stale when its content
+changed without a record, the code on its path changed, or (runs) the experiment or the data did. Code that changed and
+moves no number is accepted with a reason (`record`), which the status page shows.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hnlib.errors import HnlibError
+from hnlib.experiments.config import load_experiment, load_profile, run_digest
+from hnlib.files import read_json, read_table, write_json
+
+RECORD = "status.json"
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+_DATA = ("cases", "volumes", "organs", "datasets", "preprocess")
+_RUN = (
+    *_DATA,
+    "cache",
+    "patches",
+    "sampling",
+    "augmentation",
+    "losses",
+    "networks",
+    "systems",
+    "training",
+    "inference",
+)
+#: Modules and packages of hnlib on the path of a table, by its name; of others, those of the data.
+CODE: dict[str, tuple[str, ...]] = {
+    "imbalance": (*_DATA, "sampling", "imbalance"),
+    "landscape": (*_DATA, "sampling", "imbalance"),
+    "landscape_classes": (*_DATA, "sampling", "imbalance"),
+    "metrics": (*_RUN, "metrics", "surfaces"),
+    "confidence": (*_RUN, "confidence"),
+    "confidence_quantiles": (*_RUN, "confidence"),
+    "history": _RUN,
+    "runs": _RUN,
+    "pairs": (*_DATA, "metrics", "surfaces"),
+    "agreement": (*_DATA, "metrics", "surfaces", "observers", "stats"),
+    "tolerances": (*_DATA, "metrics", "surfaces", "observers", "stats"),
+    "hd95_definitions": (*_DATA, "metrics", "surfaces", "observers", "stats"),
+    "swapped_axes": (*_DATA, "metrics", "surfaces", "observers", "stats"),
+    "equivalence": (*_DATA, "equivalence", "stats"),
+}
+
+
+def code_digest(units: tuple[str, ...]) -> str:
+    """Return a digest of modules and packages of hnlib, blind to comments, docstrings and layout."""
+    source = Path(__file__).resolve().parents[1]
+    state = hashlib.blake2b(digest_size=8)
+    for unit in sorted(set(units)):
+        single = source / f"{unit}.py"
+        for path in [single] if single.is_file() else sorted((source / unit).rglob("*.py")):
+            state.update(path.relative_to(source).as_posix().encode())
+            state.update(_plain_digest(path))
+    return state.hexdigest()
+
+
+@cache
+def _plain_digest(path: Path) -> bytes:
+    """Return a digest of one file's code; many tables share a file."""
+    return hashlib.blake2b(plain_code(path.read_text("utf-8")).encode(), digest_size=8).digest()
+
+
+def plain_code(text: str) -> str:
+    """Return Python code as its syntax tree says it, without docstrings.
+
+    Examples
+    --------
+    >>> plain_code("x  = 1  # one") == plain_code("x = 1")
+    True
+    """
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.dump(tree)
+
+
+def tables_of(published: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the name in the record, such as ``openkbp/metrics``, and the file of every published table."""
+    for path in sorted(published.glob("*/*.csv")):
+        yield f"{path.parent.name}/{path.stem}", path
+
+
+def record(published: Path, date: str, reason: str, only: str = "") -> list[str]:
+    """Write what the tables and the code on their paths are now; return the tables whose entry changed.
+
+    Parameters
+    ----------
+    published
+        Folder of the published results.
+    date, reason
+        When and why, such as a publication, or code that changed and moves no number; the status page shows them.
+    only
+        Data set; empty takes all.
+    """
+    found = _recorded(published)
+    changed = []
+    for name, path in tables_of(published):
+        if only and not name.startswith(f"{only}/"):
+            continue
+        entry = {"content": _content(path), "code": code_digest(_units(path))}
+        known = found.get(name, {})
+        if {key: known.get(key) for key in entry} != entry:
+            published_on = date if known.get("content") != entry["content"] else known["date"]
+            found[name] = {"date": published_on, **entry, "accepted": date, "reason": reason}
+            changed.append(name)
+    here = {name for name, _ in tables_of(published)}
+    write_json(published / RECORD, {name: found[name] for name in sorted(found) if name in here})
+    return changed
+
+
+def status(published: Path) -> pd.DataFrame:
+    """Return a row for every published table: ``table, date, rows, accepted, reason, stale``.
+
+    ``stale`` says why, or nothing.
+    """
+    found = _recorded(published)
+    rows = []
+    for name, path in tables_of(published):
+        entry = found.get(name, {})
+        reasons = []
+        if not entry:
+            reasons.append("not recorded")
+        else:
+            reasons += ["content changed since its record"] if entry["content"] != _content(path) else []
+            reasons += ["code on its path changed"] if entry["code"] != code_digest(_units(path)) else []
+        if path.stem == "runs":
+            stale = runs_status(path)
+            reasons += [f"{row.run}: {row.stale}" for row in stale[stale["stale"] != ""].itertuples()]
+        rows.append(
+            {
+                "table": name,
+                "date": entry.get("date", ""),
+                "rows": path.read_bytes().count(b"\n") - 1,
+                "accepted": entry.get("accepted", ""),
+                "reason": entry.get("reason", ""),
+                "stale": "; ".join(reasons),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def runs_status(path: Path) -> pd.DataFrame:
+    """Return a row for every published run: what it ran on, how long, digests, and whether it is stale.
+
+    A run is stale when the experiment under its profile has another digest now, or another data digest than the data
+    tables beside it.
+    """
+    runs = read_table(path, "publish the runs again")
+    about = path.with_name("study.json")
+    study = read_json(about, "publish the study again") if about.exists() else {}
+    rows = []
+    for row in runs.to_dict("records"):
+        digests = dict(part.split("=", 1) for part in str(row["digests"]).split())
+        reasons = _experiment_changes({str(key): value for key, value in row.items()}, digests)
+        if row["profile"] == study.get("profile") and digests.get("data") != study["data_digest"]:
+            reasons.append("data changed")
+        rows.append(
+            {
+                "run": f"{row['profile']}/{row['experiment']}/seed {row['seed']}",
+                "hours": float(row["seconds"]) / 3600,
+                "hardware": row["hardware"],
+                "versions": row["versions"],
+                "digests": row["digests"],
+                "stale": ", ".join(reasons),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _experiment_changes(row: Mapping[str, Any], digests: Mapping[str, str]) -> list[str]:
+    x, y, z = (int(edge) for edge in re.findall(r"\d+", str(row["patch"])))
+    try:
+        experiment, profile = load_experiment(str(row["experiment"])), load_profile(str(row["profile"]))
+        now = run_digest(experiment, profile, (x, y, z), digests["cache"])
+    except HnlibError as fault:
+        return [f"cannot be made again ({fault})"]
+    return [] if now == digests["run"] else ["experiment or profile changed"]
+
+
+def _units(path: Path) -> tuple[str, ...]:
+    return CODE.get(path.stem, _DATA)
+
+
+def _content(path: Path) -> str:
+    return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
+
+
+def _recorded(published: Path) -> dict[str, dict[str, str]]:
+    path = published / RECORD
+    return dict(read_json(path, "restore it from the repository")) if path.exists() else {}

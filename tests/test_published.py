@@ -1,0 +1,91 @@
+"""The status of published tables: recorded, found stale for each reason, accepted with a reason."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from hnlib.cli import main
+from hnlib.experiments import published as module
+from hnlib.experiments.published import RECORD, plain_code, record, runs_status, status
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Published tables of two data sets, recorded."""
+    for name in ("openkbp/metrics", "phantom/dataset"):
+        path = tmp_path / f"{name}.csv"
+        path.parent.mkdir()
+        path.write_text("case,value\na,1\nb,2\n")
+    assert record(tmp_path, "2026-01-02", "published") == ["openkbp/metrics", "phantom/dataset"]
+    return tmp_path
+
+
+def stale(folder: Path) -> dict[str, str]:
+    found = status(folder)
+    return dict(zip(found["table"], found["stale"], strict=True))
+
+
+def test_what_is_recorded_is_not_stale(folder: Path) -> None:
+    assert set(stale(folder).values()) == {""}
+    assert list(status(folder)["rows"]) == [2, 2]
+    assert list(status(folder)["date"]) == ["2026-01-02"] * 2
+
+
+def test_a_table_that_changed_without_a_record_is_stale(folder: Path) -> None:
+    (folder / "openkbp" / "metrics.csv").write_text("case,value\na,9\n")
+    assert stale(folder) == {"openkbp/metrics": "content changed since its record", "phantom/dataset": ""}
+
+
+def test_a_new_table_is_not_recorded(folder: Path) -> None:
+    (folder / "phantom" / "imbalance.csv").write_text("x\n1\n")
+    assert stale(folder)["phantom/imbalance"] == "not recorded"
+
+
+def test_code_that_changed_is_found_and_accepted_with_a_reason(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The date of publication stays; the reason and the day of the acceptance are kept beside it."""
+    monkeypatch.setitem(module.CODE, "metrics", ("metrics",))
+    assert stale(folder)["openkbp/metrics"] == "code on its path changed"
+    assert record(folder, "2026-03-04", "same numbers", "openkbp") == ["openkbp/metrics"]
+    assert stale(folder)["openkbp/metrics"] == ""
+    entry = json.loads((folder / RECORD).read_text())["openkbp/metrics"]
+    assert (entry["date"], entry["accepted"], entry["reason"]) == ("2026-01-02", "2026-03-04", "same numbers")
+
+
+def test_words_and_layout_are_no_code() -> None:
+    plain = "def f(x):\n    return x + 1\n"
+    dressed = '"""A module."""\n\ndef f(x):  # adds\n    """Add."""\n    return (x\n            + 1)\n'
+    assert plain_code(plain) == plain_code(dressed)
+    assert plain_code(plain) != plain_code(plain.replace("1", "2"))
+
+
+def test_a_run_whose_experiment_or_data_changed_is_stale(tmp_path: Path) -> None:
+    """Digests as the published runs of the phantom have them; then one of another experiment, and other data."""
+    source = ROOT / "results" / "published" / "phantom"
+    shutil.copy(source / "runs.csv", tmp_path)
+    shutil.copy(source / "study.json", tmp_path)
+    runs = pd.read_csv(tmp_path / "runs.csv")
+    before = runs_status(tmp_path / "runs.csv")["stale"]
+    runs["digests"] = runs["digests"].str.replace(r"run=\w+", "run=00000000", regex=True)
+    runs.to_csv(tmp_path / "runs.csv", index=False)
+    after = runs_status(tmp_path / "runs.csv")["stale"]
+    assert all("experiment or profile changed" in text for text in after)
+    assert not any("data changed" in text for text in before)
+    about = json.loads((tmp_path / "study.json").read_text())
+    (tmp_path / "study.json").write_text(json.dumps({**about, "data_digest": "other"}))
+    assert all("data changed" in text for text in runs_status(tmp_path / "runs.csv")["stale"])
+
+
+def test_the_command_fails_where_something_is_stale(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for expected in (0, 1):
+        with pytest.raises(SystemExit) as stop:
+            main(["check-published", "--published", str(folder)])
+        assert stop.value.code == expected
+        (folder / "phantom" / "dataset.csv").write_text("case\n")
+    assert "stale: phantom/dataset: content changed" in capsys.readouterr().out

@@ -223,7 +223,7 @@ def calibration_error(bins: pd.DataFrame) -> float:
 
     Notes
     -----
-    sum_b n_b / N |p_b - f_b| over bins of equal width (Naeini et al. 2015), for the probability of one class
+    sum_b n_b / N abs(p_b - f_b) over bins of equal width (Naeini et al. 2015), for the probability of one class
     against the rest (class-wise, Nixon et al. 2019).
 
     Examples

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from hnlib.experiments.config import load_experiment
@@ -69,7 +70,7 @@ def _seconds(study: Study, experiment: str, taken: Sequence[str] = ()) -> tuple[
             weights[name] = part.network.state_dict()
     predictor = system.predictor(weights)
     began = time.perf_counter()
-    predictor(material.training[0].image)
+    predictor(np.asarray(material.training[0].image))
     return seconds, time.perf_counter() - began, predictor.parameters
 
 

@@ -38,6 +38,7 @@ from hnlib.plotting.prediction import correlation_intervals, results_by_measure
 from hnlib.plotting.results import (
     confidence_violins,
     equivalence_intervals,
+    failure_kinds,
     paired_differences,
     ranking,
     results_by_organ,
@@ -69,6 +70,7 @@ __all__ = [
     "drift_growth",
     "equivalence_intervals",
     "experiment_title",
+    "failure_kinds",
     "false_positive_slopes",
     "fusion_panels",
     "heat_and_rois",

@@ -38,6 +38,8 @@ from hnlib.stats import Ranking, case_differences, organ_summary, paired_differe
 
 VERDICT_COLOURS = ("#009E73", "#E69F00", "#D55E00", "#BBBBBB", "#E5E5E5")
 """Colours of verdicts, from what holds to what is not known."""
+KIND_COLOURS = ("#8C510A", "#D8B365", "#F6E8C3", "#C7EAE5", "#7FCDC0", "#E5E5E5")
+"""Colours of kinds of failure, light enough for a number inside, from what is lost to what is only inexact."""
 
 
 def results_by_organ(
@@ -373,16 +375,33 @@ def verdict_counts(table: pd.DataFrame, verdicts: Sequence[str], *, ax: Axes | N
     papers = list(table["paper"].unique())
     counts = table.groupby(["paper", "verdict"]).size().unstack(fill_value=0)
     counts = counts.reindex(index=papers, columns=list(verdicts), fill_value=0)
-    ax = make_axes(ax, 0.9 + 0.34 * len(papers))
+    return _stacked(counts, VERDICT_COLOURS, "claims", make_axes(ax, 0.9 + 0.34 * len(papers)))
+
+
+def failure_kinds(counts: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Draw how many outlines went wrong in which way.
+
+    Parameters
+    ----------
+    counts
+        One row an organ, one column a kind of failure, up to six, the worst first.
+    ax
+        Axes to draw on.
+    """
+    return _stacked(counts, KIND_COLOURS, "outlines", make_axes(ax, 1.2 + 0.34 * len(counts)))
+
+
+def _stacked(counts: pd.DataFrame, colours: Sequence[str], what: str, ax: Axes) -> Axes:
+    """Draw one bar a row with one part a column, its number inside."""
     start = 0 * counts.iloc[:, 0].to_numpy()
-    for verdict, colour in zip(verdicts, VERDICT_COLOURS, strict=False):
-        widths = counts[verdict].to_numpy()
-        bars = ax.barh(range(len(papers)), widths, left=start, height=0.7, color=colour, label=verdict)
+    for name, colour in zip(counts.columns, colours, strict=False):
+        widths = counts[name].to_numpy()
+        bars = ax.barh(range(len(counts)), widths, left=start, height=0.7, color=colour, label=name)
         ax.bar_label(bars, [str(width) if width else "" for width in widths], label_type="center", fontsize=8)
         start = start + widths
-    ax.set_yticks(range(len(papers)), ["\n".join(textwrap.wrap(paper, 34)) for paper in papers])
-    ax.set_ylim(len(papers) - 0.5, -0.5)
-    ax.set_xlabel("claims")
+    ax.set_yticks(range(len(counts)), ["\n".join(textwrap.wrap(str(row), 34)) for row in counts.index])
+    ax.set_ylim(len(counts) - 0.5, -0.5)
+    ax.set_xlabel(what)
     ax.tick_params(axis="y", length=0)
     ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, columnspacing=0.8, handlelength=1, borderaxespad=0.2)
     return ax

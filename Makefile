@@ -90,7 +90,7 @@ check-published: $(READY) ## say which published tables are stale (ACCEPT="why t
 	$(BIN)/hnlib check-published $(if $(ACCEPT),--accept "$(ACCEPT)")
 
 lock: $(READY) ## renew requirements.lock from pyproject.toml, keeping what still fits (ARGS=--upgrade to move on)
-	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --extra dicom --extra book --extra slurm --extra dev --strip-extras --allow-unsafe \
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --extra dicom --extra atlas --extra book --extra slurm --extra dev --strip-extras --allow-unsafe \
 		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --annotation-style line \
 		--output-file requirements.lock $(ARGS) pyproject.toml
 	@sed -i.bak -E 's/^(torch==[0-9.]+)\+[a-z0-9]+ */\1             /' requirements.lock && rm requirements.lock.bak

@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # a peer's process holds none of our libraries, as its memory
 Triple = tuple[int, int, int]
 Vector = tuple[float, float, float]
 CLASSES, BATCH, WARM_UP = 6, 2, 2
-IMAGE, LABELS, CACHED, MODEL = "ct.nii.gz", "labels.nii.gz", "case.b2nd", "model.pt"
+IMAGE, LABELS, CACHED, MODEL = "ct.nii.gz", "labels.nii.gz", "case.b2nd", "model.safetensors"
 
 
 @dataclass(frozen=True)

@@ -235,7 +235,7 @@ def test_what_is_kept_is_listed_and_removed_by_name(
     for kind in ("cache", "runs"):
         monkeypatch.setenv(f"HNLIB_{kind.upper()}", str(tmp_path / kind))
     scan = tmp_path / "cache" / "phantom-0a" / "case.b2nd"
-    model = tmp_path / "runs" / "phantom" / "tiny" / "a" / "model.pt"
+    model = tmp_path / "runs" / "phantom" / "tiny" / "a" / "model.safetensors"
     for path, size in ((scan, 2_000_000), (model, 500_000)):
         path.parent.mkdir(parents=True)
         path.write_bytes(bytes(size))

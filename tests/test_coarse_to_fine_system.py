@@ -131,7 +131,7 @@ def test_what_was_learned_of_boxes_is_in_the_weights(tmp_path: Path) -> None:
     """A model file alone predicts as the run does."""
     system = build_system(blueprint())
     weights = read_weights(system, whole())
-    path = tmp_path / "model.pt"
+    path = tmp_path / "model.safetensors"
     save_model(path, ModelFile(blueprint(), see([patient(0)], PLAN), "made", weights))
     image = patient(21).image
     assert np.array_equal(load_model(path).predictor()(image), system.predictor(weights)(image))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+import safetensors
+import safetensors.torch
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -24,7 +29,7 @@ from hnlib.dicom_export import planes, read_headers, write_segmentation, write_s
 from hnlib.errors import ConfigError, DataError
 from hnlib.experiments import Study, train_run
 from hnlib.experiments.export import export_model
-from hnlib.model_file import ModelFile, how_far, load_model, look_at, odd_volumes, origin, save_model, see
+from hnlib.model_file import MODEL_NAME, ModelFile, how_far, load_model, look_at, odd_volumes, origin, save_model, see
 from hnlib.networks import build_network, plan_topology
 from hnlib.predict import Outputs, doubts, predict_files, predict_image, write_labels
 from hnlib.preprocess import Plan, preprocess_case
@@ -37,6 +42,12 @@ PLAN = Plan(
     organs=ORGANS,
 )  # fmt: skip
 SHAPE = (34, 26, 15)
+
+
+def apart(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Return the tensors of a model file and its description."""
+    with safetensors.safe_open(path, "pt") as file:
+        return safetensors.torch.load_file(path), json.loads(file.metadata()["hnlib-model"])
 
 
 def scan() -> NDArray[np.float32]:
@@ -68,7 +79,7 @@ def model() -> ModelFile:
 
 @pytest.fixture(scope="module")
 def model_path(model: ModelFile, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "model.pt"
+    path = tmp_path_factory.mktemp("model") / MODEL_NAME
     save_model(path, model)
     return path
 
@@ -213,21 +224,12 @@ def test_a_volume_far_from_those_of_training_is_told(model: ModelFile) -> None:
         "brainstem has 8.1 ml where training had 3 to 4 ml; look at its outline"
     ]
     assert len(list(odd_volumes({"brainstem": 1.4}, known))) == 1
-    older = replace(model, seen=replace(seen, volumes_ml=((), ())))
-    assert list(odd_volumes({"brainstem": 8.1}, older)) == []
-
-
-def test_a_model_file_of_an_older_version_lacks_volumes_and_is_read(model_path: Path, tmp_path: Path) -> None:
-    content = torch.load(model_path, weights_only=True)
-    del content["seen"]["volumes_ml"]
-    torch.save(content, tmp_path / "older.pt")
-    assert load_model(tmp_path / "older.pt").seen.volumes_ml == ((), ())
 
 
 def test_a_model_of_the_profile_tiny_is_warned_of(model: ModelFile, tmp_path: Path) -> None:
-    save_model(tmp_path / "tiny.pt", replace(model, provenance={"profile": "tiny"}))
+    save_model(tmp_path / "tiny.safetensors", replace(model, provenance={"profile": "tiny"}))
     source, said = write_scan(tmp_path / "ct.nrrd", scan()), list[str]()
-    predict_files(source, tmp_path / "tiny.pt", Outputs(tmp_path / "out.nii.gz"), report=said.append)
+    predict_files(source, tmp_path / "tiny.safetensors", Outputs(tmp_path / "out.nii.gz"), report=said.append)
     assert any(line.startswith("warning: ") and "the profile tiny shows only that files work" in line for line in said)
 
 
@@ -239,40 +241,54 @@ def test_a_model_file_comes_back_as_it_was(model: ModelFile, model_path: Path) -
     assert load_model(model_path.parent).plan == model.plan
 
 
-def test_a_model_file_of_version_1_is_read(model: ModelFile, model_path: Path, tmp_path: Path) -> None:
-    """It held the state of one network where there are now those of all parts."""
-    content = torch.load(model_path, weights_only=True)
-    del content["system"]
-    content.update(version=1, weights=content["weights"]["network"])
-    torch.save(content, tmp_path / "old.pt")
-    old = load_model(tmp_path / "old.pt")
-    assert old.blueprint == model.blueprint
-    assert list(old.weights) == ["network"]
-    assert old.predictor().parameters == model.predictor().parameters
+def test_half_precision_halves_the_weights_and_keeps_the_prediction(
+    model: ModelFile, model_path: Path, wanted: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    small = tmp_path / "half.safetensors"
+    save_model(small, model, half=True)
+    (full, _), (half, _) = apart(model_path), apart(small)
+    assert {t.dtype for t in full.values()} == {torch.float32}
+    assert {t.dtype for t in half.values()} == {torch.float16}
+    assert small.stat().st_size < 0.6 * model_path.stat().st_size
+    assert {t.dtype for t in load_model(small).weights["network"].values()} == {torch.float32}
+    labels = predict_image(Volume(scan(), (1.0, 1.5, 2.5), ras_affine()), small)
+    assert (labels == wanted).mean() > 0.99
+
+
+def test_a_tensor_of_two_names_is_stored_once(model: ModelFile, tmp_path: Path) -> None:
+    """MONAI's DynUNet names most of its weights twice."""
+    state = model.weights["network"]
+    network = build_network("dynunet", model.blueprint.topology, len(ORGANS) + 1, width=4, cap=8)
+    save_model(tmp_path / "m", model)
+    tensors, content = apart(tmp_path / "m")
+    assert sum(t.numel() for t in tensors.values()) == sum(p.numel() for p in network.parameters())
+    assert len(tensors) + len(content["same"]) == len(state)
+    assert content["same"]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(version=99), "version 99"),
-        (lambda c: c.pop("format"), "is no model file"),
-        (lambda c: c.pop("plan"), "is damaged"),
-        (lambda c: c["topology"].update(kernel=3), "is damaged"),
-        (lambda c: c["network"].update(patch=[1, 2]), "is damaged"),
-        (lambda c: c["network"].update(width=5), "of another architecture"),
-        (lambda c: c["weights"]["network"].popitem(), "of another architecture"),
-        (lambda c: c["weights"].pop("network"), "lacks the weights of 'network'"),
-        (lambda c: c["system"].update(name="one_networks"), "does not know its system 'one_networks'"),
+        (lambda c, t: c.update(version=99), "version 99"),
+        (lambda c, t: c.pop("format"), "is no model file"),
+        (lambda c, t: c.pop("plan"), "is damaged"),
+        (lambda c, t: c["topology"].update(kernel=3), "is damaged"),
+        (lambda c, t: c["network"].update(patch=[1, 2]), "is damaged"),
+        (lambda c, t: c["same"].update({"network/more": "network/none"}), "is damaged"),
+        (lambda c, t: c["network"].update(width=5), "of another architecture"),
+        (lambda c, t: c["same"].popitem(), "of another architecture"),
+        (lambda c, t: (t.clear(), c["same"].clear()), "lacks the weights of 'network'"),
+        (lambda c, t: c["system"].update(name="one_networks"), "does not know its system 'one_networks'"),
     ],
 )
 def test_faulty_model_files_are_refused_in_one_line(
-    change: object, message: str, model_path: Path, tmp_path: Path
+    change: Callable[[Any, Any], object], message: str, model_path: Path, tmp_path: Path
 ) -> None:
-    content = torch.load(model_path, weights_only=True)
-    change(content)  # type: ignore[operator]
-    torch.save(content, tmp_path / "bad.pt")
+    tensors, content = apart(model_path)
+    change(content, tensors)
+    (tmp_path / "bad.safetensors").write_bytes(safetensors.torch.save(tensors, {"hnlib-model": json.dumps(content)}))
     with pytest.raises(DataError) as caught:
-        load_model(tmp_path / "bad.pt").predictor()
+        load_model(tmp_path / "bad.safetensors").predictor()
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -286,9 +302,9 @@ def test_a_truncated_or_overwritten_model_file_is_a_data_error(
     content = model_path.read_bytes()
     cut = data.draw(st.integers(0, len(content) - 1))
     noise = data.draw(st.binary(max_size=64))
-    path = tmp_path / "damaged.pt"
+    path = tmp_path / "damaged.safetensors"
     path.write_bytes(noise + content[len(noise) : cut])
-    with pytest.raises(DataError, match=r"damaged\.pt"):
+    with pytest.raises(DataError, match=r"damaged\.safetensors"):
         load_model(path)
 
 
@@ -302,7 +318,7 @@ def test_a_finished_run_is_exported_and_predicts_without_its_study(tiny_study: S
     run = train_run(tiny_study, tiny_study.settings.study[0], 0, report=lambda _: None)
     path = export_model(tiny_study, tiny_study.settings.study[0], 0)
     assert path.parent == run.folder
-    moved = tmp_path / "alone.pt"
+    moved = tmp_path / "alone.safetensors"
     path.rename(moved)
     loaded = load_model(moved)
     assert loaded.provenance["experiment"] == tiny_study.settings.study[0]
@@ -582,7 +598,9 @@ def test_objects_may_lie_among_the_slices_and_be_written_again(model_path: Path,
 
 def test_a_file_that_is_no_model_is_told_in_our_words(tmp_path: Path) -> None:
     write_scan(tmp_path / "ct.nii.gz", scan())
-    with pytest.raises(DataError, match=r"ct\.nii\.gz: is no model file, or cut off; give the model\.pt"):
+    with pytest.raises(
+        DataError, match=r"ct\.nii\.gz: is no model file, or cut off; give the one that hnlib export writes"
+    ):
         load_model(tmp_path / "ct.nii.gz")
 
 

@@ -276,27 +276,36 @@ def table(
 
 
 @app.command()
-def export(study_file: StudyFile, experiment: ExperimentName, seed: Seed) -> None:
-    """Write model.pt into the folder of a trained run: all that `hnlib predict` needs."""
+def export(
+    study_file: StudyFile,
+    experiment: ExperimentName,
+    seed: Seed,
+    out: Annotated[Path | None, typer.Option(help="file in place of model.safetensors in the run's folder")] = None,
+    half: Annotated[bool, typer.Option("--half", help="weights in half precision, half the size")] = False,
+) -> None:
+    """Write the model file of a trained run: all that `hnlib predict` needs."""
     from hnlib.experiments import load_study
     from hnlib.experiments.export import export_model
 
-    say(f"model {export_model(load_study(study_file), experiment, seed)}")
+    say(f"model {export_model(load_study(study_file), experiment, seed, out=out, half=half)}")
 
 
 @app.command()
 def predict(
     image: Annotated[Path, typer.Argument(help="NIfTI, NRRD or MetaImage file, or a folder of DICOM slices")],
-    checkpoint: Annotated[Path, typer.Option(help="model file, or a run's folder with a model.pt")],
     out: Annotated[Path, typer.Option(help="label map, .nii.gz; names and colours go beside it")],
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="model file, or a run's folder with one; none: the model of the package")
+    ] = None,
     dicom_seg: Annotated[Path | None, typer.Option(help="also a DICOM segmentation, for DICOM slices")] = None,
     rtstruct: Annotated[Path | None, typer.Option(help="also an RT structure set, for DICOM slices")] = None,
     force: Annotated[bool, typer.Option("--force", help="also an image unlike those of training")] = False,
 ) -> None:
     """Outline the organs of a scan; research only, not for clinical use."""
+    from hnlib.model_file import released_model
     from hnlib.predict import Outputs, predict_files
 
-    predict_files(image, checkpoint, Outputs(out, dicom_seg, rtstruct), force=force, report=say)
+    predict_files(image, checkpoint or released_model(), Outputs(out, dicom_seg, rtstruct), force=force, report=say)
 
 
 @app.command()

@@ -5,25 +5,29 @@ It needs neither the study nor the experiment files that made it, and holds numb
 
 from __future__ import annotations
 
+import json
 import math
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors
+import safetensors.torch
 import torch
 
 from hnlib.errors import DataError
 from hnlib.files import write_atomically
 from hnlib.networks import Topology
 from hnlib.preprocess import Plan, Prepared
-from hnlib.systems import ONE_NETWORK, SYSTEMS, Blueprint, Predictor, Weights, build_system
+from hnlib.systems import SYSTEMS, Blueprint, Predictor, Weights, build_system
 
 FORMAT = "hnlib-model"
-#: Version 1 held one network alone.
-VERSION = 2
+VERSION = 3
+#: Name of the model file in a run's folder, and of the one that comes with the package.
+MODEL_NAME = "model.safetensors"
+RELEASED = "openkbp_seven.safetensors"
 #: An image is far from the training images where its voxel edges, or the extent of the body, are outside theirs by
 #: more than these factors, or a quantile of its HU by more than the margin or the spread of the training images.
 SPACING_FACTOR = 2.0
@@ -50,14 +54,14 @@ class Seen:
     quantiles_hu
         The `QUANTILES` of the HU in that box, cut to the plan's range as the network sees them.
     volumes_ml
-        Volume of each organ where it was outlined; 0 to infinity where it never was. Older files lack it.
+        Volume of each organ where it was outlined; 0 to infinity where it never was.
     """
 
     cases: int
     spacing_mm: Range
     extent_mm: Range
     quantiles_hu: Range
-    volumes_ml: Range = ((), ())
+    volumes_ml: Range
 
 
 @dataclass(frozen=True)
@@ -172,8 +176,8 @@ def how_far(prepared: Prepared, plan: Plan, seen: Seen) -> list[str]:
 
 
 def odd_volumes(volumes_ml: Mapping[str, float], model: ModelFile) -> Iterator[str]:
-    """Yield a line for each organ found whose volume is far from those of training; none for older model files."""
-    for organ, low, high in zip(model.plan.organs, *model.seen.volumes_ml, strict=False):
+    """Yield a line for each organ found whose volume is far from those of training."""
+    for organ, low, high in zip(model.plan.organs, *model.seen.volumes_ml, strict=True):
         volume = volumes_ml.get(organ, 0.0)
         if volume and not low / VOLUME_FACTOR <= volume <= high * VOLUME_FACTOR:
             yield f"{organ} has {volume:.2g} ml where training had {low:.2g} to {high:.2g} ml; look at its outline"
@@ -190,57 +194,87 @@ def origin(model: ModelFile) -> str:
     return f"{made}{steps}; mean test DSC {test['mean_dsc']:.3f} over {len(test['dsc'])} organs, {test['cases']} cases"
 
 
-def save_model(path: Path, model: ModelFile) -> None:
-    """Write a model file."""
+def save_model(path: Path, model: ModelFile, *, half: bool = False) -> None:
+    """Write a model file: safetensors, with all that is no tensor as JSON in its header.
+
+    Parameters
+    ----------
+    path
+        Where it goes; a good file there is replaced only by a whole one.
+    model
+        What it holds.
+    half
+        Store the weights in half precision: half the size, and predictions that differ by rounding.
+    """
     blueprint = model.blueprint
+    tensors, same = _distinct(model.weights, half)
     content = {
         "format": FORMAT,
         "version": VERSION,
-        "system": {"name": blueprint.system, "options": _plain(dict(blueprint.options))},
+        "system": {"name": blueprint.system, "options": dict(blueprint.options)},
         "network": {
             "name": blueprint.network,
             "width": blueprint.width,
             "cap": blueprint.cap,
-            "patch": list(blueprint.patch),
+            "patch": blueprint.patch,
         },
-        "topology": _plain(asdict(blueprint.topology)),
-        "plan": _plain(asdict(blueprint.plan)),
-        "mirror": list(blueprint.mirror),
-        "seen": _plain(asdict(model.seen)),
+        "topology": asdict(blueprint.topology),
+        "plan": asdict(blueprint.plan),
+        "mirror": blueprint.mirror,
+        "seen": asdict(model.seen),
         "attribution": model.attribution,
-        "provenance": _plain(dict(model.provenance)),
-        "weights": {
-            part: {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
-            for part, state in model.weights.items()
-        },
+        "provenance": dict(model.provenance),
+        "same": same,
     }
-    write_atomically(path, lambda part: torch.save(content, part))
+    packed = safetensors.torch.save(tensors, {FORMAT: json.dumps(content)})
+    write_atomically(path, lambda part: part.write_bytes(packed))
+
+
+def _distinct(weights: Weights, half: bool) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Return each tensor once, as ``part/name``, and which other names stand for it; MONAI's networks have many."""
+    tensors: dict[str, torch.Tensor] = {}
+    same: dict[str, str] = {}
+    for part, state in weights.items():
+        first: dict[tuple[int, torch.Size], str] = {}
+        for name, tensor in state.items():
+            key = f"{part}/{name}"
+            known = first.setdefault((tensor.data_ptr(), tensor.shape), key)
+            if known != key and tensor.numel():
+                same[key] = known
+                continue
+            small = half and tensor.dtype == torch.float32
+            tensors[key] = tensor.detach().cpu().to(torch.float16 if small else tensor.dtype).contiguous()
+    return tensors, same
+
+
+def released_model() -> Path:
+    """Return the path of the trained model that comes with the package; book page "A model to start with"."""
+    return Path(__file__).parent / "data" / RELEASED
 
 
 def load_model(path: Path) -> ModelFile:
-    """Read a model file, or the ``model.pt`` of a run's folder.
+    """Read a model file, or the one in a run's folder.
 
     Raises
     ------
     DataError
-        When the file is missing, damaged, no model file, or of a later version.
+        When the file is missing, damaged, no model file, or of another version.
     """
-    path = path / "model.pt" if path.is_dir() else path
+    path = path / MODEL_NAME if path.is_dir() else path
     if not path.exists():
-        raise DataError(f"model {path}: no such file; give a model file, or a run's folder that holds a model.pt")
-    if not zipfile.is_zipfile(path):
-        raise DataError(f"model {path}: is no model file, or cut off; give the model.pt that hnlib export writes")
+        raise DataError(f"model {path}: no such file; give a model file, or a run's folder that holds {MODEL_NAME}")
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as fault:  # torch.load raises many types for a damaged file
-        reason = " ".join(str(fault).split())[:80] or type(fault).__name__
-        raise DataError(f"model {path}: cannot be read ({reason}); copy or export it again") from None
+        with safetensors.safe_open(path, "pt") as file:
+            content: Any = json.loads((file.metadata() or {}).get(FORMAT, "null"))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - the file is no dict
+    except (safetensors.SafetensorError, OSError, ValueError):
+        raise DataError(f"model {path}: is no model file, or cut off; give the one that hnlib export writes") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise DataError(f"model {path}: is no model file; a run's checkpoint becomes one through hnlib export")
-    if content.get("version") not in (1, VERSION):
+    if content.get("version") != VERSION:
         raise DataError(f"model {path}: is of version {content.get('version')}, this hnlib reads {VERSION}; update it")
     try:
-        return _model(content)
+        return _model(content, tensors)
     except (KeyError, TypeError, ValueError, AttributeError) as fault:
         reason = " ".join(str(fault).split())[:80]
         raise DataError(
@@ -248,11 +282,14 @@ def load_model(path: Path) -> ModelFile:
         ) from None
 
 
-def _model(content: Mapping[str, Any]) -> ModelFile:
-    network = dict(content["network"])
+def _model(content: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> ModelFile:
+    network, system = dict(content["network"]), dict(content["system"])
     x, y, z = (int(n) for n in network["patch"])
-    one = content["version"] == 1
-    system: dict[str, Any] = {"name": ONE_NETWORK, "options": {}} if one else content["system"]
+    tensors = {**tensors, **{key: tensors[known] for key, known in content["same"].items()}}
+    weights: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in tensors.items():
+        part, name = key.split("/", 1)
+        weights.setdefault(part, {})[name] = tensor.float() if tensor.dtype == torch.float16 else tensor
     blueprint = Blueprint(
         network=str(network["name"]),
         width=int(network["width"]),
@@ -264,21 +301,13 @@ def _model(content: Mapping[str, Any]) -> ModelFile:
         system=str(system["name"]),
         options=dict(system["options"]),
     )
-    weights = {"network": content["weights"]} if one else content["weights"]
     return ModelFile(
         blueprint=blueprint,
         seen=Seen(**_tuples(content["seen"])),
         attribution=str(content["attribution"]),
-        weights={str(part): dict(state) for part, state in weights.items()},
+        weights=weights,
         provenance=dict(content["provenance"]),
     )
-
-
-def _plain(value: Any) -> Any:
-    """Return a value with lists for tuples, as deep as it goes."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(part) for key, part in value.items()}
-    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def _tuples(value: Any) -> Any:

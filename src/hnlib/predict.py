@@ -1,6 +1,6 @@
 """From a scan in any format to a label map on its own grid, with nothing but a model file.
 
->>> labels = predict_image("ct.nii.gz", "model.pt")  # doctest: +SKIP
+>>> labels = predict_image("ct.nii.gz", "model.safetensors")  # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from hnlib.dicom_export import rgb, write_segmentation, write_structures
 from hnlib.errors import ConfigError, DataError
 from hnlib.files import write_atomically
 from hnlib.inference import keep_largest_components
-from hnlib.model_file import ModelFile, how_far, load_model, odd_volumes, origin
+from hnlib.model_file import MODEL_NAME, ModelFile, how_far, load_model, odd_volumes, origin
 from hnlib.organs import organ
 from hnlib.preprocess import preprocess_case, restore_probabilities
 from hnlib.volumes import Volume, read_volume
@@ -140,7 +140,7 @@ def _check_outputs(scan: Path, model: Path, outputs: Outputs) -> None:
     paths = [path for path in (outputs.labels, outputs.segmentation, outputs.structures) if path is not None]
     if len(paths) > 1 and not scan.is_dir():
         raise ConfigError(f"image {scan}: a DICOM-SEG or RTSTRUCT refers to slices; give the folder of DICOM slices")
-    taken = {scan.resolve(), (model / "model.pt" if model.is_dir() else model).resolve()}
+    taken = {scan.resolve(), (model / MODEL_NAME if model.is_dir() else model).resolve()}
     for path in paths:
         place = path.resolve()
         if place in taken or (scan.is_dir() and place.parent == scan.resolve() and is_slice(path)):

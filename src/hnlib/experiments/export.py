@@ -7,12 +7,12 @@ from pathlib import Path
 from hnlib.errors import DataError
 from hnlib.experiments.scores import scores_for_model
 from hnlib.experiments.study import Study, check_run, read_record
-from hnlib.model_file import ModelFile, save_model, see
+from hnlib.model_file import MODEL_NAME, ModelFile, save_model, see
 from hnlib.systems import build_system, read_weights
 
 
-def export_model(study: Study, experiment: str, seed: int) -> Path:
-    """Write ``model.pt`` into the folder of a finished run and return its path.
+def export_model(study: Study, experiment: str, seed: int, *, out: Path | None = None, half: bool = False) -> Path:
+    """Write the model file of a finished run, into its folder or to `out`, and return its path.
 
     Every training case is read once from the cache, for the ranges outside of which the model refuses an image.
 
@@ -32,5 +32,6 @@ def export_model(study: Study, experiment: str, seed: int) -> Path:
         weights=read_weights(build_system(blueprint), folder),
         provenance={**read_record(folder), **scores_for_model(folder)},
     )
-    save_model(folder / "model.pt", model)
-    return folder / "model.pt"
+    path = out or folder / MODEL_NAME
+    save_model(path, model, half=half)
+    return path

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from hnlib.files import read_table
-from hnlib.model_file import load_model, save_model
+from hnlib.model_file import MODEL_NAME, load_model, save_model
 
 
 def organ_scores(folder: Path) -> pd.DataFrame:
@@ -45,7 +45,7 @@ def score_lines(folder: Path) -> Iterator[str]:
 
 def add_scores(folder: Path) -> None:
     """Write the test scores of a measured run into its model file, where it has one."""
-    path = folder / "model.pt"
+    path = folder / MODEL_NAME
     if path.exists():
         model = load_model(path)
         save_model(path, replace(model, provenance={**model.provenance, **scores_for_model(folder)}))

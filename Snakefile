@@ -5,6 +5,7 @@
 # A run is found again in HNLIB_RUNS by the digest of all that moves its result, so a rule that
 # starts anew continues a killed run and returns a finished one at once.
 
+import glob
 import os
 import sys
 
@@ -26,6 +27,8 @@ except HnlibError as fault:
 STUDY = f"results/{DATASET}/{PROFILE}/study.json"
 RUNS = [f"{experiment}-seed{seed}" for experiment in EXPERIMENTS for seed in SETTINGS.seeds]
 TABLES = f"{PUBLISHED}/{DATASET}" if PUBLISHED else f"results/{DATASET}"
+# What any chapter may read beside the tables of its study.
+SHARED = ["book/claims.yaml", *sorted(glob.glob("results/published/**/*.csv", recursive=True))]
 CHAPTERS = sorted(os.path.splitext(name)[0] for name in os.listdir("notebooks") if name.endswith(".ipynb"))
 SITE = "build/site/_build/html/index.html"
 
@@ -113,8 +116,7 @@ rule chapter:
     input:
         notebook="notebooks/{chapter}.ipynb",
         tables=[] if PUBLISHED else [*rules.describe.output, *rules.tables.output],
-        published=[f"{TABLES}/metrics.csv", f"{TABLES}/study.json"] if PUBLISHED else [],
-        claims=lambda wildcards: ["book/claims.yaml"] if wildcards.chapter in ("11_claims", "17_clinic") else [],
+        shared=SHARED,
     output:
         "build/chapters/" + TABLES.replace("/", "-") + "/{chapter}.ipynb",
     log:

@@ -88,6 +88,7 @@ from hnlib.chapters.focusnet import (
     printed_by_size,
     printed_roi,
 )
+from hnlib.chapters.found import found_facts, load_found
 from hnlib.chapters.ignition import (
     budget_table,
     ignition_facts,
@@ -270,6 +271,7 @@ __all__ = [
     "focus_runs",
     "focus_scene",
     "focus_settings",
+    "found_facts",
     "front_table",
     "full_resolution",
     "full_resolution_note",
@@ -290,6 +292,7 @@ __all__ = [
     "load_controlled",
     "load_draws",
     "load_failures",
+    "load_found",
     "load_if_any",
     "load_landscape",
     "load_observers",

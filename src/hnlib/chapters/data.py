@@ -159,6 +159,7 @@ def imbalance_facts(chosen: pd.DataFrame) -> Facts:
     presence = chosen[chosen["class"] == rarest].groupby("patch")["presence"].mean()
     sigma = {patch: f"{sigma_of_mean(row.to_numpy()):.4f}" for patch, row in ratios.iterrows()}
     spread = ratios.loc["whole scan", organs].max() / ratios.loc["whole scan", organs].min()
+    times = f"{spread:.{0 if spread > 10 else 1}f}"
     return {
         "bg-large": percent(float(ratios["background"]["large"])),
         "bg-small": percent(float(ratios["background"]["small"])),
@@ -167,5 +168,6 @@ def imbalance_facts(chosen: pd.DataFrame) -> Facts:
         "rarest": title(rarest),
         "presence-large": percent(float(presence["large"])),
         "presence-small": percent(float(presence["small"])),
-        "scope": f"The largest organ has {spread:.2g} times the voxels of the smallest; in the paper it is 99 times.",
+        "spread": times,
+        "scope": f"The largest organ has {times} times the voxels of the smallest; in the paper it is 99 times.",
     }

@@ -94,14 +94,17 @@ def contrasts(table: pd.DataFrame, label: str, *, ax: Axes | None = None) -> Axe
     Returns
     -------
     Axes
-        Thick: interval over patients; thin: over seeds. Groups are parted by a line.
+        Thick: interval over patients; thin: over seeds. Groups are parted by a line and named at the right.
     """
     ax = make_axes(ax, 0.9 + 0.24 * len(table))
     groups = table["group"].tolist()
     rows: list[Any] = list(table.itertuples())
     for place, row in enumerate(rows):
-        if place and groups[place - 1] != row.group:
+        if not place or groups[place - 1] != row.group:
             ax.axhline(place - 0.5, color=FAINT, lw=0.6)
+            ax.annotate(
+                row.group, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=7, color="#595959"
+            )
         if pd.isna(row.value):
             ax.annotate("not yet run", (0, place), ha="center", va="center", fontsize=7, color="#777777")
             continue

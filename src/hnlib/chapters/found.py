@@ -1,0 +1,115 @@
+"""Chapter 0: every idea of the book beside what it was compared with, in one figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from hnlib.chapters.controlled import Contrast, contrasts
+from hnlib.chapters.page import Facts
+from hnlib.experiments import read_tables
+
+
+class Idea(NamedTuple):
+    """What somebody proposes, the experiment that has it, the one that lacks it, and the data where it is tried."""
+
+    name: str
+    source: str
+    words: str
+    experiment: str
+    baseline: str
+    dataset: str = "openkbp"
+
+
+_ROWS = (
+    ("patch", "Tappeiner", "small patch for large", "small_nnu_dice_ce", "large_nnu_dice_ce"),
+    ("patch-phantom", "Tappeiner", "small patch for large", "small_nnu_dice_ce", "large_nnu_dice_ce", "phantom"),
+    ("loss-large", "Tappeiner", "ca-Dice, large patch", "large_ca_dice_ce", "large_nnu_dice_ce"),
+    ("loss-small", "Tappeiner", "ca-Dice, small patch", "small_ca_dice_ce", "small_nnu_dice_ce"),
+    ("topk", "Hosseini", "TopK Dice for Dice", "small_topk_dice_ce", "small_dice_ce"),
+    ("topk-ce", "Hosseini", "TopK cross-entropy for all of it", "small_topk_ce_dice", "small_dice_ce"),
+    ("focal", "Gao", "focal loss for cross-entropy", "small_focal_dice", "small_dice_ce"),
+    ("focusnet-phantom", "Gao", "FocusNet for S-Net", "focusnet", "snet", "phantom"),
+    ("focusnet", "Gao", "FocusNet for S-Net", "focusnet", "snet"),
+    ("views", "Pu", "three 2D views for one", "coarse_fused_weights", "coarse_axial"),
+    ("fine", "Pu", "3D network after the views", "coarse_to_fine", "coarse_fused_weights"),
+    ("coarse-to-fine", "Pu", "all of it for one 3D network", "coarse_to_fine", "rival_dynunet"),
+    ("squared", "here", "squared Dice for linear", "small_dice_ce", "small_linear_dice_ce"),
+    ("class-draw", "here", "centres drawn by class, not voxel", "large_class_draw", "large_voxel_draw"),
+    (
+        "class-draw-phantom",
+        "here",
+        "centres drawn by class, not voxel",
+        "large_class_draw",
+        "large_voxel_draw",
+        "phantom",
+    ),
+    ("planned-draw", "here", "planned draw for voxel-uniform", "large_planned_draw", "large_voxel_draw"),
+)
+IDEAS = tuple(Idea(*row) for row in _ROWS)
+
+
+def load_found(folders: Mapping[str, Path | str], ideas: tuple[Idea, ...] = IDEAS) -> pd.DataFrame:
+    """Return what each idea changes in the mean test DSC, with intervals over patients and over seeds.
+
+    Parameters
+    ----------
+    folders
+        Data set to the folder of its tables.
+    ideas
+        What is compared.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As of `hnlib.chapters.contrasts`, with ``name``, ``dataset`` and ``profile``: of the profiles that ran both
+        sides the one with most seeds. An idea that no profile ran has NaN.
+    """
+    metrics = {name: read_tables(folder)["metrics"] for name, folder in folders.items()}
+    rows = []
+    for idea in ideas:
+        where = "" if idea.dataset == "openkbp" else f" ({idea.dataset})"
+        wanted = Contrast(idea.source, f"{idea.words}{where}", idea.experiment, idea.baseline)
+        found = metrics[idea.dataset]
+        profile = _most_seeds(found, idea)
+        row = contrasts(found[found["profile"] == profile], wanted=[wanted])
+        rows.append(row.assign(name=idea.name, dataset=idea.dataset, profile=profile))
+    return pd.concat(rows, ignore_index=True)
+
+
+def _most_seeds(metrics: pd.DataFrame, idea: Idea) -> str:
+    """Return the profile in which both sides have most seeds; '' where none has both."""
+    sides = metrics[metrics["experiment"].isin([idea.experiment, idea.baseline])]
+    seeds = sides.groupby(["profile", "experiment"])["seed"].nunique().unstack()
+    if seeds.shape[1] < 2 or seeds.dropna().empty:
+        return ""
+    return str(seeds.dropna().min(axis=1).idxmax())
+
+
+def found_facts(table: pd.DataFrame) -> Facts:
+    """Return the phrases of the chapter: how many ideas were tried, and those that help or harm beyond doubt."""
+    tried = table[table["lacking"] == ""]
+    limits = tried[["low", "high", "seeds_low", "seeds_high"]]
+    up, down = (limits[["low", "seeds_low"]] > 0).all(axis=1), (limits[["high", "seeds_high"]] < 0).all(axis=1)
+    return {
+        "ideas": str(len(table)),
+        "tried": str(len(tried)),
+        "helps": _named(tried[up]),
+        "harms": _named(tried[down]),
+        "open": str(int((~up & ~down).sum())),
+        **{str(row["name"]): _value(row) for _, row in table.iterrows()},
+    }
+
+
+def _named(rows: pd.DataFrame) -> str:
+    return "; ".join(f"{row['question']}, {row['value']:+.3f}" for _, row in rows.iterrows()) or "none"
+
+
+def _value(row: pd.Series) -> str:
+    if np.isnan(row["value"]):
+        return "not yet run"
+    return f"{row['value']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"

@@ -1,0 +1,91 @@
+"""The chapter on what was found: which runs answer which idea, on made runs and on the published ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hnlib import chapters
+from hnlib.chapters import found
+from hnlib.chapters.found import IDEAS, Idea
+from hnlib.experiments import load_experiment
+from hnlib.stats import COLUMNS
+
+PUBLISHED = Path(__file__).resolve().parents[1] / "results" / "published"
+TRIED = (
+    Idea("patch", "One", "small for large", "small", "large"),
+    Idea("lens", "One", "small for large", "small", "large", "phantom"),
+    Idea("draw", "Two", "planned", "planned", "large"),
+)
+
+
+def runs(profile: str, values: dict[str, float], seeds: int) -> pd.DataFrame:
+    """Test DSC of six patients, the same for each seed but for 0.001 a seed."""
+    rows = [
+        (
+            profile,
+            name,
+            seed,
+            "test",
+            f"c{case}",
+            "mandible",
+            "dsc",
+            value + 0.02 * case + 0.001 * seed * (name == "small"),
+        )
+        for name, value in values.items()
+        for seed in range(seeds)
+        for case in range(6)
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
+    """OpenKBP has the pair in two profiles, of one seed and of three; the phantom in none."""
+    tables = {
+        "real": pd.concat(
+            [
+                runs("short", {"small": 0.9, "large": 0.7, "planned": 0.8}, 1),
+                runs("long", {"small": 0.6, "large": 0.7}, 3),
+                runs("other", {"planned": 0.8}, 3),
+            ]
+        ),
+        "drawn": runs("short", {"small": 0.9}, 1),
+    }
+    monkeypatch.setattr(found, "read_tables", lambda folder: {"metrics": tables[str(folder)]})
+    return chapters.load_found({"openkbp": "real", "phantom": "drawn"}, TRIED).set_index("name")
+
+
+def test_the_profile_with_most_seeds_answers(table: pd.DataFrame) -> None:
+    """Three seeds say -0.099 on the mean, one seed of another profile +0.2."""
+    assert table.loc["patch", "profile"] == "long"
+    assert table.loc["patch", "value"] == pytest.approx(-0.099)
+    assert table.loc["draw", "profile"] == "short"
+    assert table.loc["draw", "value"] == pytest.approx(0.1)
+
+
+def test_an_idea_without_a_pair_of_runs_stays_and_says_so(table: pd.DataFrame) -> None:
+    assert np.isnan(table.loc["lens", "value"])
+    assert table.loc["lens", "question"] == "small for large (phantom)"
+
+
+def test_help_and_harm_need_both_intervals(table: pd.DataFrame) -> None:
+    """The one seed of the planned draw has no interval over seeds, so that it decides nothing."""
+    facts = chapters.found_facts(table.reset_index())
+    assert (facts["ideas"], facts["tried"], facts["open"]) == ("3", "2", "1")
+    assert facts["harms"] == "small for large, -0.099"
+    assert facts["helps"] == "none"
+    assert facts["lens"] == "not yet run"
+    assert facts["patch"].startswith("-0.099 (")
+
+
+def test_every_idea_names_experiments_and_is_read_from_what_is_published() -> None:
+    for idea in IDEAS:
+        load_experiment(idea.experiment)
+        load_experiment(idea.baseline)
+    table = chapters.load_found({name: PUBLISHED / name for name in ("openkbp", "phantom")})
+    assert table["name"].is_unique
+    assert (table["lacking"] == "").any()

@@ -1,4 +1,4 @@
-"""The directive ``published``: the state of the published tables and runs, computed while the book is built."""
+"""Directives that compute a table while the book is built: ``published`` (what is published) and ``model-card``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from docutils import nodes
 from docutils.parsers.rst import Directive
 
 import hnlib
+from hnlib.chapters.released import released_origin, released_scores
 from hnlib.experiments.published import runs_status, status
+from hnlib.model_file import released_model
 
 PUBLISHED = Path(hnlib.__file__).resolve().parents[2] / "results" / "published"
 
@@ -32,6 +34,19 @@ class Published(Directive):
         return [nodes.raw("", html(part), format="html") for part in parts]
 
 
+class ModelCard(Directive):
+    """What the file of the released model says of its scores, or of its origin."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Return the table as HTML, or a sentence where the package holds no model."""
+        if not released_model().exists():
+            return [nodes.paragraph(text="This copy of the library holds no model.")]
+        table = (released_scores if self.arguments[0] == "scores" else released_origin)()
+        return [nodes.raw("", table.to_html(border=0, classes="table", float_format="{:.3f}".format), format="html")]
+
+
 def html(table: Any) -> str:
     """Return a table as wide as its column, its long words broken; a stale row says so in words."""
     shown = table.assign(stale=[f"stale: {why}" if why else "no" for why in table["stale"]])
@@ -45,4 +60,5 @@ def html(table: Any) -> str:
 def setup(app: Any) -> dict[str, bool]:
     """Connect to Sphinx."""
     app.add_directive("published", Published)
+    app.add_directive("model-card", ModelCard)
     return {"parallel_read_safe": True}

@@ -42,6 +42,7 @@ from hnlib.chapters.confidence import (
     depth_table,
     drift_facts,
     drift_growth,
+    drift_points,
     drift_table,
     groups_table,
     growth_table,
@@ -74,7 +75,14 @@ from hnlib.chapters.data import (
     split_table,
     surface_errors,
 )
-from hnlib.chapters.failures import failure_facts, kinds_table, load_failures, scan_viewer, worst_pictures
+from hnlib.chapters.failures import (
+    failure_facts,
+    failure_points,
+    kinds_table,
+    load_failures,
+    scan_viewer,
+    worst_pictures,
+)
 from hnlib.chapters.focusnet import (
     SIZE_COLUMNS,
     cost_table,
@@ -262,9 +270,11 @@ __all__ = [
     "draws_provenance",
     "drift_facts",
     "drift_growth",
+    "drift_points",
     "drift_table",
     "evaluation_facts",
     "failure_facts",
+    "failure_points",
     "false_positive_table",
     "focus_facts",
     "focus_results",

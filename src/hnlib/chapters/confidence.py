@@ -40,6 +40,22 @@ def of_experiment(table: pd.DataFrame, experiment: str) -> pd.DataFrame:
     return table[table["experiment"] == experiment]
 
 
+def drift_points(cases: pd.DataFrame, measure: str = "soft_recall") -> pd.DataFrame:
+    """Return the drift of every test case and organ, seeds averaged, for `hnlib.plotting.linked_points`.
+
+    Parameters
+    ----------
+    cases
+        As `hnlib.confidence.case_drifts` returns it.
+    measure
+        Whose drift.
+    """
+    test = cases[(cases["measure"] == measure) & (cases["split"] == "test")]
+    found = test.groupby(["organ", "case"], sort=False)["drift"].mean().rename("value").reset_index()
+    rows = found.to_dict("records")
+    return found.assign(text=[f"{row['case']}, {title(str(row['organ']))}: drift {row['value']:+.3f}" for row in rows])
+
+
 def drift_table(table: pd.DataFrame) -> pd.DataFrame:
     """Return drift of soft recall and soft precision by organ and experiment, seeds averaged."""
     names = {"soft_recall_drift": "soft recall", "soft_precision_drift": "soft precision"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,26 @@ def worst_pictures(tables: Path | str) -> Any:
         alt = html.escape(f"CT slices with reference (solid) and prediction (dashed). {text}", quote=True)
         data = base64.b64encode(path.read_bytes()).decode()
         picture = f'<img src="data:image/png;base64,{data}" alt="{alt}" width="640" loading="lazy">'
-        parts.append(f"<figure>{picture}<figcaption>{html.escape(text)}</figcaption></figure>")
+        parts.append(
+            f'<figure id="{_picture_name(row)}">{picture}<figcaption>{html.escape(text)}</figcaption></figure>'
+        )
     return HTML("".join(parts))  # type: ignore[no-untyped-call]
+
+
+def failure_points(failures: pd.DataFrame) -> pd.DataFrame:
+    """Return every outline as a point for `hnlib.plotting.linked_points`; the worst of each organ has a picture."""
+    text = [
+        f"{row['case']}, {title(str(row['organ']))}: DSC {row['dsc']:.2f}, {row['kind']}, "
+        f"{row['volume_ratio']:.1f} times the volume"
+        for row in failures.to_dict("records")
+    ]
+    worst = {(row["case"], row["organ"]): _picture_name(row) for row in worst_cases(failures).to_dict("records")}
+    pictures = [worst.get(key, "") for key in zip(failures["case"], failures["organ"], strict=True)]
+    return failures[["organ", "case"]].assign(value=failures["dsc"], text=text, picture=pictures)
+
+
+def _picture_name(row: Mapping[Any, Any]) -> str:
+    return f"worst-{row['organ']}"
 
 
 def scan_viewer(tables: Path | str, phantom: Path | str) -> Any:

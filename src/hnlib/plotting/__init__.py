@@ -26,6 +26,7 @@ from hnlib.plotting.landscape import (
     sigma_bounds,
     sigma_by_background,
 )
+from hnlib.plotting.linked import linked_points
 from hnlib.plotting.losses import (
     false_positive_slopes,
     metric_differences,
@@ -79,6 +80,7 @@ __all__ = [
     "intervals_by_organ",
     "landscape_explorer",
     "landscape_maps",
+    "linked_points",
     "margin_profiles",
     "metric_differences",
     "organ_volumes",

@@ -1,8 +1,10 @@
-"""Source notebooks hold no outputs, one cell of parameters, and short cells."""
+"""Source notebooks hold no outputs, one cell of parameters, short cells, and exercises whose answers are right."""
 
 from __future__ import annotations
 
 import ast
+import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,14 @@ pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.st
 def code_cells(path: Path) -> list[Any]:
     """Return the code cells of a notebook."""
     return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def exercises(path: Path) -> str:
+    """Return the section of exercises of a notebook, empty where there is none."""
+    cells = nbformat.read(path, as_version=4).cells
+    prose = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    found = re.search(r"^## Exercises\n(.*?)(?=^## )", prose, re.DOTALL | re.MULTILINE)
+    return found[1] if found else ""
 
 
 def test_outputs_are_stripped(path: Path) -> None:
@@ -58,3 +68,24 @@ def test_no_cell_installs_or_names_a_place(path: Path) -> None:
         for node in ast.walk(ast.parse(cell.source)):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 assert not node.value.startswith(("/", "~/")), node.value
+
+
+def test_every_exercise_has_a_folded_answer(path: Path) -> None:
+    """A chapter ends with exercises, each with its own answer, indented so that it belongs to its number."""
+    section = exercises(path)
+    parts = re.split(r"^\d\. ", section, flags=re.MULTILINE)
+    assert len(parts) > 1
+    assert not parts[0].strip()
+    for part in parts[1:]:
+        fences = re.findall(r"^   (`{3,})\{dropdown\} Answer\n   \S.*?\n   \1$", part, re.DOTALL | re.MULTILINE)
+        assert len(fences) == 1, part
+
+
+def test_code_in_answers_prints_what_they_say(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each block of code under the exercises runs alone, and what it prints is the comment behind the print."""
+    for block in re.findall(r"^ +```python\n(.*?)^ +```", exercises(path), re.DOTALL | re.MULTILINE):
+        code = textwrap.dedent(block)
+        said = re.findall(r"^print\(.*\)  # (.*)$", code, re.MULTILINE)
+        exec(compile(code, path.name, "exec"), {})
+        assert said
+        assert capsys.readouterr().out.splitlines() == said

@@ -301,6 +301,32 @@ def test_viewers_turn_with_the_wheel_and_follow_a_click(site: Path, tab: tuple[A
 
 @pytest.mark.browser
 @pytest.mark.full
+@pytest.mark.parametrize(("chapter", "figure"), [("05_confidence", "drift-of-cases"), ("16_failures", "every-outline")])
+def test_linked_points_show_the_chosen_patient(
+    chapter: str, figure: str, site: Path, tab: tuple[Any, list[str]]
+) -> None:
+    """By the menu, which keys reach, and by a click: the patient's points are joined in the last trace."""
+    page, faults = tab
+    page.goto((site / "executed" / f"{chapter}.html").as_uri(), wait_until="load")
+    menu = page.get_by_label("Patient:")
+    menu.select_option(index=1)
+    plot = page.locator(f"#{figure}")
+    chosen = plot.get_attribute("data-chosen")
+    assert chosen == menu.input_value()
+    assert page.evaluate("id => document.getElementById(id).data.at(-1).x.length", figure) > 1
+    point = plot.locator(".points path").last
+    point.scroll_into_view_if_needed()
+    box = point.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.wait_for_timeout(500)
+    assert menu.input_value()
+    assert plot.get_attribute("data-chosen") == menu.input_value()
+    assert not faults, faults
+
+
+@pytest.mark.browser
+@pytest.mark.full
 def test_without_webgl_the_still_picture_stays(site: Path, browser: Any) -> None:
     """A browser without WebGL shows what print shows."""
     chromium = browser.browser_type.launch(executable_path=CHROMIUM, args=[*SANDBOX, "--disable-3d-apis"])

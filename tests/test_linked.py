@@ -1,0 +1,79 @@
+"""Points of patients that are linked over organs: what the page holds, before a browser runs it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hnlib import chapters
+from hnlib.plotting import linked_points
+
+PUBLISHED = Path(__file__).resolve().parents[1] / "results" / "published"
+
+
+def points() -> pd.DataFrame:
+    """Two patients, two organs; the second patient lacks the mandible, and has a picture of its brainstem."""
+    rows = [
+        ("brainstem", "a", 0.9, "a: 0.9", ""),
+        ("brainstem", "b", 0.2, "b: 0.2", "worst-brainstem"),
+        ("mandible", "a", 0.8, "a: 0.8", ""),
+        ("mandible", "b", np.nan, "b: none", ""),
+    ]
+    return pd.DataFrame(rows, columns=["organ", "case", "value", "text", "picture"])
+
+
+def facts(page: str) -> dict[str, list[list[float]]]:
+    """The patients as the script of the page has them: value and row of each point."""
+    found = re.search(r"facts = (\{.*?\});", page)
+    assert found
+    return dict(json.loads(found[1]))
+
+
+def test_a_patient_is_known_by_its_points_in_all_organs() -> None:
+    known = facts(linked_points(points(), "DSC", "one").data)
+    assert [value for value, _ in known["a"]] == [0.9, 0.8]
+    assert [round(row) for _, row in known["a"]] == [0, 1]
+    assert [value for value, _ in known["b"]] == [0.2]
+
+
+def test_a_point_carries_its_patient_text_and_picture() -> None:
+    page = linked_points(points(), "DSC", "one").data
+    assert '"customdata":[["a",""],["b","worst-brainstem"]]' in page
+    assert '"text":["a: 0.9","b: 0.2"]' in page
+    assert 'id="one"' in page
+
+
+def test_pictures_are_optional_and_points_are_not() -> None:
+    table = points().drop(columns="picture")
+    assert '"customdata":[["a",""],["b",""]]' in linked_points(table, "DSC", "one").data
+    with pytest.raises(ValueError, match="no value is left"):
+        linked_points(table.assign(value=np.nan), "DSC", "one")
+
+
+def test_the_picture_of_a_point_is_on_its_page() -> None:
+    """Of the published failures each organ's worst outline names a figure that the chapter shows."""
+    tables = PUBLISHED / "phantom"
+    table = chapters.failure_points(chapters.load_failures(tables))
+    named = set(table["picture"]) - {""}
+    assert len(named) == table["organ"].nunique()
+    page = chapters.worst_pictures(tables).data
+    assert all(f'<figure id="{name}">' in page for name in named)
+
+
+def test_drift_points_are_test_cases_with_seeds_averaged() -> None:
+    rows = [
+        ("p", "e", seed, split, case, "mandible", measure, drift)
+        for seed, drift in ((0, 0.1), (1, 0.3))
+        for split, case in (("test", "a"), ("validation", "v"))
+        for measure in ("soft_recall", "soft_precision")
+    ]
+    columns = ["profile", "experiment", "seed", "split", "case", "organ", "measure", "drift"]
+    found = chapters.drift_points(pd.DataFrame(rows, columns=columns))
+    assert found[["organ", "case"]].to_numpy().tolist() == [["mandible", "a"]]
+    assert found["value"].item() == pytest.approx(0.2)
+    assert found["text"].item() == "a, Mandible: drift +0.200"

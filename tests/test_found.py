@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from hnlib import chapters
 from hnlib.chapters import found
@@ -72,6 +74,12 @@ def test_an_idea_without_a_pair_of_runs_stays_and_says_so(table: pd.DataFrame) -
     assert table.loc["lens", "question"] == "small for large (phantom)"
 
 
+def test_a_data_set_without_tables_has_no_run(table: pd.DataFrame) -> None:
+    alone = chapters.load_found({"openkbp": "real"}, TRIED).set_index("name")
+    assert np.isnan(alone.loc["lens", "value"])
+    assert alone.loc["patch", "value"] == table.loc["patch", "value"]
+
+
 def test_help_and_harm_need_both_intervals(table: pd.DataFrame) -> None:
     """The one seed of the planned draw has no interval over seeds, so that it decides nothing."""
     facts = chapters.found_facts(table.reset_index())
@@ -80,6 +88,14 @@ def test_help_and_harm_need_both_intervals(table: pd.DataFrame) -> None:
     assert facts["helps"] == "none"
     assert facts["lens"] == "not yet run"
     assert facts["patch"].startswith("-0.099 (")
+
+
+def test_the_figure_of_the_readme_shows_the_published_runs() -> None:
+    """Its file says which numbers it was drawn from; hnlib publish draws it anew."""
+    table = chapters.load_found({name: PUBLISHED / name for name in ("openkbp", "phantom")})
+    with Image.open(PUBLISHED / "found.png") as picture:
+        assert json.loads(picture.text["Description"]) == chapters.found_facts(table)
+    assert "results/published/found.png" in (PUBLISHED.parents[1] / "README.md").read_text()
 
 
 def test_every_idea_names_experiments_and_is_read_from_what_is_published() -> None:

@@ -253,6 +253,7 @@ def publish(
     published: Annotated[Path, typer.Option(help="folder of the committed results")] = Path("results/published"),
 ) -> None:
     """Copy the finished runs and data tables of a study into the committed results, run by run."""
+    from hnlib.chapters.found import draw_found
     from hnlib.experiments import load_study
     from hnlib.experiments import publish as publish_study
     from hnlib.experiments.published import record
@@ -260,6 +261,7 @@ def publish(
     study = load_study(study_file)
     say(f"{study.dataset}: {publish_study(study, results, published)} runs published in {published / study.dataset}")
     record(published, f"{date.today()}", "published", study.dataset)
+    say(f"picture {draw_found(published)}")
 
 
 @app.command()

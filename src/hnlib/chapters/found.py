@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from matplotlib import pyplot as plt
 
 from hnlib.chapters.controlled import Contrast, contrasts
-from hnlib.chapters.page import Facts
+from hnlib.chapters.page import Facts, begin
 from hnlib.experiments import read_tables
+from hnlib.files import write_atomically
+from hnlib.plotting import contrasts as contrasts_figure
+from hnlib.stats import COLUMNS
 
 
 class Idea(NamedTuple):
@@ -59,7 +64,7 @@ def load_found(folders: Mapping[str, Path | str], ideas: tuple[Idea, ...] = IDEA
     Parameters
     ----------
     folders
-        Data set to the folder of its tables.
+        Data set to the folder of its tables; one that is not named has no run.
     ideas
         What is compared.
 
@@ -74,7 +79,7 @@ def load_found(folders: Mapping[str, Path | str], ideas: tuple[Idea, ...] = IDEA
     for idea in ideas:
         where = "" if idea.dataset == "openkbp" else f" ({idea.dataset})"
         wanted = Contrast(idea.source, f"{idea.words}{where}", idea.experiment, idea.baseline)
-        found = metrics[idea.dataset]
+        found = metrics.get(idea.dataset, pd.DataFrame(columns=list(COLUMNS)))
         profile = _most_seeds(found, idea)
         row = contrasts(found[found["profile"] == profile], wanted=[wanted])
         rows.append(row.assign(name=idea.name, dataset=idea.dataset, profile=profile))
@@ -103,6 +108,21 @@ def found_facts(table: pd.DataFrame) -> Facts:
         "open": str(int((~up & ~down).sum())),
         **{str(row["name"]): _value(row) for _, row in table.iterrows()},
     }
+
+
+def draw_found(published: Path) -> Path:
+    """Draw the figure of the chapter into the published folder, for the README, and return its path.
+
+    The file says in its description which numbers it shows.
+    """
+    begin()
+    names = sorted({idea.dataset for idea in IDEAS})
+    table = load_found({name: published / name for name in names if (published / name).is_dir()})
+    contrasts_figure(table, "change of the mean test DSC")
+    figure, path, text = plt.gcf(), published / "found.png", json.dumps(found_facts(table))
+    write_atomically(path, lambda part: figure.savefig(part, format="png", dpi=150, metadata={"Description": text}))
+    plt.close(figure)
+    return path
 
 
 def _named(rows: pd.DataFrame) -> str:

@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 
 from hnlib.cli import main
+from hnlib.experiments import load_experiment, load_profile
 from hnlib.experiments import published as module
+from hnlib.experiments.config import run_digest
 from hnlib.experiments.published import RECORD, plain_code, record, runs_status, status
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -82,6 +84,20 @@ def test_a_run_whose_experiment_or_data_changed_is_stale(tmp_path: Path) -> None
     about = json.loads((tmp_path / "study.json").read_text())
     (tmp_path / "study.json").write_text(json.dumps({**about, "data_digest": "other"}))
     assert all("data changed" in text for text in runs_status(tmp_path / "runs.csv")["stale"])
+
+
+def test_a_network_planned_for_another_patch_is_known_by_that_patch(tmp_path: Path) -> None:
+    """The digest of small_patch_same_net holds the large patch, which a run beside it tells."""
+    settings, experiment = load_profile("laptop"), load_experiment("small_patch_same_net")
+    digest = run_digest(experiment, settings, (32, 20, 64), "c", (64, 40, 64))
+    one = {"profile": "laptop", "experiment": "small_patch_same_net", "seed": 0, "patch": "32 x 20 x 64", "seconds": 1}
+    one |= {"hardware": "", "versions": "", "digests": f"run={digest} data=d cache=c"}
+    other = one | {"experiment": "large_nnu_dice_ce", "patch": "64 x 40 x 64"}
+    for rows, said in (([one, other], ""), ([one], "no run with the large patch is published beside it")):
+        pd.DataFrame(rows).to_csv(tmp_path / "runs.csv", index=False)
+        assert said in runs_status(tmp_path / "runs.csv")["stale"].iloc[0]
+        assert bool(said) == bool(runs_status(tmp_path / "runs.csv")["stale"].iloc[0])
+    assert digest != run_digest(experiment, settings, (32, 20, 64), "c", (64, 40, 80))
 
 
 def test_the_command_fails_where_something_is_stale(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -166,7 +166,7 @@ def runs_status(path: Path) -> pd.DataFrame:
     rows = []
     for row in runs.to_dict("records"):
         digests = dict(part.split("=", 1) for part in str(row["digests"]).split())
-        reasons = _experiment_changes({str(key): value for key, value in row.items()}, digests)
+        reasons = _experiment_changes({str(key): value for key, value in row.items()}, digests, runs)
         if row["profile"] == study.get("profile") and digests.get("data") != study["data_digest"]:
             reasons.append("data changed")
         rows.append(
@@ -182,14 +182,25 @@ def runs_status(path: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _experiment_changes(row: Mapping[str, Any], digests: Mapping[str, str]) -> list[str]:
-    x, y, z = (int(edge) for edge in re.findall(r"\d+", str(row["patch"])))
+def _experiment_changes(row: Mapping[str, Any], digests: Mapping[str, str], runs: pd.DataFrame) -> list[str]:
     try:
         experiment, profile = load_experiment(str(row["experiment"])), load_profile(str(row["profile"]))
-        now = run_digest(experiment, profile, (x, y, z), digests["cache"])
+        network_patch = None
+        if experiment.network_of is not None:
+            beside = runs[runs["profile"] == row["profile"]]
+            alike = [load_experiment(str(name)).patch == experiment.network_of for name in beside["experiment"]]
+            if not any(alike):
+                return [f"not known to hold: no run with the {experiment.network_of} patch is published beside it"]
+            network_patch = _edges(beside.loc[alike, "patch"].iloc[0])
+        now = run_digest(experiment, profile, _edges(row["patch"]), digests["cache"], network_patch)
     except HnlibError as fault:
         return [f"cannot be made again ({fault})"]
     return [] if now == digests["run"] else ["experiment or profile changed"]
+
+
+def _edges(patch: object) -> tuple[int, int, int]:
+    x, y, z = (int(edge) for edge in re.findall(r"\d+", str(patch)))
+    return x, y, z
 
 
 def _units(path: Path) -> tuple[str, ...]:

@@ -6,8 +6,10 @@ import os
 import shutil
 import tarfile
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 
@@ -24,6 +26,13 @@ def folders_of_their_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: 
     home = tmp_path_factory.getbasetemp() / "hnlib"
     monkeypatch.setenv("HNLIB_RUNS", str(home / "runs"))
     monkeypatch.setenv("HNLIB_CACHE", str(home / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def style_of_its_own() -> Iterator[None]:
+    """Keep the visual style that a test sets from the next one."""
+    with mpl.rc_context():
+        yield
 
 
 @pytest.fixture(scope="session")

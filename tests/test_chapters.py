@@ -17,6 +17,7 @@ from hnlib import chapters, plotting
 from hnlib.confidence import drift
 from hnlib.datasets.phantom_anatomy import ALL_ORGANS
 from hnlib.errors import ConfigError, DataError
+from hnlib.files import read_table
 from hnlib.imbalance.summary import PATCH
 from hnlib.stats import COLUMNS
 
@@ -106,7 +107,7 @@ def test_organs_of_some_patients_stand_beside_the_organs_of_all(tmp_path: Path) 
         ("wide", "large_nnu_dice_ce", 0, "test", case, organ, "dsc", value)
         for case, organ, value in (("a", "larynx", 0.5), ("b", "larynx", 0.7), ("a", "mandible", 0.9))
     ]
-    pd.concat([pd.read_csv(path), pd.DataFrame(rows, columns=list(COLUMNS))]).to_csv(path, index=False)
+    pd.concat([read_table(path, ""), pd.DataFrame(rows, columns=list(COLUMNS))]).to_csv(path, index=False)
     table = chapters.partial_table(tmp_path / "tables")
     assert table[("test", "patients")].to_dict() == {"Larynx": 2, "Mandible": 1}
     assert table.loc["Larynx", ("large, nnU-Dice+CE", "wide")] == "0.600\u00a0±\u00a00.141"

@@ -12,6 +12,7 @@ import pytest
 from hnlib import chapters, plotting
 from hnlib.chapters.controlled import CONTRASTS, CORNERS, PACES, SWITCHES
 from hnlib.experiments import load_profile
+from hnlib.files import read_table
 from hnlib.stats import COLUMNS
 
 PHANTOM = Path(__file__).resolve().parents[1] / "results" / "published" / "phantom"
@@ -108,7 +109,7 @@ def test_the_profile_that_answers_most_is_read(tmp_path: Path) -> None:
     study, own, _ = chapters.load_controlled(folder)
     assert study["profile"] == "phantom"
     for name in ("runs", "metrics", "history"):
-        table = pd.read_csv(folder / f"{name}.csv").query("profile == 'phantom'")
+        table = read_table(folder / f"{name}.csv", "").query("profile == 'phantom'")
         more = table[table["experiment"] == "small_nnu_dice_ce"].assign(experiment="small_batch4")
         pd.concat([table, pd.concat([table, more]).assign(profile="laptop")]).to_csv(
             folder / f"{name}.csv", index=False

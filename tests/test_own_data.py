@@ -6,7 +6,6 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import pandas as pd
 import pytest
 import yaml
 from scanfiles import HEAD_SHAPE, head, organ_mask, write_head
@@ -68,7 +67,7 @@ def test_from_scans_to_a_prediction(data: Path, tmp_path: Path, capsys: pytest.C
     command("train", study, EXPERIMENT, 0)
     command("measure", study, EXPERIMENT, 0)
     command("tables", study, "--out", results)
-    metrics = pd.read_csv(results / "metrics.csv")
+    metrics = read_tables(results)["metrics"]
     assert set(metrics["organ"]) == set(ORGANS)
     surface = metrics.query("metric == 'surface_dsc' and split == 'test'")
     assert sorted(surface["organ"]) == sorted(ORGANS)

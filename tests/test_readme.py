@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from typer.main import get_command
 
 from hnlib.cli import app
+from hnlib.files import read_table
 
 ROOT = Path(__file__).resolve().parents[1]
 FRONT = (ROOT / "README.md").read_text()
@@ -44,7 +44,7 @@ def test_the_front_page_is_one_screen_with_links_that_lead_somewhere() -> None:
 
 def test_its_numbers_are_those_of_the_published_tables() -> None:
     """Mean DSC of the four configurations over test patients, organs and seeds, in the order of the sentence."""
-    table = pd.read_csv(ROOT / "results" / "published" / "openkbp" / "metrics.csv")
+    table = read_table(ROOT / "results" / "published" / "openkbp" / "metrics.csv", "")
     table = table.query("profile == 'laptop-long' and split == 'test' and metric == 'dsc'")
     names = [f"{patch}_{loss}_dice_ce" for loss in ("nnu", "ca") for patch in ("large", "small")]
     chosen = table[table["experiment"].isin(names)]

@@ -13,6 +13,9 @@ import pandas as pd
 
 from hnlib.errors import DataError
 
+#: Between the name of a column and one of its values, in the header of a file that was made wide.
+WIDE = ":"
+
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call ``write`` with a temporary path beside ``path`` and move the result there when it is whole.
@@ -62,7 +65,7 @@ def read_json(path: Path, remedy: str) -> Any:
 
 
 def read_table(path: Path, remedy: str, **options: Any) -> pd.DataFrame:
-    """Read a CSV table; ``options`` are those of `pandas.read_csv`.
+    """Read a CSV table, one that `write_table` made wide as it was before; ``options`` are those of `pandas.read_csv`.
 
     Raises
     ------
@@ -71,6 +74,8 @@ def read_table(path: Path, remedy: str, **options: Any) -> pd.DataFrame:
     """
     try:
         table: pd.DataFrame = pd.read_csv(path, **options)
+        if any(WIDE in str(column) for column in table.columns):
+            return _long(pd.read_csv(path, dtype=str, keep_default_na=False), table)
     except (OSError, ValueError) as fault:
         raise DataError(f"file {path}: cannot be read as a table ({reason(fault)}); {remedy}") from None
     return table
@@ -87,9 +92,43 @@ def write_json(path: Path, content: Any) -> None:
     write_atomically(path, lambda part: part.write_text(text))
 
 
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV, numbers to six digits."""
-    write_atomically(path, lambda part: table.to_csv(part, index=False, float_format="%.6g"))
+def write_table(path: Path, table: pd.DataFrame, *, wide: str = "") -> None:
+    """Write a table as CSV, numbers to six digits.
+
+    Parameters
+    ----------
+    path
+        Where it goes.
+    table
+        What is written.
+    wide
+        Column, such as ``metric``, whose every value gets a column of the file for its ``value``: a row need not
+        repeat its names for each of them. `read_table` returns what was written, sorted as the file is.
+    """
+    content = _wide(table, wide) if wide else table
+    write_atomically(path, lambda part: content.to_csv(part, index=False, float_format="%.6g"))
+
+
+def _wide(table: pd.DataFrame, names: str) -> pd.DataFrame:
+    """Return a table with a column for each value of the column `names`: no row is '', a row without value 'nan'."""
+    keys = [column for column in table.columns if column not in (names, "value")]
+    text = ["nan" if pd.isna(value) else f"{value:.6g}" for value in table["value"]]
+    found = table.assign(value=text).pivot(index=keys, columns=names, values="value")
+    rows = pd.MultiIndex.from_frame(table[keys].drop_duplicates())
+    columns = list(table[names].unique())
+    found = found.reindex(index=rows, columns=columns).fillna("")
+    return found.set_axis([f"{names}{WIDE}{value}" for value in columns], axis=1).reset_index()
+
+
+def _long(text: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Return the long table of a wide file, its keys typed as pandas reads them."""
+    columns = [column for column in text.columns if WIDE in column]
+    keys = [column for column in text.columns if column not in columns]
+    names = columns[0].split(WIDE)[0]
+    values = text[columns].rename(columns={column: column.split(WIDE, 1)[1] for column in columns})
+    found = values.stack().rename_axis([None, names]).to_frame("value")
+    found = found[found["value"] != ""].astype(float).reset_index(level=names)
+    return table[keys].join(found, how="right").reset_index(drop=True)
 
 
 def copy_file(source: Path, target: Path) -> None:

@@ -16,6 +16,7 @@ from hnlib.cases import Case
 from hnlib.chapters.page import DASH, Facts, percent, title
 from hnlib.datasets import PhantomDataset
 from hnlib.experiments import load_experiment
+from hnlib.files import read_table
 from hnlib.networks.focusnet import roi_starts
 from hnlib.preprocess import Prepared
 from hnlib.stats import paired_difference, printed_table
@@ -173,7 +174,8 @@ def focus_runs(tables: Path | str) -> tuple[pd.DataFrame, pd.DataFrame]:
     found = []
     for name in ("metrics", "runs"):
         path = folder / f"{name}.csv"
-        rows = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["profile", "experiment", "seed"])
+        nothing = pd.DataFrame(columns=["profile", "experiment", "seed"])
+        rows = read_table(path, "publish the runs again") if path.exists() else nothing
         found.append(rows[rows["profile"] == profile].reset_index(drop=True))
     atlas = folder / "atlas.csv"
     if atlas.exists():

@@ -12,6 +12,7 @@ import pandas as pd
 from hnlib.chapters.page import DASH, NBSP, Facts, title
 from hnlib.errors import DataError
 from hnlib.experiments import load_profile
+from hnlib.files import read_table
 from hnlib.imbalance import MEASURES
 from hnlib.imbalance.planner import SIGHTINGS, Wish
 from hnlib.plotting.landscape import QUANTITIES
@@ -90,7 +91,8 @@ def load_draws(folder: Path | str, profile: str) -> DrawStudy:
     if draws.empty:
         raise DataError(f"draws in {place}: no row of profile '{profile}'; run python scripts/planning_tables.py first")
     path = place / "metrics.csv"
-    metrics = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=list(COLUMNS))
+    nothing = pd.DataFrame(columns=list(COLUMNS))
+    metrics = read_table(path, "publish the runs again") if path.exists() else nothing
     known = (metrics["profile"] == profile) & metrics["experiment"].isin(draws["experiment"])
     return DrawStudy(draws, classes, metrics[known], len(draws) * len(load_profile(profile).seeds))
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from hnlib.claims.finding import NOT_REPRODUCED, NOT_RUN, REPRODUCED, UNDECIDED, Finding, Verdict
 from hnlib.equivalence import Group, Interval, mean_difference
+from hnlib.files import read_table
 from hnlib.stats import lower_is_better, paired_difference, seed_interval
 
 FOUR = ("large_nnu_dice_ce", "large_ca_dice_ce", "small_nnu_dice_ce", "small_ca_dice_ce")
@@ -50,7 +51,7 @@ class Evidence:
         folder = self.root / dataset
         if not (folder / f"{name}.csv").exists() or not (folder / "study.json").exists():
             return None
-        found = pd.read_csv(folder / f"{name}.csv")
+        found = read_table(folder / f"{name}.csv", "publish it again")
         if "profile" not in found.columns:
             return found
         profile = wanted or json.loads((folder / "study.json").read_text())["profile"]

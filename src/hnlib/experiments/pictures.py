@@ -23,7 +23,7 @@ from hnlib.experiments.config import FOUR_CONFIGURATIONS
 from hnlib.experiments.failures import describe_failure, worst_cases
 from hnlib.experiments.study import Study, check_run
 from hnlib.experiments.tables import finished_runs
-from hnlib.files import write_atomically, write_json, write_table, write_text
+from hnlib.files import read_table, write_atomically, write_json, write_table, write_text
 from hnlib.losses import ignore_map
 from hnlib.meshes import surface_error
 from hnlib.plotting import best_slices, contour_panel, ignore_maps, pack_volume, shown_box, surface_views, use_style
@@ -87,7 +87,7 @@ def draw_predictions(study: Study, tables: Path, folder: Path) -> Path:
     each organ becomes ``worst_<organ>.png``; ``failures.csv`` among the tables says of every organ of every test case
     what is wrong with it.
     """
-    metrics = pd.read_csv(tables / "metrics.csv")
+    metrics = read_table(tables / "metrics.csv", "run hnlib tables again")
     metrics = metrics[metrics["profile"] == study.profile]
     experiment = choose_by_validation(metrics, FOUR_CONFIGURATIONS)
     seed, runs = next((s, path) for e, s, path in finished_runs(study, [experiment]) if e == experiment)

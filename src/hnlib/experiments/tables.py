@@ -20,7 +20,7 @@ from hnlib.errors import DataError
 from hnlib.experiments.config import load_experiment, load_profile
 from hnlib.experiments.landscapes import TABLES, landscape_sizes, landscape_tables, training_scans
 from hnlib.experiments.study import Study, read_record
-from hnlib.files import copy_file, read_table, write_json, write_table
+from hnlib.files import copy_file, read_json, read_table, write_json, write_table
 from hnlib.imbalance import expected_ratios, presence
 from hnlib.preprocess import body_box
 from hnlib.processes import process_pool
@@ -187,8 +187,8 @@ def write_tables(study: Study, folder: Path, *, merge: bool = False) -> int:
         table = pd.concat(parts, ignore_index=True)
         path = folder / f"{name}.csv"
         if merge and path.exists():
-            table = _replace_rows(pd.read_csv(path), table)
-        write_table(path, table)
+            table = _replace_rows(read_table(path, "publish all runs again"), table)
+        write_table(path, table, wide="metric" if name == "metrics" else "")
     return len(runs)
 
 
@@ -247,13 +247,11 @@ def read_tables(folder: Path | str) -> Mapping[str, Any]:
     DataError
         When the folder lacks one of them.
     """
-    place = Path(folder)
-    try:
-        tables: dict[str, Any] = {name: pd.read_csv(place / f"{name}.csv") for name in (*DATA_TABLES, *RUN_TABLES)}
-        for name, columns in NEAR_TABLES.items():
-            path = place / f"{name}.csv"
-            tables[name] = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=[*RUN_KEY, *columns])
-        tables["study"] = json.loads((place / "study.json").read_text())
-    except (OSError, ValueError) as fault:
-        raise DataError(f"tables in {place}: {fault}; run the study first, or name another folder") from None
+    place, remedy = Path(folder), "run the study first, or name another folder"
+    names = (*DATA_TABLES, *RUN_TABLES)
+    tables: dict[str, Any] = {name: read_table(place / f"{name}.csv", remedy) for name in names}
+    for name, columns in NEAR_TABLES.items():
+        path = place / f"{name}.csv"
+        tables[name] = read_table(path, remedy) if path.exists() else pd.DataFrame(columns=[*RUN_KEY, *columns])
+    tables["study"] = read_json(place / "study.json", remedy)
     return tables

@@ -253,6 +253,18 @@ def test_where_names_come_from(tmp_path: Path) -> None:
         open_folder(one)
 
 
+def test_what_hnlib_predict_writes_beside_names_its_organs(tmp_path: Path) -> None:
+    """Its own numbers hold, not those of the reference; two models in one folder are refused."""
+    one, other = tmp_path / "predicted", tmp_path / "reference"
+    write(one / "case.nii.gz", head())
+    nnunet(other, {"background": 0, "larynx": 1})
+    (one / "case.ctbl").write_text("0 Background 0 0 0 0\n1 mandible 1 2 3 255\n2 brainstem 1 2 3 255\n")
+    assert open_folder(one, other=other).organs == {1: "mandible", 2: "brainstem"}
+    (one / "more.ctbl").write_text("0 Background 0 0 0 0\n1 brainstem 1 2 3 255\n")
+    with pytest.raises(ConfigError, match=r"more\.ctbl: names other organs than case\.ctbl"):
+        open_folder(one, other=other)
+
+
 def test_case_folders_with_label_maps_serve_too(tmp_path: Path) -> None:
     write(tmp_path / "data" / "p1" / "labels.nii.gz", head())
     write(tmp_path / "data" / "p1" / "image.nii.gz", head())

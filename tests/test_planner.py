@@ -161,7 +161,8 @@ def test_reasons_are_sentences_with_their_numbers(planned: PatchPlan) -> None:
     text = planned.reasons
     assert all(reason[0].isupper() or reason[0].isdigit() for reason in text)
     assert all(reason.endswith(".") and "nan" not in reason for reason in text)
-    assert f"{len(planned.table)} patches meet the limits, {len(planned.front)} of them" in text[0]
+    assert text[0].startswith(f"{len(planned.table)} patches fit the scans, ")
+    assert f", {len(planned.front)} of them are on the front" in text[0]
     assert "largest organ, gland" in " ".join(text)
     assert "That measure does not see" in " ".join(text)
 
@@ -332,5 +333,5 @@ def test_class_uniform_is_the_rule_that_the_reasons_compare_with() -> None:
     rule = CentreDistribution(((1 / 3, UniformPosition()), (2 / 3, ClassUniform())))
     assert rule.weights == pytest.approx(RULES["class_uniform_two_thirds"].weights)
     shown = np.array([presence(s.labels, 4, result.candidate.patch_size, rule)[1:] for s in SCANS[:2]])
-    assert f"the rarest would be in {shown.mean(axis=0).min():.1%}." in " ".join(result.reasons)
+    assert f"the one seen least would be in {shown.mean(axis=0).min():.1%}." in " ".join(result.reasons)
     assert isinstance(result.table, pd.DataFrame)

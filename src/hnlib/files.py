@@ -126,8 +126,8 @@ def _long(text: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     keys = [column for column in text.columns if column not in columns]
     names = columns[0].split(WIDE)[0]
     values = text[columns].rename(columns={column: column.split(WIDE, 1)[1] for column in columns})
-    found = values.stack().rename_axis([None, names]).to_frame("value")
-    found = found[found["value"] != ""].astype(float).reset_index(level=names)
+    found = values.melt(var_name=names, ignore_index=False).sort_index(kind="stable")
+    found = found[found["value"] != ""].astype({"value": float})
     return table[keys].join(found, how="right").reset_index(drop=True)
 
 

@@ -42,7 +42,7 @@ def dataset_facts(study: Mapping[str, Any], data: pd.DataFrame) -> Facts:
         "num-organs": str(len(median)),
         "largest": title(str(median.index[-1])),
         "smallest": title(str(median.index[0])),
-        "size-ratio": f"{median.iloc[-1] / median.iloc[0]:.2g}",
+        "size-ratio": f"{median.iloc[-1] / median.iloc[0]:.3g}",
         "foreground": percent(float((voxels["inside"] / (voxels["x"] * voxels["y"] * voxels["z"])).median())),
         "caption": f"{count} {kind}; {study['attribution']}",
         "caveat": caveat if is_phantom(study) else NOT_LABELLED,

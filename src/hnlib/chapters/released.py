@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from hnlib.chapters.page import title
-from hnlib.model_file import load_model, released_model
+from hnlib.model_file import SPACING_FACTOR, load_model, released_model
 
 
 def released_scores() -> pd.DataFrame:
@@ -23,6 +25,8 @@ def released_origin() -> pd.DataFrame:
     rows = {
         "data": f"{model.attribution}; {seen.cases} training patients",
         "voxel edges of their scans": f"{_times(low)} to {_times(high)} mm",
+        "voxel edges that it accepts": f"{_times([n / SPACING_FACTOR for n in low])} to "
+        f"{_times([n * SPACING_FACTOR for n in high])} mm; others only by force",
         "grid of the network": f"{_times(model.plan.spacing_mm)} mm, patches of {_times(made['patch'])} voxels",
         "network": f"{model.blueprint.network}, {made['parameters']:,} parameters",
         "training": f"{made['experiment']} of profile {made['profile']}, seed {made['seed']}: "
@@ -35,5 +39,5 @@ def released_origin() -> pd.DataFrame:
     return pd.DataFrame({"value": rows}).rename_axis("model")
 
 
-def _times(numbers: tuple[float, ...] | list[int]) -> str:
+def _times(numbers: Sequence[float]) -> str:
     return " x ".join(f"{n:.3g}" for n in numbers)

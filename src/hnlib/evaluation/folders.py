@@ -1,15 +1,15 @@
 """A folder of label maps: which file is which case, and which value is which organ.
 
-Names of organs come from, in this order: a list on the command line; ``hnlib.yaml`` or nnU-Net's ``dataset.json`` in
-the folder; the same in the folder above; the other folder of the pair. nnU-Net copies ``dataset.json`` beside what it
-predicts; its other files are left alone.
+Names of organs come from, in this order: a list on the command line; ``hnlib.yaml``, nnU-Net's ``dataset.json`` or the
+colour tables of ``hnlib predict`` in the folder; the same in the folder above; the other folder of the pair. nnU-Net
+copies ``dataset.json`` beside what it predicts; its other files are left alone.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -96,10 +96,22 @@ def _names(root: Path, given: str, other: Path | None) -> tuple[dict[int, str], 
         if (place / DATASET_JSON).is_file():
             file = place / DATASET_JSON
             return _checked(_nnunet_labels(file), str(file)), str(file)
+        if tables := sorted(place.glob("*.ctbl")):
+            return _checked(_colour_tables(tables), str(tables[0])), str(tables[0])
     raise ConfigError(
         f"folder {root}: nothing says which value is which organ; give --organs brainstem,parotid_left,... in the "
         f"order of the values, or put {SETTINGS} or nnU-Net's {DATASET_JSON} there"
     )
+
+
+def _colour_tables(files: Sequence[Path]) -> dict[int, str]:
+    """Return value to name of tables for 3D Slicer, a line a value: number, name, colour and opacity."""
+    lines = [[line.split() for line in file.read_text("utf-8").splitlines()] for file in files]
+    found = [{int(line[0]): line[1] for line in table if len(line) == 6 and line[0] != "0"} for table in lines]
+    for file, names in zip(files, found, strict=True):
+        if names != found[0]:
+            raise ConfigError(f"{file}: names other organs than {files[0].name}; keep the predictions of one model")
+    return found[0]
 
 
 def _nnunet_labels(file: Path) -> dict[int, str]:

@@ -399,19 +399,26 @@ def _reasons(chosen: PatchPlan, largest: str, even: float, scans: Sequence[Scan]
         held = f"None of them holds {wish.organ_box_fraction:.0%} {largest_text}; this one holds most, "
     padded = sum(any(w > n for w, n in zip(candidate.patch_size, scan.labels.shape, strict=True)) for scan in scans)
     shared = (memory.activations + memory.loss + memory.buffers) / GB
+    meaning = " (patches a step that show the organ seen least)" if wish.measure == SIGHTINGS else ""
+    budget = (
+        f" So many voxels has a step of the largest patch that fits both scans and memory, "
+        f"{chosen.limits.min_batch} at a time; where the scans set that size, more memory changes nothing."
+    )
     text = [
-        f"{len(table)} patches meet the limits, {len(front)} of them are on the front: no other is as good in "
-        "the measure, the context, the largest organ's box and the memory and better in one of them.",
-        f"{held}{row['organ_box']:.0%}, and of these it has the best {measure}, {row[wish.measure]:.4g} "
+        f"{len(table)} patches fit the scans, the memory and the network's strides, {len(front)} of them are on the "
+        "front: no other is as good in the measure, the context, the largest organ's box and the memory and better in "
+        "one of them.",
+        f"{held}{row['organ_box']:.0%}, and of these it has the best {measure}{meaning}, {row[wish.measure]:.4g} "
         f"(on the front {front[wish.measure].min():.4g} to {front[wish.measure].max():.4g}).",
         f"That measure does not see {PLAN_MEASURES[wish.measure].blind_to}.",
-        f"The draw is best for the aim '{wish.aim}': {AIMS[wish.aim]} ({draw.value:.4g}). The rarest organ, "
+        f"The draw is best for the aim '{wish.aim}': {AIMS[wish.aim]} ({draw.value:.4g}). The organ seen least, "
         f"{str(row['rarest']).replace('_', ' ')}, is in {row['least_presence']:.1%} of the patches; were all organs "
-        f"forced equally often, the rarest would be in {even:.1%}."
+        f"forced equally often, the one seen least would be in {even:.1%}."
         + (" The two sides of a pair have the same weight." if wish.symmetric else ""),
         f"A step of {candidate.batch_size} patches, {candidate.voxels_per_step} voxels, needs "
         f"{memory.total / GB:.2f} of {chosen.limits.memory_bytes / GB:.3g} GB, counted from the layers: "
-        f"{shared:.2f} GB for volumes, {memory.total / GB - shared:.2f} GB for weights and optimiser.",
+        f"{shared:.2f} GB for volumes, {memory.total / GB - shared:.2f} GB for weights and optimiser."
+        + ("" if chosen.limits.voxels_per_step else budget),
         f"The network has {candidate.topology.num_levels} levels and sees "
         f"{' x '.join(map(str, candidate.receptive_field))} voxels; inside the patch that is as much as a cube of "
         f"{row['context_mm']:.0f} mm.",

@@ -88,7 +88,11 @@ def linked_points(table: pd.DataFrame, label: str, name: str) -> Any:
     figure.add_scatter(x=[], y=[], mode="lines+markers", line={"color": CHOSEN, "width": 1.5}, hoverinfo="skip")
     ticks = [organ(found).title for found in organs]
     figure.update_yaxes(
-        tickvals=list(range(len(organs))), ticktext=ticks, range=[len(organs) - 0.5, -0.5], gridcolor=FAINT
+        tickvals=list(range(len(organs))),
+        ticktext=ticks,
+        range=[len(organs) - 0.5, -0.5],
+        gridcolor=FAINT,
+        zeroline=False,
     )
     figure.update_xaxes(title_text=label, gridcolor=FAINT, zerolinecolor=INK)
     figure.update_layout(

@@ -84,7 +84,10 @@ def advise(size_ratio: float, absent_fraction: float, *, partial: bool) -> LossA
         "These numbers are measured on a known scene (hnlib.losses.audit), not in trainings on these scans.",
     ]
     if partial:
-        reasons.append("Some organs are not outlined everywhere: give the loss the organs that are (`labelled`).")
+        reasons.append(
+            "Some organs are not outlined everywhere. A study of hnlib leaves what is unknown out of the loss "
+            "by itself; in code of your own give the loss the organs that are outlined (`labelled`)."
+        )
     return LossAdvice(str(row["loss"]), tuple(reasons), found)
 
 

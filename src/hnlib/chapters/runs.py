@@ -133,7 +133,7 @@ def missed_table(metrics: pd.DataFrame) -> pd.DataFrame:
 
 
 def partial_table(tables: Path | str) -> pd.DataFrame:
-    """Return test DSC of the profiles whose organs not every patient has, beside the study's own organs.
+    """Return test DSC of the profiles that have an organ which not every test patient has, beside other profiles.
 
     Returns
     -------
@@ -142,9 +142,8 @@ def partial_table(tables: Path | str) -> pd.DataFrame:
         experiments that such a profile trains. Empty where there is none.
     """
     read = read_tables(tables)
-    own = set(read["study"]["organs"])
     found = organ_summary(read["metrics"]).query("split == 'test' and metric == 'dsc'")
-    wider = found.groupby("profile")["organ"].transform(lambda organs: not own.issuperset(organs)).astype(bool)
+    wider = found.groupby("profile")["cases"].transform("nunique") > 1
     if not wider.any():
         return pd.DataFrame()
     counts = found[wider].groupby("organ", sort=False)["cases"].max()

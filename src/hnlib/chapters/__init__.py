@@ -84,7 +84,6 @@ from hnlib.chapters.failures import (
     worst_pictures,
 )
 from hnlib.chapters.focusnet import (
-    SIZE_COLUMNS,
     cost_table,
     focus_facts,
     focus_results,
@@ -157,6 +156,7 @@ from hnlib.chapters.phantom import (
     NUMBERS,
     OBSERVERS,
     POSITIONS,
+    SIZE_COLUMNS,
     SIZES,
     comparison_facts,
     comparison_sources,

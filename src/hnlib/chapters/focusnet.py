@@ -45,7 +45,7 @@ ROI_ROWS: Mapping[str, str] = {
     "focusnet_roi3": "focusnet",
     "focusnet_roi5": "focusnet_roi5",
 }
-SIZE_COLUMNS = ("organ", "voxels", "share of the scan", "diameter, mm", "ROI, voxels", "share of the ROI")
+_SIZE_HEADS = ("organ", "voxels", "share of the scan", "diameter, mm", "ROI, voxels", "share of the ROI")
 NOT_RUN = "not yet run"
 
 
@@ -109,7 +109,7 @@ def focus_scene() -> Scene:
     rows = [_size_row(size, roi_voxels(size, 3, spacing, limit), whole.labels.size) for size in small]
     return Scene(
         case,
-        pd.DataFrame(rows, columns=list(SIZE_COLUMNS)).set_index("organ"),
+        pd.DataFrame(rows, columns=list(_SIZE_HEADS)).set_index("organ"),
         {size.organ: heat[0, k, :, :, index].numpy() for k, size in enumerate(small)},
         index,
         rois,

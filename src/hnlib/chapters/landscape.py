@@ -173,11 +173,11 @@ def full_resolution(folder: Path | str) -> tuple[pd.DataFrame, pd.DataFrame] | N
 
 
 def full_resolution_note(full: tuple[pd.DataFrame, pd.DataFrame] | None) -> Any:
-    """Return what real small organs say at full resolution, as Markdown; empty where it was not measured."""
+    """Return what real small organs say at full resolution, as Markdown; nothing where it was not measured."""
     from IPython.display import Markdown
 
     if full is None:
-        return Markdown("")  # type: ignore[no-untyped-call]
+        return None
     measures, classes = full
     organ = smallest_organ(classes)
     seen, facts = rarest_facts(classes, organ, PAPER_PATCHES), sigma_facts(measures, classes)

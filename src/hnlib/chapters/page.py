@@ -100,21 +100,21 @@ def mean_sd(mean: float, sd: float, digits: int) -> str:
 # Every chapter
 
 
-def provenance(tables: Path | str) -> pd.DataFrame:
-    """Return where the numbers of a chapter come from: data, runs, versions, hardware."""
+def provenance(tables: Path | str, profile: str = "") -> pd.DataFrame:
+    """Return where the numbers of a chapter come from: data, runs (of the study's profile or another), hardware."""
     if not tables:
         return pd.DataFrame({"value": {"runs": "trained in this notebook", "run folders": str(home("runs").name)}})
     found = read_tables(tables)
     study, runs = found["study"], found["runs"]
-    shown = runs[runs["profile"] == study["profile"]]
-    seeds = ", ".join(map(str, sorted(shown["seed"].unique())))
+    shown = runs[runs["profile"] == (profile or study["profile"])]
+    seeds = ", ".join(map(str, sorted(shown["seed"].unique()))) or "none"
     rows = {
         "data": study["attribution"],
-        "profile": study["profile"],
+        "profile": profile or study["profile"],
         "runs": f"{len(shown)} ({shown['experiment'].nunique()} experiments, seeds {seeds})",
         "training, hours": f"{shown['seconds'].sum() / 3600:.2f}",
         "hardware": "; ".join(shown["hardware"].unique()),
         "versions": "; ".join(shown["versions"].unique()),
-        "data digest": study["data_digest"],
+        "data digest": "; ".join(shown["digests"].str.extract(r"data=(\w+)")[0].unique()) or study["data_digest"],
     }
     return pd.DataFrame({"value": rows}).rename_axis("provenance")

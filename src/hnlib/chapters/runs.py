@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from hnlib.chapters.page import DASH, NBSP, Facts, listed, mean_sd, title
-from hnlib.experiments import FOUR_CONFIGURATIONS, Run, Study, prepare_study, read_tables
+from hnlib.experiments import FOUR_CONFIGURATIONS, Run, Study, load_profile, prepare_study, read_tables
 from hnlib.files import write_json
 from hnlib.plotting import experiment_title
 from hnlib.plotting.style import METRIC_LABELS
@@ -139,10 +139,12 @@ def partial_table(tables: Path | str) -> pd.DataFrame:
     -------
     pandas.DataFrame
         One row an organ, with the number of test patients who have it; one column each profile of the
-        experiments that such a profile trains. Empty where there is none.
+        study's experiments that such a profile trains. Empty where there is none.
     """
     read = read_tables(tables)
-    found = organ_summary(read["metrics"]).query("split == 'test' and metric == 'dsc'")
+    metrics = read["metrics"]
+    own = metrics[metrics["experiment"].isin(load_profile(read["study"]["profile"]).study)]
+    found = organ_summary(own).query("split == 'test' and metric == 'dsc'")
     wider = found.groupby("profile")["cases"].transform("nunique") > 1
     if not wider.any():
         return pd.DataFrame()

@@ -235,10 +235,10 @@ def _distinct(weights: Weights, half: bool) -> tuple[dict[str, torch.Tensor], di
     tensors: dict[str, torch.Tensor] = {}
     same: dict[str, str] = {}
     for part, state in weights.items():
-        first: dict[tuple[int, torch.Size], str] = {}
+        first: dict[tuple[int, torch.Size, tuple[int, ...]], str] = {}
         for name, tensor in state.items():
             key = f"{part}/{name}"
-            known = first.setdefault((tensor.data_ptr(), tensor.shape), key)
+            known = first.setdefault((tensor.data_ptr(), tensor.shape, tensor.stride()), key)
             if known != key and tensor.numel():
                 same[key] = known
                 continue

@@ -62,32 +62,38 @@ def calibration_rows() -> pd.DataFrame:
 def test_a_drift_is_shown_and_the_control_is_not() -> None:
     """Soft recall falls by 0.1 from six training to six test cases, nothing else moves."""
     rows = confidence_rows({"small_nnu_dice_ce": 0.1})
-    tests = chapters.permutation_tests(rows)
-    facts = chapters.drift_facts(tests, chapters.drift_growth(rows, STUDY), rows)
+    tests = chapters.confidence.permutation_tests(rows)
+    facts = chapters.confidence.drift_facts(tests, chapters.confidence.drift_growth(rows, STUDY), rows)
     assert facts["shown"] == "soft recall: 2 fall and 0 rise among 2; soft precision: 0 fall and 0 rise among 2"
     assert facts["control"] == "soft recall: 0 fall and 0 rise among 2; soft precision: 0 fall and 0 rise among 2"
-    table = chapters.mean_table(tests)
+    table = chapters.confidence.mean_table(tests)
     assert table.index.tolist() == [("small, nnU-Dice+CE", "soft recall"), ("small, nnU-Dice+CE", "soft precision")]
     by_hand = rows.groupby(["split", "organ"])["soft_recall"].mean().unstack("split")
     drift = (by_hand["train"] - by_hand["test"]).mean()
     assert table["drift"].iloc[0] == f"{drift:+.3f}"
-    groups = chapters.groups_table(rows, tests, "small_nnu_dice_ce")
+    groups = chapters.confidence.groups_table(rows, tests, "small_nnu_dice_ce")
     assert groups.loc[("Mandible", "soft recall"), "training"] == f"{by_hand.loc['mandible', 'train']:.3f}"
-    assert chapters.seeds_table(rows).loc[("small, nnU-Dice+CE", "soft recall"), "seed 0"] == f"{drift:+.3f}"
+    assert chapters.confidence.seeds_table(rows).loc[("small, nnU-Dice+CE", "soft recall"), "seed 0"] == f"{drift:+.3f}"
 
 
 def test_drift_grows_as_patients_get_fewer() -> None:
     """Drifts of 0.3, 0.2 and 0.1 with 8, 25 and all 99 patients, of organs of 20 and 60 ml."""
     shift = {"small_nnu_dice_ce": 0.1, "small_nnu_dice_ce_25_cases": 0.2, "small_nnu_dice_ce_8_cases": 0.3}
-    growth = chapters.drift_growth(confidence_rows(shift, seeds=2), STUDY)
+    growth = chapters.confidence.drift_growth(confidence_rows(shift, seeds=2), STUDY)
     recall = growth[(growth["measure"] == "soft_recall") & (growth["organ"] == ALL_ORGANS)]
     assert recall["patients"].tolist() == [8, 25, 99]
     assert np.diff(recall["drift"]) == pytest.approx([-0.1, -0.1])
     assert set(recall["seeds"]) == {2}
-    single = chapters.by_organ(growth)
+    single = chapters.confidence.by_organ(growth)
     assert single.groupby("organ")["volume_ml"].first().to_dict() == {"brainstem": 20.0, "mandible": 60.0}
-    assert chapters.growth_table(growth).index.tolist() == [("small", 8, 2), ("small", 25, 2), ("small", 99, 2)]
-    facts = chapters.drift_facts(chapters.permutation_tests(confidence_rows(shift)), growth, confidence_rows(shift))
+    assert chapters.confidence.growth_table(growth).index.tolist() == [
+        ("small", 8, 2),
+        ("small", 25, 2),
+        ("small", 99, 2),
+    ]
+    facts = chapters.confidence.drift_facts(
+        chapters.confidence.permutation_tests(confidence_rows(shift)), growth, confidence_rows(shift)
+    )
     assert facts["growth"].startswith("Drift of soft recall, mean over organs (training patients in brackets): small")
     assert facts["growth"].endswith("(99).")
     upper, lower = drift_growth(single, "patients").axes
@@ -100,7 +106,7 @@ def test_drift_grows_as_patients_get_fewer() -> None:
 
 def test_margins_are_compared_at_equal_depth() -> None:
     """The rim drifts by 1 logit and the next 5 mm by 2; with four cases and an SD of 1 each the interval is +-1.73."""
-    table = chapters.depth_table(margin_rows())
+    table = chapters.confidence.depth_table(margin_rows())
     assert table.loc["Mandible", "rim, to 5 mm"].replace("\u00a0", " ") == "+1.00 (-0.73 to +2.73)"
     assert table.loc["Mandible", "5 to 10 mm"].startswith("+2.00")
     assert table.loc["Mandible", "deeper"] == "–"
@@ -120,7 +126,7 @@ def test_seeds_are_pooled_for_calibration() -> None:
     rows = calibration_rows()
     assert pooled_bins(rows, ["organ", "split", "bin"])["organ_fraction"].tolist() == pytest.approx([0.2])
     cases = pd.DataFrame({"organ": ["mandible"] * 2, "split": ["test"] * 2, "brier": [0.1, 0.3]})
-    table = chapters.calibration_table(rows, cases)
+    table = chapters.confidence.calibration_table(rows, cases)
     assert table.loc[("Mandible", "ECE"), "test"] == pytest.approx(0.05)
     assert table.loc[("Mandible", "Brier score"), "test"] == pytest.approx(0.2)
     (ax,) = reliability(rows).axes
@@ -131,7 +137,7 @@ def test_seeds_are_pooled_for_calibration() -> None:
 def test_every_unseen_case_is_a_point() -> None:
     """Six validation and six test cases for each organ; the diamond stands at the drift of the table."""
     rows = confidence_rows({"small_nnu_dice_ce": 0.1}, seeds=2)
-    tests = chapters.seen(chapters.permutation_tests(rows))
+    tests = chapters.confidence.seen(chapters.confidence.permutation_tests(rows))
     left, right = case_drift_points(case_drifts(rows), tests).axes
     assert (left.get_xlabel(), right.get_xlabel()) == ("drift of soft recall", "drift of soft precision")
     counts = [len(line.get_xdata()) for line in left.lines if line.get_linestyle() == "None" and line.get_alpha()]
@@ -152,17 +158,17 @@ def test_old_tables_are_read_and_said_to_lack_the_new_ones(tmp_path: Path) -> No
     nothing = pd.DataFrame(columns=["experiment", *NEAR_TABLES["confidence_margins"]])
     bins = pd.DataFrame(columns=["experiment", *NEAR_TABLES["calibration"]])
     rows = confidence_rows({"small_nnu_dice_ce": 0.1})
-    growth = chapters.drift_growth(rows, STUDY)
+    growth = chapters.confidence.drift_growth(rows, STUDY)
     for table in (
-        chapters.depth_table(nothing),
-        chapters.calibration_table(bins, rows),
-        chapters.calibration_table(calibration_rows(), rows),  # bins, but no Brier scores
-        chapters.growth_table(growth),
+        chapters.confidence.depth_table(nothing),
+        chapters.confidence.calibration_table(bins, rows),
+        chapters.confidence.calibration_table(calibration_rows(), rows),  # bins, but no Brier scores
+        chapters.confidence.growth_table(growth),
     ):
         assert table.iloc[0, 0] == NOT_MEASURED
     for figure in (margin_profiles(nothing), reliability(bins), drift_growth(growth, "patients")):
         assert [text.get_text() for text in figure.axes[0].texts] == [NOT_MEASURED]
-    assert chapters.load_if_any(PUBLISHED / "phantom", "confidence", profile="laptop", arms="drift").empty
+    assert chapters.confidence.load_if_any(PUBLISHED / "phantom", "confidence", profile="laptop", arms="drift").empty
 
 
 def test_the_arm_of_the_drift_differs_in_patients_alone() -> None:

@@ -27,8 +27,8 @@ def people(values: list[float]) -> dict[str, pd.DataFrame]:
 
 def test_agreement_of_every_organ_with_its_interval() -> None:
     """Thirteen organs, no chiasm; the mandible's DSC is the published mean."""
-    human, about = chapters.load_observers(TCIA)
-    table = chapters.agreement_table(human)
+    human, about = chapters.observers.load_observers(TCIA)
+    table = chapters.observers.agreement_table(human)
     assert len(table) == 13
     assert "Optic chiasm" not in table.index
     mean = human["agreement"].query("grid == 'native' and metric == 'dsc' and organ == 'mandible'")["mean"].item()
@@ -38,11 +38,11 @@ def test_agreement_of_every_organ_with_its_interval() -> None:
 
 
 def test_published_tolerances_stand_beside_the_derived_ones() -> None:
-    human, _ = chapters.load_observers(TCIA)
-    table = chapters.tolerance_table(human)
+    human, _ = chapters.observers.load_observers(TCIA)
+    table = chapters.observers.tolerance_table(human)
     assert table.loc["Spinal cord", "verdict"] == "too large"
     assert table.loc["Spinal cord", "published (mm)"] == "2.93"
-    series = chapters.tolerance_series(human)
+    series = chapters.observers.tolerance_series(human)
     published = series[series["series"] == "published"]
     assert published[["low", "high"]].isna().all(axis=None)
     assert len(series) == 3 * len(table)
@@ -50,13 +50,13 @@ def test_published_tolerances_stand_beside_the_derived_ones() -> None:
 
 def test_networks_beside_people_are_named_with_their_data() -> None:
     """Only organs that both sides have are drawn; a phantom is called one."""
-    human, _ = chapters.load_observers(TCIA)
+    human, _ = chapters.observers.load_observers(TCIA)
     rows = pd.concat([network_rows([0.8, 0.9]), network_rows([0.8, 0.9], "larynx")])
     for dataset, word in (("phantom", "phantom"), ("openkbp", "OpenKBP")):
-        series = chapters.context_series(human, rows, {"dataset": dataset})
+        series = chapters.observers.context_series(human, rows, {"dataset": dataset})
         assert set(series["organ"]) == {"mandible"}
         assert f"net ({word})" in set(series["series"])
-    alone = chapters.context_series(human, network_rows([0.8, 0.9], "larynx"), {"dataset": "phantom"})
+    alone = chapters.observers.context_series(human, network_rows([0.8, 0.9], "larynx"), {"dataset": "phantom"})
     assert "larynx" not in set(alone["organ"])
     assert len(set(alone["organ"])) == 13
 
@@ -65,14 +65,14 @@ def test_networks_beside_people_are_named_with_their_data() -> None:
     ("network", "answer"), [([0.90, 0.91, 0.92], "yes"), ([0.70, 0.71, 0.72], "no"), ([0.5, 0.91, 1.0], "undecided")]
 )
 def test_within_five_points_needs_the_whole_interval(network: list[float], answer: str) -> None:
-    table = chapters.context_table(people([0.90, 0.91, 0.92]), network_rows(network), "net")
+    table = chapters.observers.context_table(people([0.90, 0.91, 0.92]), network_rows(network), "net")
     assert table.loc["Mandible", "within 0.05"] == answer
     assert table.loc["Mandible", "observers"] == "0.910\u00a0(n\u00a0=\u00a03)"
 
 
 def test_phrases_are_counted_from_the_tables() -> None:
-    human, _ = chapters.load_observers(TCIA)
-    found = chapters.observer_facts(human, pd.DataFrame())
+    human, _ = chapters.observers.load_observers(TCIA)
+    found = chapters.observers.observer_facts(human, pd.DataFrame())
     verdicts = human["tolerances"]["verdict"]
     assert found["supported"] == str((verdicts == "supported").sum())
     assert found["near"] == "–"
@@ -82,9 +82,9 @@ def test_phrases_are_counted_from_the_tables() -> None:
 
 def test_missing_tables_and_splits_are_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"run python scripts/human_reference\.py"):
-        chapters.load_observers(tmp_path)
+        chapters.observers.load_observers(tmp_path)
     with pytest.raises(DataError, match="no row of split 'train'"):
-        chapters.load_observers(TCIA, "train")
+        chapters.observers.load_observers(TCIA, "train")
 
 
 def test_intervals_are_drawn_side_by_side() -> None:

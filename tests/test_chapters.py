@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import shutil
 from pathlib import Path
 
@@ -35,7 +34,7 @@ def metric_rows(values: dict[tuple[str, str], float], metric: str = "dsc", split
 def test_the_paper_stands_below_ours_where_the_organ_is_the_same() -> None:
     """Brainstem of the large patch with nnU-Dice is printed as 0.88; the cord is not in the paper."""
     values = {("large_nnu_dice_ce", "brainstem"): 0.8, ("large_nnu_dice_ce", "spinal_cord"): 0.6}
-    table = chapters.results_table(metric_rows(values), "dsc")
+    table = chapters.runs.results_table(metric_rows(values), "dsc")
     column = table.iloc[:, 0]
     assert column[("Brainstem", "this study")] == "0.800"
     assert column[("Brainstem", "paper")] == "0.88\u00a0±\u00a00.02"
@@ -46,20 +45,20 @@ def test_the_paper_stands_below_ours_where_the_organ_is_the_same() -> None:
 
 def test_misses_are_counted_by_organ() -> None:
     rows = metric_rows({("large_nnu_dice_ce", "brainstem"): 1.0, ("small_ca_dice_ce", "brainstem"): 0.0}, "missed")
-    assert chapters.missed_table(rows).loc["Brainstem"].tolist() == ["1\u00a0of\u00a01", "0\u00a0of\u00a01"]
+    assert chapters.runs.missed_table(rows).loc["Brainstem"].tolist() == ["1\u00a0of\u00a01", "0\u00a0of\u00a01"]
 
 
 def test_a_run_of_fewer_steps_counts_at_its_own_end() -> None:
     rows = [("a", 0, 100, 0.4), ("a", 0, 200, 0.9), ("b", 0, 100, 0.8)]
     history = pd.DataFrame(rows, columns=["experiment", "seed", "step", "validation_dsc"]).assign(organ="mandible")
-    assert "2 of 2 pairs" in chapters.training_answer(history, pd.DataFrame({"seconds": [60.0]}))
+    assert "2 of 2 pairs" in chapters.runs.training_answer(history, pd.DataFrame({"seconds": [60.0]}))
 
 
 def test_the_chosen_configuration_is_one_of_the_four() -> None:
     """A better experiment outside the four does not take their place."""
     values = {("large_nnu_dice_ce", "brainstem"): 0.7, ("recipe", "brainstem"): 0.9}
     rows = pd.concat([metric_rows(values), metric_rows(values, split="validation")])
-    facts = chapters.evaluation_facts(rows, pd.DataFrame(columns=["difference", "shown"]))
+    facts = chapters.runs.evaluation_facts(rows, pd.DataFrame(columns=["difference", "shown"]))
     assert facts["chosen"] == "large, nnU-Dice+CE"
     assert facts["chosen-dsc"] == "0.700"
 
@@ -71,18 +70,18 @@ def test_what_the_tests_show_is_starred() -> None:
     )
     gain = rows["organ"].eq("brainstem") * (0.1 + 0.0021 * rows["case"].str[1:].astype(int))
     rows = pd.concat([rows, rows.assign(experiment="small_ca_dice_ce", value=rows["value"] + gain)])
-    tests = chapters.comparison(rows, "base")
-    column = chapters.shown_table(tests)["small, ca-Dice+CE"]
+    tests = chapters.runs.comparison(rows, "base")
+    column = chapters.runs.shown_table(tests)["small, ca-Dice+CE"]
     assert column.to_dict() == {("dsc", "Brainstem"): "+0.112*", ("dsc", "Mandible"): "+0.000"}
-    table = chapters.difference_table(tests, rows, "base")
+    table = chapters.runs.difference_table(tests, rows, "base")
     assert table.loc["small, ca-Dice+CE", ["difference", "cases", "left_out"]].tolist() == [0.0558, 12, 0]
-    view = chapters.difference_view(table).loc["small, ca-Dice+CE"]
+    view = chapters.runs.difference_view(table).loc["small, ca-Dice+CE"]
     assert (view["difference"], view["over seeds"]) == ("+0.0558", "\N{EN DASH}")
     assert view["over patients"].startswith("+0.0")
     chosen = pd.concat([rows, rows.assign(split="validation")])
-    facts = chapters.evaluation_facts(chosen, table)
+    facts = chapters.runs.evaluation_facts(chosen, table)
     assert "show a difference for small, ca-Dice+CE (+0.056). Whether seeds alone" in facts["verdict"]
-    detectable = chapters.detectable_table(rows, "base")
+    detectable = chapters.runs.detectable_table(rows, "base")
     assert detectable.loc["Brainstem", "first of all tests"] > detectable.loc["Brainstem", "one test"] > 0
 
 
@@ -93,7 +92,7 @@ def test_an_organ_that_was_not_learnt_has_no_drift_to_speak_of() -> None:
         for split, value in (("train", train), ("test", test))
     ]
     names = ["profile", "experiment", "seed", "split", "case", "organ", "soft_recall", "soft_precision"]
-    facts = chapters.confidence_facts(drift(pd.DataFrame(rows, columns=names)), {"dataset": "phantom"})
+    facts = chapters.confidence.confidence_facts(drift(pd.DataFrame(rows, columns=names)), {"dataset": "phantom"})
     assert (facts["worst"], facts["worst-drift"]) == ("Brainstem", "0.200")
     assert (facts["best"], facts["best-drift"]) == ("Mandible", "0.100")
     assert "Not learnt at this budget and left out here: Optic chiasm." in facts["order"]
@@ -102,14 +101,14 @@ def test_an_organ_that_was_not_learnt_has_no_drift_to_speak_of() -> None:
 def test_organs_of_some_patients_stand_beside_the_organs_of_all(tmp_path: Path) -> None:
     """A second profile with one organ more: two patients have it, and a profile without it shows a dash."""
     shutil.copytree(PHANTOM, tmp_path / "tables")
-    assert chapters.partial_table(tmp_path / "tables").empty
+    assert chapters.runs.partial_table(tmp_path / "tables").empty
     path = tmp_path / "tables" / "metrics.csv"
     rows = [
         ("wide", "large_nnu_dice_ce", 0, "test", case, organ, "dsc", value)
         for case, organ, value in (("a", "larynx", 0.5), ("b", "larynx", 0.7), ("a", "mandible", 0.9))
     ]
     pd.concat([read_table(path, ""), pd.DataFrame(rows, columns=list(COLUMNS))]).to_csv(path, index=False)
-    table = chapters.partial_table(tmp_path / "tables")
+    table = chapters.runs.partial_table(tmp_path / "tables")
     assert table[("test", "patients")].to_dict() == {"Larynx": 2, "Mandible": 1}
     assert table.loc["Larynx", ("large, nnU-Dice+CE", "wide")] == "0.600\u00a0±\u00a00.141"
     assert table.loc["Larynx", ("large, nnU-Dice+CE", "phantom")] == chapters.mean_sd(float("nan"), 0, 3)
@@ -123,7 +122,7 @@ def test_the_drift_table_names_organs_and_what_drifts() -> None:
         for split, value in (("train", 0.9), ("test", 0.8))
     ]
     names = ["profile", "experiment", "seed", "split", "case", "organ", "soft_recall", "soft_precision"]
-    table = chapters.drift_table(drift(pd.DataFrame(rows, columns=names)))
+    table = chapters.confidence.drift_table(drift(pd.DataFrame(rows, columns=names)))
     assert table["small, ca-Dice+CE"].to_dict() == {
         ("Mandible", "soft recall"): 0.1,
         ("Mandible", "soft precision"): 0.0,
@@ -134,7 +133,9 @@ def test_the_drift_table_names_organs_and_what_drifts() -> None:
 
 def test_sigma_is_set_beside_the_printed_values() -> None:
     _, imbalance = chapters.load(PHANTOM, "imbalance")
-    table = chapters.sigma_table(chapters.by_rule(imbalance, "nnunet")).set_index(["source", "patch"])["sigma"]
+    table = chapters.data.sigma_table(chapters.data.by_rule(imbalance, "nnunet")).set_index(["source", "patch"])[
+        "sigma"
+    ]
     assert table["paper, printed", "large"] == 0.32605
     for patch in ("large", "small"):
         assert table["this study, pooled", patch] >= table["this study, of the mean", patch]
@@ -143,18 +144,18 @@ def test_sigma_is_set_beside_the_printed_values() -> None:
 def test_unknown_rules_profiles_and_missing_pictures_are_told(tmp_path: Path) -> None:
     _, imbalance = chapters.load(PHANTOM, "imbalance")
     with pytest.raises(ConfigError, match="rule 'nnu' is not in the table"):
-        chapters.by_rule(imbalance, "nnu")
+        chapters.data.by_rule(imbalance, "nnu")
     with pytest.raises(ConfigError, match="no run of profile 'paper'"):
         chapters.load(PHANTOM, "metrics", profile="paper")
     shutil.copytree(PHANTOM, tmp_path / "phantom")
     (tmp_path / "phantom" / "pictures" / "case.png").unlink()
     with pytest.raises(DataError, match=r"picture .*case\.png: missing"):
-        chapters.picture(tmp_path / "phantom", "case")
+        chapters.data.picture(tmp_path / "phantom", "case")
 
 
 def test_a_phantom_is_named_as_one_in_every_phrase_about_its_cases() -> None:
     study, data = chapters.load(PHANTOM, "dataset")
-    facts = chapters.dataset_facts(study, data)
+    facts = chapters.data.dataset_facts(study, data)
     assert "phantom" in facts["cases"]
     assert "phantom" in facts["caption"].lower()
     assert "patients" not in facts["cases"]
@@ -174,30 +175,30 @@ def comparison_rows() -> pd.DataFrame:
 
 
 def test_the_comparison_is_counted_and_named() -> None:
-    facts = chapters.comparison_facts(comparison_rows())
+    facts = chapters.phantom.comparison_facts(comparison_rows())
     assert [facts[k] for k in ("comparisons", "equivalent", "undecided", "different")] == ["4", "2", "1", "1"]
     assert facts["different-list"] == "Different: mean HU (Mandible)."
     assert facts["undecided-list"] == "Undecided: volume (Mandible)."
     assert (facts["real-heads"], facts["phantom-cases"]) == ("30", "60")
     same = comparison_rows().query("verdict == 'equivalent'")
-    assert chapters.comparison_facts(same)["different-list"] == "Different: none."
+    assert chapters.phantom.comparison_facts(same)["different-list"] == "Different: none."
 
 
 def test_a_comparison_that_is_not_equivalent_is_starred() -> None:
-    table = chapters.comparison_table(comparison_rows(), ("volume_ml", "mean_hu"))
+    table = chapters.phantom.comparison_table(comparison_rows(), ("volume_ml", "mean_hu"))
     assert table.loc["Brainstem"].tolist() == ["27.4 / 28.1", "–"]
     assert table.loc["Mandible"].tolist() == ["61.6 / 70*", "710 / 810**"]
 
 
 def test_cord_and_chiasm_stand_with_the_volumes_in_the_figure() -> None:
-    found = chapters.sizes(comparison_rows())
+    found = chapters.phantom.sizes(comparison_rows())
     assert list(found["organ"]) == ["brainstem", "mandible", "optic_chiasm"]
     assert set(found["quantity"]) == {"volume_ml"}
 
 
 def test_the_published_comparison_holds_every_organ_against_its_margin() -> None:
     """Each verdict follows from its interval and margin; every organ of the phantom is in the table."""
-    table = chapters.load_comparison(PHANTOM)
+    table = chapters.phantom.load_comparison(PHANTOM)
     assert set(table["organ"]) == set(ALL_ORGANS)
     for row in table.itertuples():
         inside = row.margin_low <= row.low and row.high <= row.margin_high
@@ -210,11 +211,11 @@ def test_the_published_comparison_holds_every_organ_against_its_margin() -> None
 
 def test_claims_are_listed_with_what_was_found_and_a_link() -> None:
     """The counts add up; each claim has a row, its verdict, and the page or printed table that carries it."""
-    table = chapters.claims_ledger(ROOT / "book" / "claims.yaml", PHANTOM)
-    facts = chapters.claims_facts(table)
+    table = chapters.claims.claims_ledger(ROOT / "book" / "claims.yaml", PHANTOM)
+    facts = chapters.claims.claims_facts(table)
     kinds = ("reproduced", "not-reproduced", "contradicted", "not-testable", "not-run")
     assert sum(int(facts[kind]) for kind in kinds) == int(facts["total"]) == len(table)
-    html = chapters.claims_of(table, 0).data
+    html = chapters.claims.claims_of(table, 0).data
     assert html.count("<tr>") == (table["paper"] == table["paper"].iloc[0]).sum()
     assert "<b>C6c</b>" in html
     assert "3.32 mm without it" in html
@@ -224,7 +225,7 @@ def test_claims_are_listed_with_what_was_found_and_a_link() -> None:
 
 def test_a_missing_comparison_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"equivalence\.csv: missing; run python scripts/phantom_equivalence\.py"):
-        chapters.load_comparison(tmp_path)
+        chapters.phantom.load_comparison(tmp_path)
 
 
 def test_recommendations_are_for_against_or_undecided() -> None:
@@ -239,8 +240,8 @@ def test_recommendations_are_for_against_or_undecided() -> None:
         ("s", "S5", "five", "not yet run", "", "", "", "", ""),
     ]
     table = pd.DataFrame(rows, columns=columns)
-    assert chapters.recommendation_facts(table, 1) == {"total": "5", "for": "1", "against": "2", "none": "2"}
-    page = chapters.recommendations(table, 1).data
+    assert chapters.claims.recommendation_facts(table, 1) == {"total": "5", "for": "1", "against": "2", "none": "2"}
+    page = chapters.claims.recommendations(table, 1).data
     assert [word in page for word in ("<b>for</b>", "<b>none found</b>", "<b>against</b>", "<b>none yet</b>")] == [
         True
     ] * 4
@@ -257,7 +258,7 @@ def test_figure_1_has_the_papers_vectors_first_and_patches_in_order() -> None:
         for ratio in [ratio * factor * edge / 8]
     ]
     names = ["patch", "patch_x", "patch_y", "patch_z", "centres", "case", "class", "ratio"]
-    found = chapters.ratio_sources({"openkbp": pd.DataFrame(rows, columns=names)})
+    found = chapters.landscape.ratio_sources({"openkbp": pd.DataFrame(rows, columns=names)})
     assert list(found["source"].unique()) == ["paper, PDDCA", "OpenKBP"]
     ours = found[found["source"] == "OpenKBP"]
     assert list(ours["patch"].unique()) == ["large", "small"]
@@ -273,42 +274,34 @@ def test_figure_1_has_the_papers_vectors_first_and_patches_in_order() -> None:
 
 def test_the_full_resolution_appears_when_it_was_measured(tmp_path: Path) -> None:
     """Nothing without tables; with them a paragraph whose numbers are theirs, and a row an organ."""
-    nothing = chapters.full_resolution(tmp_path)
+    nothing = chapters.landscape.full_resolution(tmp_path)
     assert nothing is None
-    assert chapters.full_resolution_note(nothing) is None
-    assert chapters.full_resolution_table(nothing) is None
+    assert chapters.landscape.full_resolution_note(nothing) is None
+    assert chapters.landscape.full_resolution_table(nothing) is None
     for name in ("landscape", "landscape_classes"):
         table = pd.read_csv(PHANTOM / f"{name}.csv")
         first, second = [24, 32, 64], [12, 16, 64]
         for size, ours in zip(([192, 160, 56], [96, 80, 48]), (first, second), strict=True):
             table.loc[(table[PATCH] == ours).all(axis=1), PATCH] = size
         table.to_csv(tmp_path / f"{name}.csv", index=False)
-    full = chapters.full_resolution(tmp_path)
+    full = chapters.landscape.full_resolution(tmp_path)
     assert full is not None
-    smallest = chapters.smallest_organ(full[1])
+    smallest = chapters.landscape.smallest_organ(full[1])
     rows = full[1].query("patch_x == 96 and centres == 'class_uniform' and `class` == @smallest")
     seen = rows["presence"].item()
-    text = chapters.full_resolution_note(full).data
+    text = chapters.landscape.full_resolution_note(full).data
     name = chapters.title(smallest)
     assert f"the {name[0].lower()}{name[1:]}, is in" in text
     assert chapters.percent(seen) in text
-    table = chapters.full_resolution_table(full)
+    table = chapters.landscape.full_resolution_table(full)
     assert table is not None
     assert table.loc[name, ("small", "class-uniform")] == round(100 * seen)
 
 
-def test_no_name_of_a_chapter_hides_that_of_another() -> None:
-    """All chapters share one namespace; two constants of one name once left a table empty without a word."""
-    tree = ast.parse(Path(chapters.__file__).read_text())
-    names = [
-        alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
-    ]
-    assert len(names) > 100
-    assert not {name for name in names if names.count(name) > 1}
-
-
-@pytest.mark.parametrize("quantities", [chapters.SIZE_COLUMNS, tuple(chapters.POSITIONS), tuple(chapters.NUMBERS)])
+@pytest.mark.parametrize(
+    "quantities", [chapters.phantom.SIZE_COLUMNS, tuple(chapters.phantom.POSITIONS), tuple(chapters.phantom.NUMBERS)]
+)
 def test_the_phantom_is_compared_organ_by_organ(quantities: tuple[str, ...]) -> None:
-    table = chapters.comparison_table(chapters.load_comparison(PHANTOM), quantities)
+    table = chapters.phantom.comparison_table(chapters.phantom.load_comparison(PHANTOM), quantities)
     assert table.shape[0] >= 5
     assert table.shape[1] >= 3

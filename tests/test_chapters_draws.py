@@ -61,13 +61,13 @@ def run_rows(runs: list[tuple[int, int]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def write_study(folder: Path, runs: list[tuple[int, int]]) -> chapters.DrawStudy:
+def write_study(folder: Path, runs: list[tuple[int, int]]) -> chapters.prediction.DrawStudy:
     folder.mkdir(exist_ok=True)
     for name, table in zip(("draws", "draws_classes"), draw_rows(), strict=True):
         table.to_csv(folder / f"{name}.csv", index=False)
     other = run_rows([(0, 0)]).assign(profile="laptop", experiment="recipe")
     pd.concat([other, run_rows(runs)]).to_csv(folder / "metrics.csv", index=False)
-    return chapters.load_draws(folder, PROFILE)
+    return chapters.prediction.load_draws(folder, PROFILE)
 
 
 EVERYTHING = [(k, seed) for k in range(9) for seed in range(3)]
@@ -77,21 +77,21 @@ EVERYTHING = [(k, seed) for k in range(9) for seed in range(3)]
 def test_unfinished_studies_say_how_much_is_in_and_claim_nothing(runs: list[tuple[int, int]], tmp_path: Path) -> None:
     """None, one and four runs of 27: tables, figures and phrases exist, and no measure is said to predict."""
     study = write_study(tmp_path / "t", runs)
-    found, misses = chapters.correlations(study), chapters.correlations(study, "missed")
-    facts = chapters.prediction_facts(study, found)
+    found, misses = chapters.prediction.correlations(study), chapters.prediction.correlations(study, "missed")
+    facts = chapters.prediction.prediction_facts(study, found)
     assert facts["runs"] == f"{len(runs)} of 27"
     assert facts["verdict"].startswith(f"With {len(runs)} of 27 runs, of ")
     assert "nothing is said yet" in facts["verdict"]
     assert facts["sigma"] == "not known yet"
-    assert (chapters.correlation_table(found, misses, study)["with DSC"] == "–").all()
-    assert chapters.runs_in_table(study)["seeds in"].iloc[0] == "0 of 3"
-    points = chapters.result_points(study, "sigma_of_mean")
+    assert (chapters.prediction.correlation_table(found, misses, study)["with DSC"] == "–").all()
+    assert chapters.prediction.runs_in_table(study)["seeds in"].iloc[0] == "0 of 3"
+    points = chapters.prediction.result_points(study, "sigma_of_mean")
     assert len(points) == 2 * len(runs)
     figure = plotting.results_by_measure(points, ORGANS, "σ")
     drawn = sum(len(line.get_xdata()) for axes in figure.axes for line in axes.lines)
     assert drawn == 2 * len(runs)
     assert [t.get_text() for axes in figure.axes for t in axes.texts] == ([] if runs else ["no run yet"] * 2)
-    axes = plotting.correlation_intervals(found, chapters.TITLES, ALL_ORGANS)
+    axes = plotting.correlation_intervals(found, chapters.prediction.TITLES, ALL_ORGANS)
     assert "no order to speak of yet" in axes.texts[0].get_text()
     plt.close("all")
 
@@ -99,8 +99,8 @@ def test_unfinished_studies_say_how_much_is_in_and_claim_nothing(runs: list[tupl
 def test_a_planted_order_becomes_the_verdict(tmp_path: Path) -> None:
     """All runs in, DSC in the order of least presence, and against that of context."""
     study = write_study(tmp_path / "t", EVERYTHING)
-    found = chapters.correlations(study)
-    facts = chapters.prediction_facts(study, found)
+    found = chapters.prediction.correlations(study)
+    facts = chapters.prediction.prediction_facts(study, found)
     assert (facts["runs"], facts["configurations"], facts["cases"]) == ("27 of 27", "9 of 9", "6")
     assert facts["verdict"].startswith("These predict: ")
     assert "presence of the organ shown least (+1.00, interval +" in facts["verdict"]
@@ -108,12 +108,12 @@ def test_a_planted_order_becomes_the_verdict(tmp_path: Path) -> None:
     assert "context" in wrong
     assert "context" not in right
     assert facts["sigma"].startswith("+1.00 (")
-    table = chapters.correlation_table(found, chapters.correlations(study, "missed"), study)
+    table = chapters.prediction.correlation_table(found, chapters.prediction.correlations(study, "missed"), study)
     row = table.loc["presence of the organ shown least"]
     assert row["same patch"] == "18 of 18"
     assert row["same draw"] == "18 of 18"
     assert row["with misses"].startswith("+")
-    by_organ = chapters.organ_correlation_table(found)
+    by_organ = chapters.prediction.organ_correlation_table(found)
     assert by_organ.loc[OWN["own_presence"], "Brainstem"].startswith("+1.00")
     assert by_organ.loc[OWN["own_presence"], "Mandible"] == "–"  # it is shown alike everywhere
 
@@ -123,14 +123,14 @@ def test_results_that_follow_no_measure_are_not_claimed(tmp_path: Path) -> None:
     study = write_study(tmp_path / "t", EVERYTHING)
     noise = np.random.default_rng(1).normal(0.7, 0.05, len(study.metrics))
     study = study._replace(metrics=study.metrics.assign(value=noise))
-    facts = chapters.prediction_facts(study, chapters.correlations(study))
+    facts = chapters.prediction.prediction_facts(study, chapters.prediction.correlations(study))
     assert facts["verdict"].startswith("None of the 13 measures is shown to predict; nearest comes ")
 
 
 def test_own_measures_by_hand(tmp_path: Path) -> None:
     """Third configuration: presence 0.3 in two patches; 0.02 of 327,680 voxels; 0.02 of 0.10 of the foreground."""
     study = write_study(tmp_path / "t", [])
-    rows = chapters.measure_rows(study).query("experiment == 'large_planned_draw' and organ == 'brainstem'")
+    rows = chapters.prediction.measure_rows(study).query("experiment == 'large_planned_draw' and organ == 'brainstem'")
     values = rows.set_index("measure")["value"]
     assert values["own_presence"] == pytest.approx(0.3)
     assert values["own_sightings"] == pytest.approx(0.6)
@@ -141,12 +141,12 @@ def test_own_measures_by_hand(tmp_path: Path) -> None:
 def test_the_planned_choice_keeps_to_the_planners_rule_and_stands_beside_nnunets(tmp_path: Path) -> None:
     """The small patch holds half of the largest organ's box: the medium one is taken, by hand 0.12 above in DSC."""
     study = write_study(tmp_path / "t", EVERYTHING)
-    assert chapters.planned_choice(study) == "medium_planned_draw"
-    table = chapters.planned_beside_nnunet(study)
+    assert chapters.prediction.planned_choice(study) == "medium_planned_draw"
+    table = chapters.prediction.planned_beside_nnunet(study)
     assert table.loc["DSC", "difference"] == "+0.1200"
     assert table.loc["DSC", "seeds"] == "3 and 3"
     missing = study._replace(metrics=study.metrics[study.metrics["experiment"] != NNUNET])
-    assert (chapters.planned_beside_nnunet(missing) == "–").all(axis=None)
+    assert (chapters.prediction.planned_beside_nnunet(missing) == "–").all(axis=None)
 
 
 def test_profiles_of_the_draws_have_the_same_experiments() -> None:
@@ -164,18 +164,18 @@ def test_profiles_of_the_draws_have_the_same_experiments() -> None:
 
 def test_missing_tables_are_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"run python scripts/planning_tables\.py first"):
-        chapters.load_draws(tmp_path, PROFILE)
+        chapters.prediction.load_draws(tmp_path, PROFILE)
     write_study(tmp_path / "t", [])
     with pytest.raises(DataError, match="no row of profile 'phantom-draws'"):
-        chapters.load_draws(tmp_path / "t", "phantom-draws")
+        chapters.prediction.load_draws(tmp_path / "t", "phantom-draws")
     with pytest.raises(DataError, match=r"plan\.json"):
-        chapters.load_plan(tmp_path)
+        chapters.planning.load_plan(tmp_path)
 
 
 # Planning
 
 
-def write_plan(folder: Path) -> chapters.PlanTables:
+def write_plan(folder: Path) -> chapters.planning.PlanTables:
     """Three candidates, two of them on the front, nnU-Net's choices on the budget and off it."""
     size = {"patch_x": [32, 64, 16], "patch_y": [24, 40, 16], "patch_z": [32, 64, 16]}
     candidates = pd.DataFrame({**size, "batch_size": [12, 2, 80], "voxels_per_step": [300_000, 327_680, 327_680]})
@@ -212,24 +212,24 @@ def write_plan(folder: Path) -> chapters.PlanTables:
     facts |= {"reasons": ["One.", "Two."], "data_digest": "0"}
     facts |= {"notes": dict.fromkeys(names[2:], "nnunetv2 2.6")}
     (folder / "plan.json").write_text(json.dumps(facts))
-    return chapters.load_plan(folder)
+    return chapters.planning.load_plan(folder)
 
 
 def test_a_plan_stands_beside_the_choices_of_others(tmp_path: Path) -> None:
     plan = write_plan(tmp_path / "t")
-    table = chapters.choices_table(plan)
+    table = chapters.planning.choices_table(plan)
     assert table.loc["patch, voxels"].tolist() == ["32 x 24 x 32", "64 x 40 x 64", "128 x 40 x 64", "64 x 40 x 64"]
     assert table.loc["and patches a step", "planned"] == "3.60"
     assert plan.marks == {"planned": (32, 24, 32), "nnU-Net's rule": (64, 40, 64)}  # one name a patch, on this budget
-    front = chapters.front_table(plan)
+    front = chapters.planning.front_table(plan)
     assert front.index.tolist() == ["64 x 40 x 64", "32 x 24 x 32"]
     assert front[""].tolist() == ["", "chosen"]
-    assert chapters.plan_provenance(plan).loc["nnU-Net", "value"] == "nnunetv2 2.6"
-    assert chapters.plan_reasons(plan).data == "- One.\n- Two."
+    assert chapters.planning.plan_provenance(plan).loc["nnU-Net", "value"] == "nnunetv2 2.6"
+    assert chapters.planning.plan_reasons(plan).data == "- One.\n- Two."
 
 
 def test_the_phrases_of_a_plan_are_those_of_its_tables(tmp_path: Path) -> None:
-    facts = chapters.plan_facts(write_plan(tmp_path / "t"))
+    facts = chapters.planning.plan_facts(write_plan(tmp_path / "t"))
     assert (facts["candidates"], facts["front"], facts["patch"]) == ("3", "2", "32 x 24 x 32")
     assert facts["presence-planned"] == "40 % (brainstem)"
     assert facts["presence-voxel-uniform"] == "20 % (brainstem)"

@@ -35,47 +35,51 @@ def study(gain: float) -> pd.DataFrame:
 
 
 def test_small_organs_are_those_that_focusnet_locates() -> None:
-    table = chapters.focus_results(study(0.1))
+    table = chapters.focusnet.focus_results(study(0.1))
     assert table.loc["S-Net"].tolist() == ["0.700", "0.500", "0.900", "1", "4"]
     assert table.loc["FocusNet", "small organs"] == "0.615"
 
 
 @pytest.mark.parametrize(("gain", "verdict"), [(0.1, "FocusNet is ahead."), (-0.2, "S-Net is ahead.")])
 def test_verdict_follows_the_interval(gain: float, verdict: str) -> None:
-    facts = chapters.focus_facts(study(gain))
+    facts = chapters.focusnet.focus_facts(study(gain))
     assert facts["verdict"] == verdict
     assert facts["difference"].startswith(f"{gain + 0.015:+.3f} DSC (95 % interval")
-    assert chapters.focus_facts(study(-0.015))["verdict"].startswith("The interval holds zero")
+    assert chapters.focusnet.focus_facts(study(-0.015))["verdict"].startswith("The interval holds zero")
 
 
 def test_settings_are_those_of_the_experiment() -> None:
-    facts = chapters.focus_settings()
+    facts = chapters.focusnet.focus_settings()
     assert (facts["longest"], facts["sigma"], facts["gate"]) == ("70 mm", "5 mm", "0.3")
     assert (facts["s-net"], facts["joint"]) == ("55 %", "15 %")
 
 
 def test_localisation_by_hand() -> None:
     """Errors 0, 2, 4, 6 mm: median 3, largest 6; the gate was open in three of four."""
-    row = chapters.localisation_table(study(0.1)).iloc[0]
+    row = chapters.focusnet.localisation_table(study(0.1)).iloc[0]
     assert row.tolist() == [3.0, 6.0, 0.8, "75 %"]
 
 
 def test_without_runs_the_chapter_says_so(tmp_path: Path) -> None:
-    metrics, runs = chapters.focus_runs(tmp_path)
+    metrics, runs = chapters.focusnet.focus_runs(tmp_path)
     assert metrics.empty
     assert runs.empty
-    assert chapters.focus_facts(metrics)["difference"] == NOT_RUN
-    for table in (chapters.focus_results(metrics), chapters.localisation_table(metrics), chapters.cost_table(runs)):
+    assert chapters.focusnet.focus_facts(metrics)["difference"] == NOT_RUN
+    for table in (
+        chapters.focusnet.focus_results(metrics),
+        chapters.focusnet.localisation_table(metrics),
+        chapters.focusnet.cost_table(runs),
+    ):
         assert table.iloc[0, 0] == NOT_RUN
-    assert chapters.printed_roi(metrics)["ours"].tolist() == [NOT_RUN] * 4
-    assert chapters.printed_ablation(metrics)["ours"].isna().all()
+    assert chapters.focusnet.printed_roi(metrics)["ours"].tolist() == [NOT_RUN] * 4
+    assert chapters.focusnet.printed_ablation(metrics)["ours"].isna().all()
 
 
 def test_one_run_alone_is_partial_and_shown(tmp_path: Path) -> None:
     """S-Net alone: its row stands, and there is no difference."""
     alone = study(0.1).query("experiment == 'snet'")
-    assert chapters.focus_results(alone).loc["S-Net", "all organs"] == "0.700"
-    assert chapters.focus_facts(alone)["difference"] == NOT_RUN
+    assert chapters.focusnet.focus_results(alone).loc["S-Net", "all organs"] == "0.700"
+    assert chapters.focusnet.focus_facts(alone)["difference"] == NOT_RUN
 
 
 def test_atlas_stands_beside_the_runs(tmp_path: Path) -> None:
@@ -83,19 +87,19 @@ def test_atlas_stands_beside_the_runs(tmp_path: Path) -> None:
     folder.mkdir()
     study(0.1).to_csv(folder / "metrics.csv", index=False)
     rows({("atlas", "c0", "brainstem", "dsc"): 0.8}).to_csv(folder / "atlas.csv", index=False)
-    metrics, _ = chapters.focus_runs(folder)
-    assert chapters.focus_results(metrics).loc["atlas", "all organs"] == "0.800"
+    metrics, _ = chapters.focusnet.focus_runs(folder)
+    assert chapters.focusnet.focus_results(metrics).loc["atlas", "all organs"] == "0.800"
 
 
 def test_printed_gain_over_deeplab_is_in_the_small_organs() -> None:
     """Gao et al. 2019, Table 1: 81.5 against 81.8 over the large organs, 59.6 against 65.1 over the small ones."""
-    table = chapters.printed_by_size()
+    table = chapters.focusnet.printed_by_size()
     assert table.loc["8 large organs", ["deeplab", "focusnet"]].tolist() == [81.5, 81.8]
     assert table.loc["10 small organs", ["deeplab", "focusnet"]].tolist() == [59.6, 65.1]
 
 
 def test_printed_ablation_has_ours_beside_it() -> None:
-    table = chapters.printed_ablation(study(0.1))
+    table = chapters.focusnet.printed_ablation(study(0.1))
     assert table.loc["FocusNet", "printed"] == pytest.approx(0.725)
     assert table.loc["S-Net", "ours"] == pytest.approx(0.7)
 

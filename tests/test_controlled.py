@@ -36,7 +36,9 @@ def test_every_experiment_asked_for_is_in_the_arm() -> None:
 
 
 def test_a_question_is_answered_or_says_what_it_lacks() -> None:
-    table = chapters.contrasts(metrics({"large_nnu_dice_ce": 0.7, "small_nnu_dice_ce": 0.6, "small_batch4": 0.65}))
+    table = chapters.controlled.contrasts(
+        metrics({"large_nnu_dice_ce": 0.7, "small_nnu_dice_ce": 0.6, "small_batch4": 0.65})
+    )
     by_question = table.set_index("question")
     whole = by_question.loc["small patch, with all that comes with it"]
     assert whole["value"] == pytest.approx(-0.1)
@@ -45,7 +47,7 @@ def test_a_question_is_answered_or_says_what_it_lacks() -> None:
     assert batch["value"] == pytest.approx(0.05)
     assert batch["wanted"] == 3
     assert (table["lacking"] != "").sum() == len(CONTRASTS) - 2
-    view = chapters.contrast_view(table)
+    view = chapters.controlled.contrast_view(table)
     assert view.loc[batch.name, "state"] == "6 patients"
     assert view.loc[whole.name, "state"] == "6 patients; partial, 3 of 5 seeds"
     assert view.loc["background in", "state"] == "not yet run: small background dice ce"
@@ -55,11 +57,11 @@ def test_a_switch_is_the_mean_over_the_settings_of_the_others() -> None:
     """DSC adds 0.04 for sample pooling, takes 0.02 for the background; absent classes do nothing."""
     effects = (0.04, -0.02, 0.0)
     values = {name: 0.7 + sum(np.multiply(corner, effects)) for corner, name in CORNERS.items()}
-    table = chapters.switches(metrics(values)).set_index("question")
+    table = chapters.controlled.switches(metrics(values)).set_index("question")
     for switch, effect in zip(SWITCHES, effects, strict=True):
         assert table.loc[switch, "value"] == pytest.approx(effect, abs=1e-9)
     del values["small_skip_dice_ce"]
-    assert set(chapters.switches(metrics(values))["lacking"]) == {"1 of 8 losses"}
+    assert set(chapters.controlled.switches(metrics(values))["lacking"]) == {"1 of 8 losses"}
 
 
 def history() -> pd.DataFrame:
@@ -76,9 +78,9 @@ def history() -> pd.DataFrame:
 
 def test_three_readings_by_hand() -> None:
     """Equal steps (40): 0.6 and 0.5. Equal voxels (400) and time (40 s): the large patch stands at 10 steps, 0.3."""
-    curves = chapters.readings(history())
+    curves = chapters.controlled.readings(history())
     assert curves["seconds"].tolist()[:4] == [40, 80, 120, 160]  # the least over seeds
-    table = chapters.readings_table(curves)
+    table = chapters.controlled.readings_table(curves)
     assert list(table.columns) == ["equal steps (40)", "equal voxels (0.0 million)", "equal time (40 s)"]
     assert table.loc["large, nnU-Dice+CE"].tolist() == ["0.600", "0.300", "0.300"]
     assert table.loc["small, nnU-Dice+CE"].tolist() == ["0.500", "0.500", "0.500"]
@@ -86,19 +88,21 @@ def test_three_readings_by_hand() -> None:
 
 def test_a_budget_before_the_first_validation_is_not_read() -> None:
     late = history().query("experiment != 'large_nnu_dice_ce' or step > 10")
-    assert chapters.readings_table(chapters.readings(late)).loc["large, nnU-Dice+CE"].tolist() == ["0.600", "–", "–"]
+    assert chapters.controlled.readings_table(chapters.controlled.readings(late)).loc[
+        "large, nnU-Dice+CE"
+    ].tolist() == ["0.600", "–", "–"]
 
 
 def test_a_study_without_any_of_the_paces_is_read_whole() -> None:
     named = history().assign(experiment=lambda t: t["experiment"].str.replace("_nnu_dice_ce", ""))
-    assert set(chapters.readings(named)["experiment"]) == {"large", "small"}
+    assert set(chapters.controlled.readings(named)["experiment"]) == {"large", "small"}
 
 
 def test_times_of_other_hardware_are_not_compared() -> None:
     """Both experiments ran on one machine; a faster seed of one of them elsewhere does not count."""
     table = history()
     elsewhere = table[table["seed"] == 1].assign(seed=2, hardware="gpu", seconds=0.1)
-    found = chapters.readings(pd.concat([table, elsewhere.query("experiment == 'large_nnu_dice_ce'")]))
+    found = chapters.controlled.readings(pd.concat([table, elsewhere.query("experiment == 'large_nnu_dice_ce'")]))
     assert found["seconds"].min() == 10
 
 
@@ -106,7 +110,7 @@ def test_the_profile_that_answers_most_is_read(tmp_path: Path) -> None:
     """Runs of a second profile with one more experiment take the place of the study's own."""
     folder = tmp_path / "phantom"
     shutil.copytree(PHANTOM, folder)
-    study, own, _ = chapters.load_controlled(folder)
+    study, own, _ = chapters.controlled.load_controlled(folder)
     assert study["profile"] == "phantom"
     for name in ("runs", "metrics", "history"):
         table = read_table(folder / f"{name}.csv", "").query("profile == 'phantom'")
@@ -114,21 +118,23 @@ def test_the_profile_that_answers_most_is_read(tmp_path: Path) -> None:
         pd.concat([table, pd.concat([table, more]).assign(profile="laptop")]).to_csv(
             folder / f"{name}.csv", index=False
         )
-    study, metrics_found, keyed = chapters.load_controlled(folder)
+    study, metrics_found, keyed = chapters.controlled.load_controlled(folder)
     assert study["profile"] == "laptop"
     assert set(metrics_found["experiment"]) == {*own["experiment"], "small_batch4"}
     assert (keyed["voxels"] == keyed["step"] * keyed["voxels_per_step"]).all()
-    facts = chapters.controlled_facts(chapters.contrasts(metrics_found), chapters.switches(metrics_found), study)
+    facts = chapters.controlled.controlled_facts(
+        chapters.controlled.contrasts(metrics_found), chapters.controlled.switches(metrics_found), study
+    )
     assert (facts["answered"], facts["partial"], facts["switches"]) == ("4", "4", "0")
 
 
 def test_answers_are_drawn_and_gaps_are_named() -> None:
-    table = chapters.contrasts(metrics({"large_nnu_dice_ce": 0.7, "small_nnu_dice_ce": 0.6}))
+    table = chapters.controlled.contrasts(metrics({"large_nnu_dice_ce": 0.7, "small_nnu_dice_ce": 0.6}))
     ax = plotting.contrasts(table, "difference")
     points = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "o"]
     assert points == [pytest.approx(-0.1)]
     assert [text.get_text() for text in ax.texts].count("not yet run") == len(CONTRASTS) - 1
-    figure = plotting.three_readings(chapters.readings(history()))
+    figure = plotting.three_readings(chapters.controlled.readings(history()))
     assert [len(ax.lines) for ax in figure.axes] == [2, 2, 2]
     with pytest.raises(ValueError, match="no run has a history"):
-        plotting.three_readings(chapters.readings(history()).iloc[:0])
+        plotting.three_readings(chapters.controlled.readings(history()).iloc[:0])

@@ -73,19 +73,19 @@ def test_the_worst_case_of_each_organ() -> None:
 
 
 def test_kinds_are_counted_below_the_bound_only() -> None:
-    table = chapters.kinds_table(FAILURES, 0.7)
+    table = chapters.failures.kinds_table(FAILURES, 0.7)
     assert table["outlines"].to_dict() == {"Mandible": 2, "Brainstem": 2}
     assert table.loc["Mandible"].to_dict() | {"too large": 1, "boundary": 0} == table.loc["Mandible"].to_dict()
     assert table.loc["Brainstem", ["missed", "elsewhere"]].tolist() == [1, 1]
 
 
 def test_phrases_come_from_the_table() -> None:
-    facts = chapters.failure_facts(FAILURES, 0.7)
+    facts = chapters.failures.failure_facts(FAILURES, 0.7)
     assert facts["share"] == "3 of 4 outlines (75 %)"
     assert facts["organs"] == "Brainstem (2) and Mandible (1)"
-    assert chapters.failure_facts(FAILURES, 0.0)["commonest"] == "none"
+    assert chapters.failures.failure_facts(FAILURES, 0.0)["commonest"] == "none"
 
 
 def test_a_missing_table_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"failures\.csv: missing; run hnlib tables"):
-        chapters.load_failures(tmp_path)
+        chapters.failures.load_failures(tmp_path)

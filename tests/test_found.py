@@ -58,7 +58,7 @@ def table(monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
         "drawn": runs("short", {"small": 0.9}, 1),
     }
     monkeypatch.setattr(found, "read_tables", lambda folder: {"metrics": tables[str(folder)]})
-    return chapters.load_found({"openkbp": "real", "phantom": "drawn"}, TRIED).set_index("name")
+    return chapters.found.load_found({"openkbp": "real", "phantom": "drawn"}, TRIED).set_index("name")
 
 
 def test_the_profile_with_most_seeds_answers(table: pd.DataFrame) -> None:
@@ -75,14 +75,14 @@ def test_an_idea_without_a_pair_of_runs_stays_and_says_so(table: pd.DataFrame) -
 
 
 def test_a_data_set_without_tables_has_no_run(table: pd.DataFrame) -> None:
-    alone = chapters.load_found({"openkbp": "real"}, TRIED).set_index("name")
+    alone = chapters.found.load_found({"openkbp": "real"}, TRIED).set_index("name")
     assert np.isnan(alone.loc["lens", "value"])
     assert alone.loc["patch", "value"] == table.loc["patch", "value"]
 
 
 def test_help_and_harm_need_both_intervals(table: pd.DataFrame) -> None:
     """The one seed of the planned draw has no interval over seeds, so that it decides nothing."""
-    facts = chapters.found_facts(table.reset_index())
+    facts = chapters.found.found_facts(table.reset_index())
     assert (facts["ideas"], facts["tried"], facts["open"]) == ("3", "2", "1")
     assert facts["harms"] == "small for large, -0.099"
     assert facts["helps"] == "none"
@@ -92,9 +92,9 @@ def test_help_and_harm_need_both_intervals(table: pd.DataFrame) -> None:
 
 def test_the_figure_of_the_readme_shows_the_published_runs() -> None:
     """Its file says which numbers it was drawn from; hnlib publish draws it anew."""
-    table = chapters.load_found({name: PUBLISHED / name for name in ("openkbp", "phantom")})
+    table = chapters.found.load_found({name: PUBLISHED / name for name in ("openkbp", "phantom")})
     with Image.open(PUBLISHED / "found.png") as picture:
-        assert json.loads(picture.text["Description"]) == chapters.found_facts(table)
+        assert json.loads(picture.text["Description"]) == chapters.found.found_facts(table)
     assert "results/published/found.png" in (PUBLISHED.parents[1] / "README.md").read_text()
 
 
@@ -102,6 +102,6 @@ def test_every_idea_names_experiments_and_is_read_from_what_is_published() -> No
     for idea in IDEAS:
         load_experiment(idea.experiment)
         load_experiment(idea.baseline)
-    table = chapters.load_found({name: PUBLISHED / name for name in ("openkbp", "phantom")})
+    table = chapters.found.load_found({name: PUBLISHED / name for name in ("openkbp", "phantom")})
     assert table["name"].is_unique
     assert (table["lacking"] == "").any()

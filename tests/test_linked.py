@@ -58,10 +58,10 @@ def test_pictures_are_optional_and_points_are_not() -> None:
 def test_the_picture_of_a_point_is_on_its_page() -> None:
     """Of the published failures each organ's worst outline names a figure that the chapter shows."""
     tables = PUBLISHED / "phantom"
-    table = chapters.failure_points(chapters.load_failures(tables))
+    table = chapters.failures.failure_points(chapters.failures.load_failures(tables))
     named = set(table["picture"]) - {""}
     assert len(named) == table["organ"].nunique()
-    page = chapters.worst_pictures(tables).data
+    page = chapters.failures.worst_pictures(tables).data
     assert all(f'<figure id="{name}">' in page for name in named)
 
 
@@ -73,7 +73,7 @@ def test_drift_points_are_test_cases_with_seeds_averaged() -> None:
         for measure in ("soft_recall", "soft_precision")
     ]
     columns = ["profile", "experiment", "seed", "split", "case", "organ", "measure", "drift"]
-    found = chapters.drift_points(pd.DataFrame(rows, columns=columns))
+    found = chapters.confidence.drift_points(pd.DataFrame(rows, columns=columns))
     assert found[["organ", "case"]].to_numpy().tolist() == [["mandible", "a"]]
     assert found["value"].item() == pytest.approx(0.2)
     assert found["text"].item() == "a, Mandible: drift +0.200"

@@ -28,7 +28,7 @@ mpl.use("Agg")
 
 @pytest.fixture(scope="module")
 def audited() -> tuple[pd.DataFrame, pd.DataFrame]:
-    return chapters.load_audit(PUBLISHED / "losses")
+    return chapters.losses.load_audit(PUBLISHED / "losses")
 
 
 def metric_rows(values: dict[tuple[str, str], float], seeds: int = 1) -> pd.DataFrame:
@@ -59,9 +59,9 @@ def test_every_named_loss_has_its_row(audited: tuple[pd.DataFrame, pd.DataFrame]
     """Names and steps together are all losses; a loss without a ratio of pulls is the only one that may lack."""
     rows, warnings = audited
     assert {*NAMED, *STEPS} == set(LOSSES)
-    assert list(chapters.gradient_table(rows).index) == list(NAMED)
-    assert list(chapters.false_positive_table(rows, warnings).index) == list(NAMED)
-    assert set(chapters.pull_ratio_table(rows, STEPS).index) == set(STEPS)
+    assert list(chapters.losses.gradient_table(rows).index) == list(NAMED)
+    assert list(chapters.losses.false_positive_table(rows, warnings).index) == list(NAMED)
+    assert set(chapters.losses.pull_ratio_table(rows, STEPS).index) == set(STEPS)
     warned = warnings.set_index("loss")["warning"] != ""
     assert [name for name in STEPS if warned[name]] == [name for name in STEPS if "_organs_" in name]
 
@@ -70,37 +70,39 @@ def test_the_audit_says_what_theory_says(audited: tuple[pd.DataFrame, pd.DataFra
     """Closed forms are met; batch pooling depends on the split; TopK lowers the cut; an absent class is left alone."""
     rows, warnings = audited
     assert chapters.losses.closed_form_error(rows) < 0.01
-    split = chapters.split_table_of_losses(rows)["invariant"]
+    split = chapters.losses.split_table_of_losses(rows)["invariant"]
     assert (split["nnu_dice"], split["dice"], split["ca_dice_print"]) == ("no", "yes", "no")
-    pressure = chapters.pressure_rows(rows).set_index(["form", "measure", "check", "percent"])["value"].sort_index()
+    pressure = (
+        chapters.losses.pressure_rows(rows).set_index(["form", "measure", "check", "percent"])["value"].sort_index()
+    )
     for form in ("squared", "linear"):
         cut = pressure[form, "cut", "ambiguous voxels"]
         assert cut[100] > cut[70] > cut[50] > cut[30]
-    table = chapters.false_positive_table(rows, warnings)
+    table = chapters.losses.false_positive_table(rows, warnings)
     assert table.loc["topk_dice", ("hard", "P = 1")] == "0"
     assert table.loc["dice", ("hard", "P = 1")] == "0.33"
-    facts = chapters.audit_facts(rows, warnings)
+    facts = chapters.losses.audit_facts(rows, warnings)
     assert float(facts["dice-slope"]) < 1e-3 < float(facts["ca-slope"])
 
 
 def test_a_missing_audit_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="write it with hnlib audit --out"):
-        chapters.load_audit(tmp_path)
+        chapters.losses.load_audit(tmp_path)
 
 
 def test_k_in_trained_networks_is_judged_by_both_metrics() -> None:
     """Recall up and precision down is as predicted; the reverse is told as it came; one network alone says nothing."""
     base = {(BY_PERCENT[100], name): 0.7 for name in ("dsc", "precision", "recall")}
     alone = metric_rows(base)
-    assert "not both in these tables" in chapters.percent_phrase(alone)
-    table = chapters.percent_table(alone)
+    assert "not both in these tables" in chapters.compared.percent_phrase(alone)
+    table = chapters.compared.percent_table(alone)
     assert table.loc["K = 100 %"].tolist() == ["0.711", "0.711", "0.711", "1"]
     assert table.loc["K = 50 %"].tolist() == [DASH, DASH, DASH, "0"]
     for sign, verdict in ((1, "as predicted"), (-1, "against the prediction")):
         own = {(BY_PERCENT[50], n): 0.7 + sign * d for n, d in (("dsc", 0), ("precision", -0.1), ("recall", 0.1))}
         rows = metric_rows(base | own)
         rows["value"] += np.where(rows["experiment"] == BY_PERCENT[50], 0.002, 0) * (rows["seed"] + 1)
-        phrase = chapters.percent_phrase(rows)
+        phrase = chapters.compared.percent_phrase(rows)
         assert phrase.endswith(f"{verdict}.")
         assert f"recall by {sign * 0.1 + 0.002:+.3f}" in phrase
 
@@ -110,58 +112,58 @@ def test_k_in_trained_networks_is_judged_by_both_metrics() -> None:
 
 def test_arms_come_from_the_profile_that_has_most_of_them() -> None:
     """The published tables hold two of the losses at least, in the order of the arms, of one profile."""
-    _, metrics, history, runs = chapters.load_arms(PUBLISHED / "openkbp", "losses")
+    _, metrics, history, runs = chapters.compared.load_arms(PUBLISHED / "openkbp", "losses")
     assert runs["profile"].nunique() == metrics["profile"].nunique() == history["profile"].nunique() == 1
     assert list(runs["experiment"].unique()[:2]) == ["small_nnu_dice_ce", "small_ca_dice_ce"]
-    table = chapters.coverage(runs, "losses")
+    table = chapters.compared.coverage(runs, "losses")
     assert table.loc["small, nnU-Dice+CE", "seeds"] != DASH
     missing = set(table.index[table["seeds"] == DASH])
     assert all(name in coverage_phrase(runs, "losses") for name in missing)
     with pytest.raises(ConfigError, match="unknown arms"):
-        chapters.load_arms(PUBLISHED / "openkbp", "loses")
+        chapters.compared.load_arms(PUBLISHED / "openkbp", "loses")
 
 
 def test_tables_without_a_run_of_the_arms_are_told() -> None:
     with pytest.raises(ConfigError, match="no run of the arms ignition in"):
-        chapters.load_arms(PUBLISHED / "phantom", "ignition")
+        chapters.compared.load_arms(PUBLISHED / "phantom", "ignition")
 
 
 def test_gains_stand_beside_the_printed_ones() -> None:
     """Hosseini's Table 1: 82.73 - 81.75 = 0.98 points; ours by hand 5; a dash for what is not trained."""
     rows = metric_rows({("small_dice_ce", "dsc"): 0.7, ("small_topk_dice_ce", "dsc"): 0.75})
-    table = chapters.beside_hosseini(rows)
+    table = chapters.compared.beside_hosseini(rows)
     assert table.loc["CE + TopK Dice"].tolist()[:2] == ["+5.00", "+0.98"]
     assert table.loc["CE + Dice"].tolist()[0] == "+0.00"
     assert table.loc["CE"].tolist() == [DASH, "-0.65", "+0.00", "-0.92"]
-    assert chapters.hosseini_table("3").loc[("recall, %", "mean"), "CE + TopK Dice"] == 66.03
-    assert chapters.baseline_of(rows) == "small_dice_ce"
+    assert chapters.compared.hosseini_table("3").loc[("recall, %", "mean"), "CE + TopK Dice"] == 66.03
+    assert chapters.compared.baseline_of(rows) == "small_dice_ce"
 
 
 def test_means_by_loss_carry_cases_and_seeds() -> None:
     rows = metric_rows({("small_ce", "dsc"): 0.5, ("small_dice_ce", "dsc"): 0.7}, seeds=2)
-    table = chapters.organ_means(rows, "dsc")
+    table = chapters.compared.organ_means(rows, "dsc")
     assert list(table.columns) == ["Mandible", "all organs"]
     assert table.loc["small, CE", "Mandible"] == "0.511\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.007"
     values = {("small_ce", name): 0.5 for name in MEASURES} | {("small_dice_ce", name): 0.7 for name in MEASURES}
-    tests = chapters.loss_tests(metric_rows(values), "small_dice_ce")
-    assert chapters.primary_table(tests)["difference in DSC"].to_dict() == {"small, CE": "-0.2000"}
-    second = chapters.secondary_table(tests)
+    tests = chapters.compared.loss_tests(metric_rows(values), "small_dice_ce")
+    assert chapters.compared.primary_table(tests)["difference in DSC"].to_dict() == {"small, CE": "-0.2000"}
+    second = chapters.compared.secondary_table(tests)
     assert second.loc[("recall", "small, CE")].to_dict() == {"Mandible": "-0.200*", "all organs": "-0.200*"}
-    axes = plotting.metric_differences(chapters.metric_rows(tests), ("dsc", "recall")).axes
+    axes = plotting.metric_differences(chapters.compared.metric_rows(tests), ("dsc", "recall")).axes
     assert [ax.get_xlabel() for ax in axes] == ["DSC", "recall"]
 
 
 def test_one_loss_alone_has_nothing_to_be_compared_with() -> None:
     values = {("small_ce", name): 0.5 for name in MEASURES}
     rows = metric_rows(values)
-    tests = chapters.loss_tests(rows, "small_ce")
+    tests = chapters.compared.loss_tests(rows, "small_ce")
     runs = rows[["profile", "experiment", "seed"]].drop_duplicates()
-    facts = chapters.compared_facts(rows, tests, runs, "small_ce")
+    facts = chapters.compared.compared_facts(rows, tests, runs, "small_ce")
     assert facts["verdict"] == "There is nothing to compare it with yet."
     assert facts["coverage"].startswith("These tables hold 1 of ")
-    assert chapters.primary_table(tests).empty
-    assert chapters.secondary_table(tests).empty
-    assert plotting.metric_differences(chapters.metric_rows(tests), ("dsc",)).axes
+    assert chapters.compared.primary_table(tests).empty
+    assert chapters.compared.secondary_table(tests).empty
+    assert plotting.metric_differences(chapters.compared.metric_rows(tests), ("dsc",)).axes
 
 
 # Chapter 14
@@ -175,7 +177,7 @@ def test_an_organ_is_switched_on_at_the_first_check_above_the_threshold() -> Non
     steps = switch_on_steps(history).set_index(["seed", "organ"])["step"]
     assert (steps[0, "mandible"], steps[1, "mandible"]) == (200, 300)
     assert math.isnan(steps[0, "brainstem"])
-    row = chapters.switch_on_table(history).loc["a"]
+    row = chapters.ignition.switch_on_table(history).loc["a"]
     assert row.to_dict() == {"Mandible": f"200{DASH}300", "Brainstem": "never", "seeds": 2, "steps": 300}
 
 
@@ -190,11 +192,11 @@ def test_pairs_are_counted_over_organs_and_seeds() -> None:
             (linear, 1, "brainstem"): [0, 0], (squared, 1, "brainstem"): [0, 0],
         }
     )  # fmt: skip
-    pairs = chapters.pair_table(history)
+    pairs = chapters.ignition.pair_table(history)
     assert pairs.iloc[0].tolist() == ["2", "1", "1", "2"]
     assert pairs.iloc[1].tolist() == [DASH, DASH, DASH, "0"]
     runs = history[["profile", "experiment", "seed"]].drop_duplicates()
-    facts = chapters.ignition_facts(history, runs, pairs)
+    facts = chapters.ignition.ignition_facts(history, runs, pairs)
     assert facts["verdict"].startswith("In 2 of 4 pairs of organ and run the squared")
     assert facts["switched"] == "5 of 8"
     assert "SGD" in facts["missing-pairs"]
@@ -203,7 +205,7 @@ def test_pairs_are_counted_over_organs_and_seeds() -> None:
 def test_the_order_of_losses_is_followed_from_check_to_check() -> None:
     """Three losses whose order at the first check is the reverse of the last."""
     curves = {("a", 0, "mandible"): [0.3, 0.4], ("b", 0, "mandible"): [0.2, 0.5], ("c", 0, "mandible"): [0.1, 0.6]}
-    table = chapters.budget_table(history_rows(curves))
+    table = chapters.ignition.budget_table(history_rows(curves))
     assert table.iloc[-1].tolist() == ["-1.00", "1.00"]
     assert table.loc["b"].tolist() == ["0.200", "0.500"]
 
@@ -211,8 +213,8 @@ def test_the_order_of_losses_is_followed_from_check_to_check() -> None:
 def test_larger_organs_first_is_a_negative_rank_correlation() -> None:
     curves = {("a", 0, "mandible"): [1, 1, 1], ("a", 0, "brainstem"): [0, 1, 1], ("a", 0, "optic_chiasm"): [0, 0, 0]}
     sizes = {"mandible": 0.1, "brainstem": 0.01, "optic_chiasm": 0.001}
-    assert chapters.order_by_size(history_rows(curves), sizes).endswith("-1.00.")
-    assert "do not differ" in chapters.order_by_size(history_rows({k: [1, 1] for k in curves}), sizes)
+    assert chapters.ignition.order_by_size(history_rows(curves), sizes).endswith("-1.00.")
+    assert "do not differ" in chapters.ignition.order_by_size(history_rows({k: [1, 1] for k in curves}), sizes)
 
 
 @pytest.mark.parametrize(("name", "squared"), [("linear Dice", False), ("squared Dice", True)])
@@ -236,13 +238,13 @@ def test_linear_dice_pulls_by_size_and_squared_dice_by_its_root() -> None:
     assert organ_pull("linear Dice", p, fraction, organs).max() <= 2 * fraction / organs
     at_root = float(organ_pull("squared Dice", fraction**0.5, fraction, organs))
     assert at_root == pytest.approx(fraction**0.5 / organs, rel=0.03)
-    facts = chapters.pull_facts(pd.Series({"mandible": 1e-2, "optic_chiasm": 1e-4}))
+    facts = chapters.ignition.pull_facts(pd.Series({"mandible": 1e-2, "optic_chiasm": 1e-4}))
     assert float(facts["linear-even"]) > 5 * float(facts["squared-even"])
 
 
 def test_curves_start_where_trainings_start() -> None:
     """Vertical lines at the organ's share and at one over the number of classes, one panel an organ."""
-    curves, starts = chapters.pull_tables(pd.Series({"mandible": 0.05, "brainstem": 0.01}))
+    curves, starts = chapters.ignition.pull_tables(pd.Series({"mandible": 0.05, "brainstem": 0.01}))
     figure = plotting.pull_curves(curves, starts=starts)
     assert len(figure.axes) == 2
     found = [[line.get_xdata()[0] for line in ax.lines if len(line.get_xdata()) == 2] for ax in figure.axes]
@@ -255,11 +257,11 @@ def test_curves_start_where_trainings_start() -> None:
 def test_figures_show_the_numbers_of_the_tables(audited: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     """Ratios as points in the order of rows; slopes of 0 at the foot; K on the axis of both panels."""
     rows, _ = audited
-    table = chapters.pull_ratio_table(rows)
-    drawn = plotting.pull_ratios(table, voxels=chapters.VOXELS_RATIO).lines[-1]
+    table = chapters.losses.pull_ratio_table(rows)
+    drawn = plotting.pull_ratios(table, voxels=chapters.losses.VOXELS_RATIO).lines[-1]
     assert drawn.get_xdata() == pytest.approx(table["trained"].to_numpy())
     slopes = pd.DataFrame({"loss": ["a", "a"], "mass": [1.0, 100.0], "slope": [0.0, 2.0]})
     ax = plotting.false_positive_slopes(slopes, floor=1e-9)
     assert list(ax.lines[0].get_ydata()) == [1e-9, 2.0]
-    figure = plotting.pressure_by_percent(chapters.pressure_rows(rows))
+    figure = plotting.pressure_by_percent(chapters.losses.pressure_rows(rows))
     assert [list(ax.lines[1].get_xdata()) for ax in figure.axes] == [[10, 30, 50, 70, 90, 100]] * 2

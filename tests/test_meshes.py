@@ -92,7 +92,7 @@ def test_published_surfaces_are_small_and_hold_no_scan(dataset: str) -> None:
     assert path.stat().st_size < 200_000
     content = json.loads(path.read_text())
     assert set(content) == {"attribution", "case", "experiment", "meshes", "organs", "rule", "seed"}
-    meshes = chapters.surface_errors(PUBLISHED / dataset)
+    meshes = chapters.data.surface_errors(PUBLISHED / dataset)
     assert list(meshes) == content["organs"]
     points = np.concatenate([mesh["vertices_mm"] for mesh in meshes.values()])
     np.testing.assert_allclose(points.min(axis=0), 0.0)

@@ -86,7 +86,7 @@ def test_files_keep_the_draws_of_other_profiles_and_are_what_the_chapters_read(s
     )
     assert set(pd.read_csv(tmp_path / "draws.csv")["profile"]) == {"other", PROFILE}
     assert "old" not in set(pd.read_csv(tmp_path / "draws.csv")["experiment"])
-    plan = chapters.load_plan(tmp_path)
+    plan = chapters.planning.load_plan(tmp_path)
     row = plan.choices.iloc[0]
     assert (row["patch_x"], row["patch_y"], row["patch_z"]) == made.candidate.patch_size
     assert row["sightings"] == pytest.approx(made.table.loc[made.table["chosen"], "sightings"].item(), rel=1e-5)
@@ -94,4 +94,4 @@ def test_files_keep_the_draws_of_other_profiles_and_are_what_the_chapters_read(s
     assert (rule["patch_x"], rule["patch_y"], rule["patch_z"]) == plan_patch(SHAPE, (2.5, 2.5, 3.0), 131_072)
     assert plan.draws.groupby("draw")["weight"].sum().max() <= 1 - 1 / 3 + 1e-4
     assert json.loads((tmp_path / "plan.json").read_text())["reasons"] == list(made.reasons)
-    assert len(chapters.load_draws(tmp_path, PROFILE).draws) == 9
+    assert len(chapters.prediction.load_draws(tmp_path, PROFILE).draws) == 9

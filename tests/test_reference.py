@@ -62,3 +62,4 @@ def test_a_function_knows_its_chapters(tmp_path: Path) -> None:
     assert "02_imbalance" in found["sigma_of_mean"]
     assert "02_imbalance" in found["sigma_pooled"]
     assert "sigma_pooled" not in reference.used_names(reference.code_of(ROOT / "notebooks" / "02_imbalance.ipynb"))
+    assert reference.used_names("chapters.landscape.picture()") == {"chapters", "picture"}

@@ -34,10 +34,12 @@ CHAPTER_CODE = "hnlib.chapters"
 
 
 def used_names(source: str) -> set[str]:
-    """Return every name and attribute that Python code mentions."""
+    """Return every name and attribute that Python code mentions; of `chapters.landscape.picture` not the module."""
     tree = ast.parse(source)
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    names |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    modules = {id(node.value) for node in attributes}
+    names |= {node.attr for node in attributes if id(node) not in modules}
     return names | {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
 
 

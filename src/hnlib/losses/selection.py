@@ -86,10 +86,14 @@ def smallest_by_class(values: Tensor, target: Tensor, counts: Tensor) -> Tensor:
 def _by_picking(values: Tensor, target: Tensor, counts: Tensor) -> Tensor:
     keep = torch.ones_like(target, dtype=torch.bool)
     for kept, own, labels, row in zip(keep, values, target, counts.tolist(), strict=True):
+        # where the background, most of a patch, is not ranked, it is passed over once and not once a class
+        places = None if row[0] else labels.nonzero().squeeze(1)
+        if places is not None:
+            own, labels = own[places], labels[places]
         for label, count in enumerate(row):
             if count:
                 index = (labels == label).nonzero().squeeze(1)
-                kept[index] = smallest(own[index], int(count))
+                kept[index if places is None else places[index]] = smallest(own[index], int(count))
     return keep
 
 

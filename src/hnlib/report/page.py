@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from hnlib import html_page
 from hnlib.cases import SPLITS, Case
-from hnlib.chapters import dataset_facts, listed, organ_table, percent, title
+from hnlib.chapters import listed, percent, title
+from hnlib.chapters.data import dataset_facts, organ_table
 from hnlib.imbalance import PatchPlan, sigma_of_mean, to_yaml
 from hnlib.imbalance.report import lines
 from hnlib.plotting import class_ratios, contour_panel, organ_volumes

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from docutils import nodes
 from docutils.parsers.rst import Directive
 
@@ -26,12 +29,14 @@ class Published(Directive):
         if not PUBLISHED.is_dir():
             return [nodes.paragraph(text="The published tables are not beside this copy of the library.")]
         if self.arguments[0] == "tables":
-            parts = [status(PUBLISHED)]
+            parts = [numbered(status(PUBLISHED), "reason", lambda row: row["reason"])]
         else:
-            parts = [
-                runs_status(path).assign(dataset=path.parent.name) for path in sorted(PUBLISHED.glob("*/runs.csv"))
-            ]
-        return [nodes.raw("", html(part), format="html") for part in parts]
+            paths = sorted(PUBLISHED.glob("*/runs.csv"))
+            runs = pd.concat([runs_status(path).assign(data=path.parent.name) for path in paths], ignore_index=True)
+            runs["digest"] = runs["digests"].str.extract(r"run=(\S+)", expand=False)
+            table, recorded = numbered(runs, "recorded", circumstances)
+            parts = [(table[["data", "run", "hours", "digest", "recorded", "stale"]], recorded)]
+        return [nodes.raw("", html(table) + legend(texts), format="html") for table, texts in parts]
 
 
 class ModelCard(Directive):
@@ -47,14 +52,30 @@ class ModelCard(Directive):
         return [nodes.raw("", table.to_html(border=0, classes="table", float_format="{:.3f}".format), format="html")]
 
 
-def html(table: Any) -> str:
+def circumstances(run: Any) -> str:
+    """Return what many runs share: machine, versions, data and the cache made of them."""
+    shared = [part for part in run["digests"].split() if not part.startswith("run=")]
+    return "; ".join([run["hardware"], run["versions"].replace("=", " "), *shared])
+
+
+def numbered(table: pd.DataFrame, column: str, text: Callable[[Any], str]) -> tuple[pd.DataFrame, list[str]]:
+    """Return a table with a number in place of a text that many rows share, and the texts in order."""
+    texts = [text(row) for row in table.to_dict("records")]
+    known = list(dict.fromkeys(one for one in texts if one))
+    return table.assign(**{column: [str(known.index(one) + 1) if one else "" for one in texts]}), known
+
+
+def html(table: pd.DataFrame) -> str:
     """Return a table as wide as its column, its long words broken; a stale row says so in words."""
     shown = table.assign(stale=[f"stale: {why}" if why else "no" for why in table["stale"]])
-    if "dataset" in shown:
-        shown.insert(0, "data", shown.pop("dataset"))
     text = shown.to_html(index=False, border=0, classes="table", float_format="{:.2f}".format)
-    style = "table-layout: fixed; width: 100%; overflow-wrap: anywhere; font-size: 0.7em"
+    style = "width: 100%; overflow-wrap: anywhere; font-size: 0.8em"
     return text.replace("<table ", f'<table style="{style}" ', 1)
+
+
+def legend(texts: Sequence[str]) -> str:
+    """Return texts as the numbered list below a table."""
+    return "<ol>" + "".join(f"<li>{escape(text)}</li>" for text in texts) + "</ol>"
 
 
 def setup(app: Any) -> dict[str, bool]:

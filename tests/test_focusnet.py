@@ -136,15 +136,17 @@ def test_absent_organ_has_a_map_of_zeros_and_one_cut_by_the_border_no_loss() -> 
     assert loss(flat, target, torch.tensor([[True, False], [True, True]])) == 0
 
 
-def test_heat_loss_by_hand() -> None:
-    """A map of zeros: sum of w t^2 over sum of w, w the root of negatives over positives at the positives."""
+@pytest.mark.parametrize("power", [0.5, 1])
+def test_heat_loss_by_hand(power: float) -> None:
+    """A map of zeros: sum of w t^2 over sum of w, w a power of negatives over positives at the positives."""
     target = torch.zeros(1, 9, 9, 9, dtype=torch.long)
     target[0, 4, 4, 4] = 1
     wanted, _ = heat_targets(target, [1], SPACING, 2.0)
     positives = int((wanted > 0).sum())
-    weight = ((729 - positives) / positives) ** 0.5
+    weight = ((729 - positives) / positives) ** power
     by_hand = weight * float((wanted**2).sum()) / (weight * positives + 729 - positives)
-    assert float(HeatLoss([1], SPACING, 2.0)(torch.zeros_like(wanted), target)) == pytest.approx(by_hand, rel=1e-5)
+    loss = HeatLoss([1], SPACING, 2.0, power=power)
+    assert float(loss(torch.zeros_like(wanted), target)) == pytest.approx(by_hand, rel=1e-5)
     plain = HeatLoss([1], SPACING, 2.0, power=0)
     assert float(plain(torch.zeros_like(wanted), target)) == pytest.approx(float((wanted**2).mean()), rel=1e-5)
     assert float(plain(wanted, target)) == 0
@@ -370,6 +372,21 @@ def test_an_organ_list_without_small_organs_is_refused_before_training() -> None
     system = build_system(blueprint(below_voxels=1))
     with pytest.raises(ConfigError, match="no organ is small by the rule"):
         system.part("s_net", material(CASES), {})
+
+
+def test_the_small_networks_are_trained_where_their_organs_are() -> None:
+    """At a share of 1 every patch of SOL-Net's and the SOS-Nets' stages holds a small organ, of the joint stage some."""
+    system = build_system(replace(blueprint(small_draw=1), patch=(8, 8, 8)))
+    weights = {name: system.untrained(CASES).state_dict() for name in system.stages}  # type: ignore[attr-defined]
+
+    def seen(stage: str) -> list[bool]:
+        stream = system.part(stage, material(CASES), weights).stream
+        batches = [stream.batch(step)[1] for step in range(10)]
+        return [bool(torch.isin(labels, torch.tensor([2, 3])).any()) for batch in batches for labels in batch]
+
+    assert all(seen("sol_net"))
+    assert all(seen("sos_net"))
+    assert not all(seen("joint"))
 
 
 @pytest.mark.parametrize("name", ["focusnet", "focusnet_roi2", "focusnet_roi5"])

@@ -245,7 +245,7 @@ def focus_facts(metrics: pd.DataFrame) -> Facts:
 
 
 def focus_settings() -> Facts:
-    """Return what the experiment sets: longest side of a small organ, SD of a heat map, gate, shares of the steps."""
+    """Return what the experiment sets: longest side, SD of a heat map, gate, draw, shares of the steps."""
     found = load_experiment("focusnet")
     options = Options.model_validate(found.options)
     shares = {stage.name.replace("_", "-"): f"{100 * stage.share:.0f} %" for stage in found.stages}
@@ -253,6 +253,7 @@ def focus_settings() -> Facts:
         "longest": f"{options.longest_mm:.0f} mm",
         "sigma": f"{options.sigma_mm:.0f} mm",
         "gate": f"{options.gate:.1f}",
+        "draw": percent(options.small_draw),
         **shares,
     }
 

@@ -71,8 +71,8 @@ def load_found(folders: Mapping[str, Path | str], ideas: tuple[Idea, ...] = IDEA
     Returns
     -------
     pandas.DataFrame
-        As of `hnlib.chapters.contrasts`, with ``name``, ``dataset`` and ``profile``: of the profiles that ran both
-        sides the one with most seeds. An idea that no profile ran has NaN.
+        As of `hnlib.chapters.controlled.contrasts`, with ``name``, ``dataset`` and ``profile``: of the profiles that
+        ran both sides the one with most seeds. An idea that no profile ran has NaN.
     """
     metrics = {name: read_tables(folder)["metrics"] for name, folder in folders.items()}
     rows = []

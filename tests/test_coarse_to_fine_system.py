@@ -194,7 +194,7 @@ def test_a_missing_stage_is_told(tmp_path: Path) -> None:
     system = build_system(blueprint(output="mean"))
     take_trainings(system, SCHEDULE, tmp_path, whole(), IDENTITY, ("coarse",))
     checkpoint_path(tmp_path, "sagittal").unlink()
-    with pytest.raises(DataError, match=r"checkpoint-sagittal\.pt is missing; run hnlib train again"):
+    with pytest.raises(DataError, match=r"checkpoint-sagittal\.pt is missing; delete run\.json there and train again"):
         read_weights(system, tmp_path)
 
 

@@ -368,8 +368,8 @@ def test_from_scan_to_published_tables(tiny_study: Study, tmp_path: Path, monkey
     )  # fmt: skip
     with pytest.raises(DataError, match="not trained to the end"):
         draw_ignored(tiny_study, "small_ca_dice_ce", 7, results / "pictures")
-    assert publish(tiny_study, tmp_path / "results", tmp_path / "published") == 2
-    assert publish(tiny_study, tmp_path / "results", tmp_path / "published") == 2  # again: the same rows
+    assert publish(tiny_study, tmp_path / "results", tmp_path / "published")[0] == 2
+    assert publish(tiny_study, tmp_path / "results", tmp_path / "published")[0] == 2  # again: the same rows
 
     tables = read_tables(tmp_path / "published" / "phantom")
     metrics = tables["metrics"]
@@ -395,7 +395,8 @@ def test_from_scan_to_published_tables(tiny_study: Study, tmp_path: Path, monkey
 
     first = tmp_path / "published" / "phantom" / "study.json"  # as if another profile had been published first
     first.write_text(json.dumps({**tables["study"], "profile": "laptop"}))
-    assert publish(tiny_study, tmp_path / "results", tmp_path / "published") == 2
+    count, written = publish(tiny_study, tmp_path / "results", tmp_path / "published")
+    assert (count, "phantom/runs" in written, "phantom/dataset" in written) == (2, True, False)
     assert read_tables(first.parent)["study"]["profile"] == "laptop"
     assert len(read_tables(first.parent)["runs"]) == 2
 

@@ -375,7 +375,7 @@ def test_an_organ_list_without_small_organs_is_refused_before_training() -> None
 
 
 def test_the_small_networks_are_trained_where_their_organs_are() -> None:
-    """At a share of 1 every patch of SOL-Net's and the SOS-Nets' stages holds a small organ, of the joint stage some."""
+    """At 1, every patch of the stages of SOL-Net and the SOS-Nets holds a small organ, and of the joint stage some."""
     system = build_system(replace(blueprint(small_draw=1), patch=(8, 8, 8)))
     weights = {name: system.untrained(CASES).state_dict() for name in system.stages}  # type: ignore[attr-defined]
 

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from hnlib.cli import main
+from hnlib.errors import DataError
 from hnlib.experiments import load_experiment, load_profile
 from hnlib.experiments import published as module
 from hnlib.experiments.config import run_digest
@@ -50,11 +51,23 @@ def test_a_new_table_is_not_recorded(folder: Path) -> None:
     assert stale(folder)["phantom/imbalance"] == "not recorded"
 
 
+def test_every_published_table_names_its_code(tmp_path: Path) -> None:
+    """The code of the losses is on the path of their audit; a table that nobody listed is refused, not passed over."""
+    names = {path.stem for _, path in module.tables_of(ROOT / "results" / "published")}
+    assert names <= set(module.CODE)
+    assert module.CODE["audit"] == ("losses",)
+    path = tmp_path / "openkbp" / "moods.csv"
+    path.parent.mkdir()
+    path.write_text("x\n1\n")
+    with pytest.raises(DataError, match=r"moods\.csv: no code is named for this table"):
+        record(tmp_path, "2026-01-02", "published")
+
+
 def test_code_that_changed_is_found_and_accepted_with_a_reason(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The date of publication stays; the reason and the day of the acceptance are kept beside it."""
     monkeypatch.setitem(module.CODE, "metrics", ("metrics",))
     assert stale(folder)["openkbp/metrics"] == "code on its path changed"
-    assert record(folder, "2026-03-04", "same numbers", "openkbp") == ["openkbp/metrics"]
+    assert record(folder, "2026-03-04", "same numbers", ["openkbp/metrics"]) == ["openkbp/metrics"]
     assert stale(folder)["openkbp/metrics"] == ""
     entry = json.loads((folder / RECORD).read_text())["openkbp/metrics"]
     assert (entry["date"], entry["accepted"], entry["reason"]) == ("2026-01-02", "2026-03-04", "same numbers")

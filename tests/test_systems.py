@@ -143,7 +143,7 @@ def test_a_predictor_is_built_from_the_run_folder(system: TwoSteps, material: Ma
     assert predictor.parameters == 2
     assert predictor(np.zeros((1, 1, 1), np.float32)).item() == pytest.approx(predictor.modules[0].second.item())
     checkpoint_path(tmp_path, "offset-a").unlink()
-    with pytest.raises(DataError, match=r"checkpoint-offset-a\.pt is missing; run hnlib train again"):
+    with pytest.raises(DataError, match=r"checkpoint-offset-a\.pt is missing; delete run\.json there and train again"):
         read_weights(system, tmp_path)
 
 

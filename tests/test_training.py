@@ -218,6 +218,22 @@ def test_an_interrupted_run_continues_to_the_same_weights(tmp_path: Path, stop_a
     assert [row["loss"] for row in history] == [row["loss"] for row in again]
 
 
+def test_an_optimiser_goes_on_where_its_parameters_are(tmp_path: Path) -> None:
+    """Fabric moves the network: here to float64, as elsewhere to a GPU. The restored moments follow it."""
+
+    def fabric() -> Fabric:
+        return Fabric(accelerator="cpu", devices=1, precision="64-true")
+
+    whole, _ = run(tmp_path / "whole", SETTINGS, fabric=fabric())
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", SETTINGS, stop_after=3, fabric=fabric())
+    assert read_checkpoint(tmp_path / "cut" / "checkpoint.pt")["step"] == 2
+    resumed, _ = run(tmp_path / "cut", SETTINGS, fabric=fabric())
+    for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
+        assert a.dtype == torch.float64
+        assert torch.equal(a, b)
+
+
 def test_a_checkpoint_of_another_run_is_refused_and_kept(tmp_path: Path) -> None:
     run(tmp_path, SETTINGS)
     before = (tmp_path / "checkpoint.pt").read_bytes()

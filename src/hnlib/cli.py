@@ -259,8 +259,9 @@ def publish(
     from hnlib.experiments.published import record
 
     study = load_study(study_file)
-    say(f"{study.dataset}: {publish_study(study, results, published)} runs published in {published / study.dataset}")
-    record(published, f"{date.today()}", "published", study.dataset)
+    runs, tables = publish_study(study, results, published)
+    say(f"{study.dataset}: {runs} runs published in {published / study.dataset}")
+    record(published, f"{date.today()}", "published", tables)
     say(f"picture {draw_found(published)}")
 
 

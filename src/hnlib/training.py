@@ -153,8 +153,8 @@ def train(
         raise ConfigError(f"a batch of {settings.batch_size} patches cannot be shared by {world_size} devices")
     optimiser = build_optimiser(network, settings)
     state: dict[str, Any] = {"step": 0, "seconds": 0.0, "history": [], "losses": [], "identity": dict(identity)}
-    _resume(checkpoint, network, optimiser, state)
     network, optimiser = fabric.setup(network, optimiser)
+    _resume(checkpoint, network, optimiser, state)  # now: an optimiser's state is put where its parameters are
     began = time.perf_counter() - state["seconds"]
     network.train()
     with ThreadPoolExecutor(1) as ahead:
@@ -214,8 +214,9 @@ def _history_rows(
     network: nn.Module,
     fabric: Fabric,
 ) -> list[Row]:
-    own = torch.stack([torch.as_tensor(v).float() for v in losses]).mean()
-    mean = float(torch.as_tensor(fabric.all_reduce(own.to(fabric.device), reduce_op="mean")))
+    # those from a checkpoint are still on the CPU
+    own = torch.stack([torch.as_tensor(v, device=fabric.device).float() for v in losses]).mean()
+    mean = float(torch.as_tensor(fabric.all_reduce(own, reduce_op="mean")))
     if not math.isfinite(mean):
         raise DataError(
             f"training: the loss is {mean} near step {row['step']}; lower the learning rate and start again"
@@ -333,7 +334,7 @@ def _resume(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, st
         return
     content = read_checkpoint(path)
     check_identity(path, content, state["identity"])
-    load_weights(path, network, content)
+    load_weights(path, plain(network), content)
     optimiser.load_state_dict(content["optimiser"])
     torch.set_rng_state(content["rng"])
     state.update({key: content[key] for key in ("step", "seconds", "history", "losses", "best") if key in content})

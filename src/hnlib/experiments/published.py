@@ -11,14 +11,14 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from hnlib.errors import HnlibError
+from hnlib.errors import DataError, HnlibError
 from hnlib.experiments.config import load_experiment, load_profile, run_digest
 from hnlib.files import read_json, read_table, write_json
 
@@ -37,21 +37,21 @@ _RUN = (
     "training",
     "inference",
 )
-#: Modules and packages of hnlib on the path of a table, by its name; of others, those of the data.
+_IMBALANCE = (*_DATA, "sampling", "imbalance")
+_OBSERVERS = (*_DATA, "metrics", "surfaces", "observers", "stats")
+#: Modules and packages of hnlib on the path of a table, by its name.
 CODE: dict[str, tuple[str, ...]] = {
-    "imbalance": (*_DATA, "sampling", "imbalance"),
-    "landscape": (*_DATA, "sampling", "imbalance"),
-    "landscape_classes": (*_DATA, "sampling", "imbalance"),
-    "metrics": (*_RUN, "metrics", "surfaces"),
-    "confidence": (*_RUN, "confidence"),
-    "confidence_quantiles": (*_RUN, "confidence"),
-    "history": _RUN,
-    "runs": _RUN,
+    "dataset": _DATA,
+    **dict.fromkeys(("imbalance", "landscape", "landscape_classes"), _IMBALANCE),
+    **dict.fromkeys(("plan", "plan_choices", "plan_draws", "plan_landscape"), (*_IMBALANCE, "networks")),
+    **dict.fromkeys(("draws", "draws_classes"), (*_IMBALANCE, "networks")),
+    **dict.fromkeys(("audit", "warnings"), ("losses",)),
+    **dict.fromkeys(("metrics", "failures"), (*_RUN, "metrics", "surfaces")),
+    **dict.fromkeys(("confidence", "confidence_quantiles"), (*_RUN, "confidence")),
+    **dict.fromkeys(("confidence_margins", "calibration"), (*_RUN, "confidence")),
+    **dict.fromkeys(("history", "runs"), _RUN),
     "pairs": (*_DATA, "metrics", "surfaces"),
-    "agreement": (*_DATA, "metrics", "surfaces", "observers", "stats"),
-    "tolerances": (*_DATA, "metrics", "surfaces", "observers", "stats"),
-    "hd95_definitions": (*_DATA, "metrics", "surfaces", "observers", "stats"),
-    "swapped_axes": (*_DATA, "metrics", "surfaces", "observers", "stats"),
+    **dict.fromkeys(("agreement", "tolerances", "hd95_definitions", "swapped_axes"), _OBSERVERS),
     "equivalence": (*_DATA, "equivalence", "stats"),
 }
 
@@ -95,7 +95,7 @@ def tables_of(published: Path) -> Iterator[tuple[str, Path]]:
         yield f"{path.parent.name}/{path.stem}", path
 
 
-def record(published: Path, date: str, reason: str, only: str = "") -> list[str]:
+def record(published: Path, date: str, reason: str, only: Collection[str] | None = None) -> list[str]:
     """Write what the tables and the code on their paths are now; return the tables whose entry changed.
 
     Parameters
@@ -105,12 +105,12 @@ def record(published: Path, date: str, reason: str, only: str = "") -> list[str]
     date, reason
         When and why, such as a publication, or code that changed and moves no number; the status page shows them.
     only
-        Data set; empty takes all.
+        Names of the tables, such as ``openkbp/metrics``; None takes all.
     """
     found = _recorded(published)
     changed = []
     for name, path in tables_of(published):
-        if only and not name.startswith(f"{only}/"):
+        if only is not None and name not in only:
             continue
         entry = {"content": _content(path), "code": code_digest(_units(path))}
         known = found.get(name, {})
@@ -204,7 +204,9 @@ def _edges(patch: object) -> tuple[int, int, int]:
 
 
 def _units(path: Path) -> tuple[str, ...]:
-    return CODE.get(path.stem, _DATA)
+    if path.stem not in CODE:
+        raise DataError(f"{path}: no code is named for this table; name its modules in CODE of {__name__}")
+    return CODE[path.stem]
 
 
 def _content(path: Path) -> str:

@@ -94,6 +94,7 @@ def _train(
         parameters = system.predictor(weights).parameters
         record = _record(study, found, experiment, seed, parameters, history)
         write_table(folder / "history.csv", pd.DataFrame(history))
+        _forget_measures(folder)  # those of a training before, whose record was deleted
         write_json(folder / "run.json", {**record, "devices": devices})
         export_model(study, experiment, seed)
     fabric.barrier()

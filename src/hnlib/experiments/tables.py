@@ -204,25 +204,31 @@ def _replace_rows(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([old[~again.to_numpy()], new], ignore_index=True)
 
 
-def publish(study: Study, results: Path, published: Path) -> int:
-    """Copy the study's finished runs and its data tables to the published folder; return the number of runs.
+def publish(study: Study, results: Path, published: Path) -> tuple[int, list[str]]:
+    """Copy the study's finished runs and its data tables to the published folder.
+
+    Returns the number of runs, and the names of the tables that were written, such as ``openkbp/metrics``.
 
     Runs that are published already stay; a run with the same key is replaced. The data tables are those
     of the profile that was published first: a second profile of the data set adds its runs alone.
     """
     _some_runs(study)
     target, source = published / study.dataset, results / study.dataset
-    if _profile_of(target) not in (None, study.profile):
-        return write_tables(study, target, merge=True)
-    for path in [*(source / f"{name}.csv" for name in DATA_TABLES), source / "study.json"]:
-        if not path.exists():
-            raise DataError(f"{path}: missing; run the study's describe step first")
-        copy_file(path, target / path.name)
-    for picture in publishable_pictures(study.dataset, source):
-        copy_file(picture, target / picture.parent.name / picture.name)
-    if (source / "failures.csv").exists():
-        copy_file(source / "failures.csv", target / "failures.csv")
-    return write_tables(study, target, merge=True)
+    written: list[str] = []
+    if _profile_of(target) in (None, study.profile):
+        for path in [*(source / f"{name}.csv" for name in DATA_TABLES), source / "study.json"]:
+            if not path.exists():
+                raise DataError(f"{path}: missing; run the study's describe step first")
+            copy_file(path, target / path.name)
+        for picture in publishable_pictures(study.dataset, source):
+            copy_file(picture, target / picture.parent.name / picture.name)
+        written += DATA_TABLES
+        if (source / "failures.csv").exists():
+            copy_file(source / "failures.csv", target / "failures.csv")
+            written.append("failures")
+    runs = write_tables(study, target, merge=True)
+    written += [name for name in (*RUN_TABLES, *NEAR_TABLES) if (target / f"{name}.csv").exists()]
+    return runs, [f"{study.dataset}/{name}" for name in written]
 
 
 def publishable_pictures(dataset: str, source: Path) -> list[Path]:

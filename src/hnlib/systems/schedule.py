@@ -155,5 +155,7 @@ def read_weights(system: System, folder: Path) -> Weights:
     for name in system.deployed:
         path = checkpoint_path(folder, name)
         if not path.exists():
-            raise DataError(f"run {folder}: its checkpoint {path.name} is missing; run hnlib train again")
+            raise DataError(
+                f"run {folder}: its checkpoint {path.name} is missing; delete run.json there and train again"
+            )
     return {name: read_checkpoint(checkpoint_path(folder, name))["network"] for name in system.deployed}

@@ -249,6 +249,9 @@ def compared_facts(metrics: pd.DataFrame, tests: pd.DataFrame, runs: pd.DataFram
     else:
         verdict = "Corrected for the number of losses, the test patients show no difference for any other."
     seeds = runs.groupby("experiment")["seed"].nunique()
+    if len(rows) and seeds.max() == 1:
+        verdict += " With one seed it is not known whether a second training would show the same."
+    several = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
     return {
         "coverage": coverage_phrase(runs, "losses"),
         "best": experiment_title(str(means.idxmax())),
@@ -257,6 +260,6 @@ def compared_facts(metrics: pd.DataFrame, tests: pd.DataFrame, runs: pd.DataFram
         "baseline-dsc": f"{means[baseline]:.3f}",
         "verdict": verdict,
         "cases": str(metrics.loc[metrics["split"] == "test", "case"].nunique()),
-        "seeds": f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}",
+        "seeds": f"{several} seed{'' if seeds.max() == 1 else 's'}",
         "percent": percent_phrase(metrics),
     }

@@ -232,16 +232,22 @@ def focus_facts(metrics: pd.DataFrame) -> Facts:
     rows = metrics[metrics["organ"].isin(small) & (metrics["split"] == "test")] if small else metrics
     names = set(rows["experiment"]) if len(rows) else set()
     if not {"focusnet", "snet"} <= names:
-        return {"difference": NOT_RUN, "verdict": "The two have not both been run on this data yet.", "small": NOT_RUN}
+        verdict = "The two have not both been run on this data yet."
+        return {"difference": NOT_RUN, "verdict": verdict, "small": NOT_RUN, "open": NOT_RUN}
     found = paired_difference(rows, "focusnet", "snet")
-    text = f"{found.difference:+.3f} DSC (95 % interval {found.low:+.3f} to {found.high:+.3f}, {found.cases} cases)"
+    count = rows.groupby("experiment")["seed"].nunique()[["focusnet", "snet"]].min()
+    seeds = f"{count} seed{'' if count == 1 else 's'}"
+    limits = f"95 % interval {found.low:+.3f} to {found.high:+.3f}, {found.cases} cases, {seeds}"
+    text = f"{found.difference:+.3f} DSC ({limits})"
+    gate = rows.query("experiment == 'focusnet' and metric == 'located'").groupby("organ")["value"].max()
     if found.low > 0:
         verdict = "FocusNet is ahead."
     elif found.high < 0:
         verdict = "S-Net is ahead."
     else:
         verdict = "The interval holds zero: no difference is shown."
-    return {"difference": text, "verdict": verdict, "small": str(len(small))}
+    opened = f"{int((gate > 0).sum())} of {len(small)}"
+    return {"difference": text, "verdict": verdict, "small": str(len(small)), "open": opened}
 
 
 def focus_settings() -> Facts:

@@ -106,6 +106,7 @@ def found_facts(table: pd.DataFrame) -> Facts:
         "helps": _named(tried[up]),
         "harms": _named(tried[down]),
         "open": str(int((~up & ~down).sum())),
+        "one-seed": str(int(tried["seeds_low"].isna().sum())),
         **{str(row["name"]): _value(row) for _, row in table.iterrows()},
     }
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from hnlib.chapters.compared import coverage_phrase
-from hnlib.chapters.page import DASH, Facts, title
+from hnlib.chapters.page import DASH, Facts, listed, title
 from hnlib.plotting import experiment_title
 
 #: An organ counts as switched on once its validation DSC exceeds this.
@@ -175,11 +175,14 @@ def ignition_facts(history: pd.DataFrame, runs: pd.DataFrame, pairs: pd.DataFram
         )
         verdict = (
             f"In {first} of {first + same + last} pairs of organ and run the squared denominator switched the organ "
-            f"on at an earlier check than the linear one, in {last} at a later one."
+            f"on at an earlier check than the linear one, in {same} at the same, in {last} at a later one."
         )
     missing = ", ".join(str(name) for name in pairs.index[pairs["squared first"] == DASH])
     late = steps.assign(step=steps["step"].fillna(np.inf))
     order = late.groupby("organ")["step"].median().sort_values(kind="stable")
+    first_organs, last_organs = (
+        listed([_inside(str(name)) for name in order.index[order == end]]) for end in (order.iloc[0], order.iloc[-1])
+    )
     return {
         "coverage": coverage_phrase(runs, "ignition", "losses"),
         "verdict": verdict,
@@ -187,7 +190,7 @@ def ignition_facts(history: pd.DataFrame, runs: pd.DataFrame, pairs: pd.DataFram
         "switched": f"{len(steps) - never} of {len(steps)}",
         "order-seen": "all organs at about the same check"
         if order.nunique(dropna=False) == 1
-        else f"{_inside(str(order.index[0]))} first and {_inside(str(order.index[-1]))} last",
+        else f"{first_organs} first and {last_organs} last",
         "threshold": f"{SWITCHED_ON:g}",
         "seeds": str(runs["seed"].nunique()),
     }

@@ -60,7 +60,7 @@ def runs_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def training_answer(history: pd.DataFrame, runs: pd.DataFrame) -> str:
-    """Say how many organs were learnt by the end of the runs, and which came last."""
+    """Say how many organs were learnt by the end of the runs, and at which check each was first seen."""
     at_end = history.sort_values("step", kind="stable").groupby(["experiment", "seed", "organ"], sort=False).tail(1)
     last = at_end.groupby(["experiment", "organ"])["validation_dsc"].mean()
     learnt = last[last > 0.5]
@@ -72,8 +72,9 @@ def training_answer(history: pd.DataFrame, runs: pd.DataFrame) -> str:
     )
     if first_seen.empty:
         return f"{start} No organ is learnt at this budget."
-    order = listed([title(str(name)) for name in first_seen.sort_values(kind="stable").index])
-    return f"{start} In the order in which any configuration first passes 0.5: {order}."
+    names = {step: listed([title(str(name)) for name in rows.index]) for step, rows in first_seen.groupby(first_seen)}
+    seen = "; ".join(f"{organs} at step {step}" for step, organs in names.items())
+    return f"{start} The first check above 0.5 in any configuration: {seen}."
 
 
 # 04: evaluation
@@ -170,7 +171,7 @@ def difference_table(tests: pd.DataFrame, metrics: pd.DataFrame, baseline: str) 
     table = table.assign(seeds_low=[low for low, _ in limits], seeds_high=[high for _, high in limits])
     numbers = ["difference", "low", "high", "seeds_low", "seeds_high"]
     columns = [*numbers, "p", "p_holm", "rank_biserial", "shown", "cases", "left_out", "note"]
-    rounded = table[columns].round({**dict.fromkeys(numbers, 4), "rank_biserial": 2})
+    rounded = table[columns].round({"rank_biserial": 2})
     return rounded.assign(p=_p_text(table["p"]), p_holm=_p_text(table["p_holm"])).rename(index=experiment_title)
 
 

@@ -28,7 +28,11 @@ STUDY = f"results/{DATASET}/{PROFILE}/study.json"
 RUNS = [f"{experiment}-seed{seed}" for experiment in EXPERIMENTS for seed in SETTINGS.seeds]
 TABLES = f"{PUBLISHED}/{DATASET}" if PUBLISHED else f"results/{DATASET}"
 # What any chapter may read beside the tables of its study.
-SHARED = ["book/claims.yaml", *sorted(glob.glob("results/published/**/*.csv", recursive=True))]
+SHARED = [
+    "book/claims.yaml",
+    *sorted(glob.glob("src/hnlib/chapters/*.py") + glob.glob("src/hnlib/plotting/*.py")),
+    *sorted(path for path in glob.glob("results/published/**/*.*", recursive=True) if not path.endswith("status.json")),
+]
 CHAPTERS = sorted(os.path.splitext(name)[0] for name in os.listdir("notebooks") if name.endswith(".ipynb"))
 SITE = "build/site/_build/html/index.html"
 
@@ -143,6 +147,7 @@ rule pages:
         scripts=rules.scripts.output,
         chapters=expand("build/chapters/" + TABLES.replace("/", "-") + "/{chapter}.ipynb", chapter=CHAPTERS),
         pages=[os.path.join(folder, name) for folder, _, names in os.walk("book") for name in names],
+        status=glob.glob("results/published/status.json"),
     output:
         SITE,
     log:

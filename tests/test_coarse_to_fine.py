@@ -190,6 +190,17 @@ def test_boxes_are_those_of_the_labels_and_an_empty_map_falls_back() -> None:
     assert empty[0].start == found[0].start  # the middle of the one training case
 
 
+def test_where_a_box_falls_back_to_does_not_depend_on_padding() -> None:
+    """Cases are held in memory at one shape; the middle is a share of the case's own."""
+    padded = case(np.pad(two_cubes(), ((0, 8), (0, 0), (0, 8))))
+    boxes, plain = (
+        OrganBoxes(2).learn([one], ORGANS, margin=(1, 1, 1), least=8, shapes=[(24, 16, 16)])
+        for one in (padded, case(two_cubes()))
+    )
+    empty = certain(np.zeros((24, 16, 16)))
+    assert [box.start for box in boxes.locate(empty)] == [box.start for box in plain.locate(empty)]
+
+
 def test_a_speck_is_no_organ() -> None:
     """Less than a quarter of the smallest organ of training falls back."""
     boxes = OrganBoxes(2).learn([case(two_cubes())], ORGANS, margin=(1, 1, 1), least=8)

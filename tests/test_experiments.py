@@ -346,6 +346,13 @@ def test_a_negative_seed_is_refused(tiny_study: Study) -> None:
         train_run(tiny_study, "large_nnu_dice_ce", -1)
 
 
+def test_a_patch_that_the_profile_lacks_is_told(tiny_study: Study) -> None:
+    with pytest.raises(
+        ConfigError, match="medium_class_draw: needs the patch 'medium', and profile tiny has large, small"
+    ):
+        train_run(tiny_study, "medium_class_draw", 0)
+
+
 @pytest.mark.slow
 def test_from_scan_to_published_tables(tiny_study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole path on the smallest study: train, measure, describe, gather, publish, read."""

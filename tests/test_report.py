@@ -110,6 +110,16 @@ def test_the_page_needs_no_other_file_and_recommends_an_experiment(tmp_path: Pat
 
 
 @pytest.mark.slow
+def test_a_case_whose_outlines_are_empty_takes_no_scan_from_the_others(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "data", 4)
+    for name in ORGANS:
+        write_head(root / "c3" / f"{name}.nii.gz", np.zeros_like(organ_mask(name)))
+    page, _ = report(root)
+    assert "so this report is smaller" not in page
+    assert "mean HU" in page
+
+
+@pytest.mark.slow
 def test_masks_without_scans_give_a_smaller_report_that_says_so(tmp_path: Path) -> None:
     page, _ = report(write_folder(tmp_path / "data", 3, image=False))
     assert "No case has a scan, so this report is smaller" in page

@@ -260,8 +260,8 @@ class Profile(_Strict):
     precision: Literal["auto", "float32", "bf16"] = "auto"
     num_cases: dict[str, int] | None = None
     phantom_spacing_mm: tuple[float, float, float] | None = None
-    validation_cases: int = 4
-    drift_cases: int = 16
+    validation_cases: int = Field(4, ge=0)
+    drift_cases: int = Field(16, ge=0)
     plan: PlanOverride | None = None
     preprocessing: str = "nnunet"
 

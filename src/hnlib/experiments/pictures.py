@@ -89,6 +89,8 @@ def draw_predictions(study: Study, tables: Path, folder: Path) -> Path:
     """
     metrics = read_table(tables / "metrics.csv", "run hnlib tables again")
     metrics = metrics[metrics["profile"] == study.profile]
+    validated = metrics.loc[metrics["split"] == "validation", "experiment"]  # of arms the test cases alone are measured
+    metrics = metrics[metrics["experiment"].isin(validated)]
     experiment = choose_by_validation(metrics, FOUR_CONFIGURATIONS)
     seed, runs = next((s, path) for e, s, path in finished_runs(study, [experiment]) if e == experiment)
     chosen = metrics.query("experiment == @experiment and seed == @seed and split == 'test' and metric == 'dsc'")

@@ -311,6 +311,12 @@ def check_run(study: Study, experiment: str, seed: int) -> Experiment:
     found = load_experiment(experiment)
     if seed < 0:
         raise ConfigError(f"seed {seed}: a whole number of at least 0 is needed")
+    for patch in filter(None, (None if found.patch_size else found.patch, found.network_of)):
+        if patch not in study.patches:
+            raise ConfigError(
+                f"experiment {experiment}: needs the patch '{patch}', and profile {study.profile} has "
+                f"{', '.join(study.patches)}; name its size under patches of the profile"
+            )
     return found
 
 

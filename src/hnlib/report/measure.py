@@ -96,14 +96,14 @@ def measure(
     DataError
         When no case can be read; the first reason is told.
     """
-    data, scans, notes = _describe(folder, progress)
-    if scans < data["case"].nunique():
-        few = "No case has" if not scans else f"Only {scans} of {data['case'].nunique()} cases have"
+    data, read, scans, notes = _describe(folder, progress)
+    if scans < read:
+        few = "No case has" if not scans else f"Only {scans} of {read} cases have"
         notes.append(
             f"{few} a scan, so this report is smaller: no CT numbers, no picture, and patches lie in the whole label "
             "map with its air, not in the body alone."
         )
-    with_scans = scans == data["case"].nunique()
+    with_scans = scans == read
     planned, shares, advice = (
         None,
         pd.DataFrame(),
@@ -126,12 +126,12 @@ def measure(
     )
 
 
-def _describe(folder: LabelledFolder, progress: Progress | None) -> tuple[pd.DataFrame, int, list[str]]:
-    """Return a row for every organ of every case, how many cases have their scan, and who was left out, why."""
+def _describe(folder: LabelledFolder, progress: Progress | None) -> tuple[pd.DataFrame, int, int, list[str]]:
+    """Return a row for every organ of every case, how many were read and have a scan, and who was left out, why."""
     cases = [(split, name) for split, names in folder.split().items() for name in names]
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
-    scans = 0
+    read = scans = 0
     for done, (split, name) in enumerate(cases, start=1):
         try:
             if folder.has_scan(name):
@@ -139,6 +139,7 @@ def _describe(folder: LabelledFolder, progress: Progress | None) -> tuple[pd.Dat
                 scans += 1
             else:
                 rows += _outline_rows(folder, split, name)
+            read += 1
         except DataError as fault:
             notes.append(f"Left out: {fault}")
         if progress:
@@ -146,7 +147,7 @@ def _describe(folder: LabelledFolder, progress: Progress | None) -> tuple[pd.Dat
     if not rows:
         why = notes[0].removeprefix("Left out: ") if notes else "no organ has a voxel in any case"
         raise DataError(f"folder {folder.root}: nothing to report: {why}")
-    return pd.DataFrame(rows), scans, notes
+    return pd.DataFrame(rows), read, scans, notes
 
 
 def _outline_rows(folder: LabelledFolder, split: str, name: str) -> list[dict[str, Any]]:

@@ -80,7 +80,9 @@ class FineStage(System):
     def learn_boxes(self, boxes: OrganBoxes, material: Material) -> OrganBoxes:
         """Learn what the boxes are in the training cases."""
         margin = [round(self.options["margin_mm"] / mm) for mm in self.blueprint.plan.spacing_mm]
-        return boxes.learn(self.in_memory(material), self.organs, margin=margin, pairs=partners(self.organs))
+        shapes = [case.labels.shape for case in material.training]
+        cases = self.in_memory(material)
+        return boxes.learn(cases, self.organs, margin=margin, pairs=partners(self.organs), shapes=shapes)
 
     def fine_network(self) -> nn.Module:
         """Return an untrained network of two classes, background and the organ."""

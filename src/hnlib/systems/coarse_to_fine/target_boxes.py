@@ -158,6 +158,7 @@ class OrganBoxes(nn.Module):
         pairs: Sequence[int] = (),
         divisor: int = 8,
         least: int = 16,
+        shapes: Sequence[Sequence[int]] = (),
     ) -> OrganBoxes:
         """Take sizes, centres and least masses from the labels of training cases; return itself.
 
@@ -169,6 +170,8 @@ class OrganBoxes(nn.Module):
             Values of the mirrored patient: the two of a pair get one size. Empty: each its own.
         divisor, least
             Sides are a multiple, and not shorter: three poolings leave two voxels, of which a norm has a variance.
+        shapes
+            Voxels of each case before it was padded to the shape of the others; empty: none was.
 
         Raises
         ------
@@ -176,17 +179,19 @@ class OrganBoxes(nn.Module):
             When an organ is in no training case.
         """
         for place, organ in enumerate(organs):
-            found = [(box, case) for case in cases if (box := label_box(case, organs, organ))]
+            own = shapes or [case.labels.shape for case in cases]
+            sized = zip(cases, own, strict=True)
+            found = [(box, case, shape) for case, shape in sized if (box := label_box(case, organs, organ))]
             if not found:
                 raise DataError(f"organ {organ}: is in no training case, so its box is unknown; leave it out (organs)")
-            spans = np.array([box for box, _ in found])
+            spans = np.array([box for box, _, _ in found])
             width = (spans[:, :, 1] - spans[:, :, 0]).max(axis=0) + 2 * np.asarray(margin)
-            shape = np.array([case.labels.shape for _, case in found])
+            shape = np.array([shape for _, _, shape in found])
             limit = np.max([case.labels.shape for case in cases], axis=0)
             size = [divisor * math.ceil(max(min(w, n), least) / divisor) for w, n in zip(width, limit, strict=True)]
             self.sizes[place] = torch.tensor(size)
             self.centres[place] = torch.from_numpy((spans.mean(axis=2) / shape).mean(axis=0))
-            voxels = [int((case.labels == place + 1).sum()) for _, case in found]
+            voxels = [int((case.labels == place + 1).sum()) for _, case, _ in found]
             self.least[place] = LEAST_MASS * min(voxels)
         if pairs:
             partners = torch.tensor([value - 1 for value in pairs[1:]])

@@ -43,6 +43,9 @@ METHODS = {
     "coarse_to_fine": "Pu et al.",
 }
 BOX = ("box_recall", "box_fallback")
+NAMES = {"dsc": "DSC", "precision": "precision", "recall": "recall"}
+#: Below this mean DSC the coarse masks are no outlines.
+TOO_WEAK = 0.3
 NOT_RUN = "not yet run"
 
 
@@ -248,6 +251,7 @@ def coarse_facts(metrics: pd.DataFrame) -> Facts:
         "paper-fusion": f"{views['fusion'] - views['top']:+.1f}",
         "paper-fine": f"{rivals[METHODS['coarse_to_fine']] - views['fusion']:+.1f}",
         "winner": _winner(metrics),
+        "state": _state(metrics),
     }
 
 
@@ -255,7 +259,26 @@ def _answer(what: str, difference: str, metrics: pd.DataFrame, experiment: str) 
     if difference == NOT_RUN:
         return f"{what} is not yet run."
     rows = metrics[(metrics["experiment"] == experiment) & (metrics["split"] == "test")]
-    return f"{what}: {difference} in mean test DSC ({rows['seed'].nunique()} seeds, {rows['case'].nunique()} cases)."
+    seeds = rows["seed"].nunique()
+    several = f"{seeds} seed{'' if seeds == 1 else 's'}, {rows['case'].nunique()} cases"
+    return f"{what}: {difference} in mean test DSC ({several})."
+
+
+def _state(metrics: pd.DataFrame) -> str:
+    """Say what the coarse masks are worth, and what follows where that is little."""
+    fused = metrics["experiment"].isin(("coarse_fused", "coarse_fused_weights")) & (metrics["split"] == "test")
+    if not fused.any():
+        return ""
+    means = metrics[fused].groupby(["experiment", "metric"])["value"].mean().unstack()
+    words = []
+    for name, row in means.reindex(columns=["dsc", "precision", "recall"]).iterrows():
+        known = [f"{NAMES[str(key)]} {value:.2f}" for key, value in row.dropna().items()]
+        words.append(f"{experiment_title(str(name))}: {'nothing marked' if row['dsc'] == 0 else ', '.join(known)}")
+    text = f"Over organs and test cases, {'; '.join(words)}."
+    if means["dsc"].max() < TOO_WEAK:
+        text += " The coarse networks have not had the steps to outline anything, so that what fusing or refining adds"
+        text += " to them says nothing of a system that has."
+    return text
 
 
 def _winner(metrics: pd.DataFrame) -> str:

@@ -50,7 +50,7 @@ def test_a_question_is_answered_or_says_what_it_lacks() -> None:
     view = chapters.controlled.contrast_view(table)
     assert view.loc[batch.name, "state"] == "6 patients"
     assert view.loc[whole.name, "state"] == "6 patients; partial, 3 of 5 seeds"
-    assert view.loc["background in", "state"] == "not yet run: small background dice ce"
+    assert view.loc["background in", "state"] == "waits for small background dice ce"
 
 
 def test_a_switch_is_the_mean_over_the_settings_of_the_others() -> None:
@@ -133,7 +133,7 @@ def test_answers_are_drawn_and_gaps_are_named() -> None:
     ax = plotting.contrasts(table, "difference")
     points = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "o"]
     assert points == [pytest.approx(-0.1)]
-    assert [text.get_text() for text in ax.texts].count("not yet run") == len(CONTRASTS) - 1
+    assert [text.get_text() for text in ax.texts].count("waits for runs") == len(CONTRASTS) - 1
     figure = plotting.three_readings(chapters.controlled.readings(history()))
     assert [len(ax.lines) for ax in figure.axes] == [2, 2, 2]
     with pytest.raises(ValueError, match="no run has a history"):

@@ -86,8 +86,16 @@ def test_help_and_harm_need_both_intervals(table: pd.DataFrame) -> None:
     assert (facts["ideas"], facts["tried"], facts["open"]) == ("3", "2", "1")
     assert facts["harms"] == "small for large, -0.099"
     assert facts["helps"] == "none"
-    assert facts["lens"] == "not yet run"
+    assert facts["lens"] == "waits for runs"
     assert facts["patch"].startswith("-0.099 (")
+
+
+def test_a_baseline_that_has_learnt_nothing_is_no_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = runs("long", {"small": 0.7, "large": 0.05}, 3)
+    monkeypatch.setattr(found, "read_tables", lambda _: {"metrics": metrics})
+    row = chapters.found.load_found({"openkbp": "real"}, TRIED[:1]).iloc[0]
+    assert np.isnan(row["value"])
+    assert row["lacking"] == "large that has learnt something"
 
 
 def test_the_figure_of_the_readme_shows_the_published_runs() -> None:

@@ -1,8 +1,8 @@
-"""Directives that compute a table while the book is built: ``published`` (what is published) and ``model-card``."""
+"""Directives that compute a table while the book is built: ``published`` (tables, runs, benches) and ``model-card``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ from docutils.parsers.rst import Directive
 import hnlib
 from hnlib.chapters.released import released_origin, released_scores
 from hnlib.experiments.published import runs_status, status
+from hnlib.files import read_json
 from hnlib.model_file import released_model
 
 PUBLISHED = Path(hnlib.__file__).resolve().parents[2] / "results" / "published"
 
 
 class Published(Directive):
-    """A table of the published tables, or of the published runs."""
+    """A table of the published tables, of the published runs, or of the benchmarks."""
 
     required_arguments = 1
 
@@ -30,6 +31,8 @@ class Published(Directive):
             return [nodes.paragraph(text="The published tables are not beside this copy of the library.")]
         if self.arguments[0] == "tables":
             parts = [numbered(status(PUBLISHED), "reason", lambda row: row["reason"])]
+        elif self.arguments[0] == "benches":
+            parts = [benches(read_json(PUBLISHED / "bench.json", "run make bench"))]
         else:
             paths = sorted(PUBLISHED.glob("*/runs.csv"))
             runs = pd.concat([runs_status(path).assign(data=path.parent.name) for path in paths], ignore_index=True)
@@ -52,6 +55,31 @@ class ModelCard(Directive):
         return [nodes.raw("", table.to_html(border=0, classes="table", float_format="{:.3f}".format), format="html")]
 
 
+def benches(rows: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, list[str]]:
+    """Return a row for each benchmark, ours over the peer's, with number and text of what was measured."""
+    shown = pd.DataFrame(
+        {
+            "what": row["name"].replace("_", " "),
+            "ours": quantity(row["ours"]),
+            "peer": quantity(row["peer"]),
+            "unit": row["unit"],
+            "ratio": "" if row["ratio"] is None else f"{row['ratio']:.2g}",
+            "goal": "" if row["goal"] is None else f"{row['goal']:g}",
+            "met": "" if None in (row["ratio"], row["goal"]) else "yes" if row["ratio"] <= row["goal"] else "no",
+            "measured": "; ".join(
+                filter(None, (f"peer: {row['peer_name']}", row["note"], row["hardware"], row["date"]))
+            ),
+        }
+        for row in rows
+    )
+    return numbered(shown, "measured", lambda row: row["measured"])
+
+
+def quantity(value: float | None) -> str:
+    """Return a measured number with three digits, or a dash where it was not measured."""
+    return "\N{EN DASH}" if value is None else f"{value:.3g}"
+
+
 def circumstances(run: Any) -> str:
     """Return what many runs share: machine, versions, data and the cache made of them."""
     shared = [part for part in run["digests"].split() if not part.startswith("run=")]
@@ -67,7 +95,9 @@ def numbered(table: pd.DataFrame, column: str, text: Callable[[Any], str]) -> tu
 
 def html(table: pd.DataFrame) -> str:
     """Return a table as wide as its column, its long words broken; a stale row says so in words."""
-    shown = table.assign(stale=[f"stale: {why}" if why else "no" for why in table["stale"]])
+    shown = table
+    if "stale" in table:
+        shown = table.assign(stale=[f"stale: {why}" if why else "no" for why in table["stale"]])
     text = shown.to_html(index=False, border=0, classes="table", float_format="{:.2f}".format)
     style = "width: 100%; overflow-wrap: anywhere; font-size: 0.8em"
     return text.replace("<table ", f'<table style="{style}" ', 1)

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
-from hnlib.chapters.page import DASH, NBSP, Facts, mean_sd, title
+from hnlib.chapters.page import DASH, NBSP, TOO_WEAK, Facts, mean_sd, percent, title
 from hnlib.datasets import PhantomDataset
 from hnlib.experiments import read_tables
 from hnlib.plotting import experiment_title
@@ -44,8 +44,6 @@ METHODS = {
 }
 BOX = ("box_recall", "box_fallback")
 NAMES = {"dsc": "DSC", "precision": "precision", "recall": "recall"}
-#: Below this mean DSC the coarse masks are no outlines.
-TOO_WEAK = 0.3
 NOT_RUN = "not yet run"
 
 
@@ -275,6 +273,11 @@ def _state(metrics: pd.DataFrame) -> str:
         known = [f"{NAMES[str(key)]} {value:.2f}" for key, value in row.dropna().items()]
         words.append(f"{experiment_title(str(name))}: {'nothing marked' if row['dsc'] == 0 else ', '.join(known)}")
     text = f"Over organs and test cases, {'; '.join(words)}."
+    boxes = (metrics["experiment"] == "coarse_to_fine") & (metrics["metric"] == "box_fallback")
+    if boxes.any():
+        text += (
+            f" {percent(metrics.loc[boxes, 'value'].mean())} of the boxes fell back to their place in training scans."
+        )
     if means["dsc"].max() < TOO_WEAK:
         text += " The coarse networks have not had the steps to outline anything, so that what fusing or refining adds"
         text += " to them says nothing of a system that has."

@@ -166,7 +166,7 @@ def contrast_view(table: pd.DataFrame) -> pd.DataFrame:
 
 def _state(row: Any) -> str:
     if row.lacking:
-        return f"not yet run: {row.lacking}"
+        return f"waits for {row.lacking}"
     return f"{row.patients} patients" + (
         "" if row.seeds >= row.wanted else f"; partial, {row.seeds} of {row.wanted} seeds"
     )

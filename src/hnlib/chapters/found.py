@@ -12,10 +12,11 @@ import pandas as pd
 from matplotlib import pyplot as plt
 
 from hnlib.chapters.controlled import Contrast, contrasts
-from hnlib.chapters.page import Facts, begin
+from hnlib.chapters.page import TOO_WEAK, Facts, begin
 from hnlib.experiments import read_tables
 from hnlib.files import write_atomically
 from hnlib.plotting import contrasts as contrasts_figure
+from hnlib.plotting import experiment_title
 from hnlib.stats import COLUMNS
 
 
@@ -72,7 +73,8 @@ def load_found(folders: Mapping[str, Path | str], ideas: tuple[Idea, ...] = IDEA
     -------
     pandas.DataFrame
         As of `hnlib.chapters.controlled.contrasts`, with ``name``, ``dataset`` and ``profile``: of the profiles that
-        ran both sides the one with most seeds. An idea that no profile ran has NaN.
+        ran both sides the one with most seeds. An idea that no profile ran has NaN, and so has one whose other side
+        has learnt next to nothing: whatever learns would be far ahead of it.
     """
     metrics = {name: read_tables(folder)["metrics"] for name, folder in folders.items()}
     rows = []
@@ -81,9 +83,19 @@ def load_found(folders: Mapping[str, Path | str], ideas: tuple[Idea, ...] = IDEA
         wanted = Contrast(idea.source, f"{idea.words}{where}", idea.experiment, idea.baseline)
         found = metrics.get(idea.dataset, pd.DataFrame(columns=list(COLUMNS)))
         profile = _most_seeds(found, idea)
-        row = contrasts(found[found["profile"] == profile], wanted=[wanted])
+        found = found[found["profile"] == profile]
+        weak = _has_learnt_nothing(found, idea.baseline)
+        row = contrasts(found.iloc[:0] if weak else found, wanted=[wanted])
+        if weak:
+            row = row.assign(lacking=f"{experiment_title(idea.baseline)} that has learnt something")
         rows.append(row.assign(name=idea.name, dataset=idea.dataset, profile=profile))
     return pd.concat(rows, ignore_index=True)
+
+
+def _has_learnt_nothing(metrics: pd.DataFrame, experiment: str) -> bool:
+    """Return whether an experiment was run and its mean test DSC is not that of outlines."""
+    rows = metrics[(metrics["experiment"] == experiment) & (metrics["metric"] == "dsc") & (metrics["split"] == "test")]
+    return bool(len(rows)) and float(rows.groupby("organ")["value"].mean().mean()) < TOO_WEAK
 
 
 def _most_seeds(metrics: pd.DataFrame, idea: Idea) -> str:
@@ -132,5 +144,5 @@ def _named(rows: pd.DataFrame) -> str:
 
 def _value(row: pd.Series) -> str:
     if np.isnan(row["value"]):
-        return "not yet run"
+        return "waits for runs"
     return f"{row['value']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"

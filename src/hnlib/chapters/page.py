@@ -16,6 +16,8 @@ from hnlib.organs import RESERVED, organ
 from hnlib.plotting import use_style
 
 Facts = dict[str, str]
+#: Below this mean test DSC a network's masks are no outlines.
+TOO_WEAK = 0.2
 DASH = "–"
 NBSP = "\u00a0"  # keeps a number in one line of a table
 

@@ -85,7 +85,7 @@ def contrasts(table: pd.DataFrame, label: str, *, ax: Axes | None = None) -> Axe
     ----------
     table
         Columns ``group``, ``question``, ``value``, ``low``, ``high``, ``seeds_low``, ``seeds_high``, ``seeds``; in the
-        order of drawing. A question without a value is named and marked as not yet run.
+        order of drawing. A question without a value is named and marked as waiting for runs.
     label
         What the axis shows.
     ax
@@ -106,7 +106,7 @@ def contrasts(table: pd.DataFrame, label: str, *, ax: Axes | None = None) -> Axe
                 row.group, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=7, color="#595959"
             )
         if pd.isna(row.value):
-            ax.annotate("not yet run", (0, place), ha="center", va="center", fontsize=7, color="#777777")
+            ax.annotate("waits for runs", (0, place), ha="center", va="center", fontsize=7, color="#777777")
             continue
         colour = SERIES_COLOURS[list(dict.fromkeys(groups)).index(row.group) % len(SERIES_COLOURS)]
         ax.plot([row.seeds_low, row.seeds_high], [place + 0.18] * 2, color=colour, lw=0.8)

@@ -191,7 +191,8 @@ def _interval(row: Mapping[Any, Any]) -> str:
 def organ_correlation_table(found: pd.DataFrame) -> pd.DataFrame:
     """Return the rank correlation of every measure by organ, with its interval."""
     rows = found[found["organ"] != ALL_ORGANS]
-    text = rows.assign(text=[_interval(row) for row in rows.to_dict("records")])
+    # seven organs are wider than a page unless an interval may break
+    text = rows.assign(text=[_interval(row).replace(NBSP, " ") for row in rows.to_dict("records")])
     wide = text.pivot(index="measure", columns="organ", values="text").reindex(
         index=rows["measure"].unique(), columns=rows["organ"].unique()
     )

@@ -11,10 +11,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
-from hnlib.chapters.page import DASH, NBSP, TOO_WEAK, Facts, mean_sd, percent, title
+from hnlib.chapters.page import DASH, NBSP, TOO_WEAK, Facts, counted, mean_sd, percent, title
 from hnlib.datasets import PhantomDataset
 from hnlib.experiments import read_tables
 from hnlib.plotting import experiment_title
+from hnlib.plotting.style import METRIC_LABELS
 from hnlib.preprocess import PLAN_RULES, make_plan, preprocess_case
 from hnlib.stats import compare_experiments, mean_over_organs, organ_summary, printed_table, seed_interval
 from hnlib.systems.coarse_to_fine import VIEWS, OrganBoxes, TargetBox, combine, fuse, to_slices, to_volume
@@ -43,7 +44,6 @@ METHODS = {
     "coarse_to_fine": "Pu et al.",
 }
 BOX = ("box_recall", "box_fallback")
-NAMES = {"dsc": "DSC", "precision": "precision", "recall": "recall"}
 NOT_RUN = "not yet run"
 
 
@@ -257,9 +257,8 @@ def _answer(what: str, difference: str, metrics: pd.DataFrame, experiment: str) 
     if difference == NOT_RUN:
         return f"{what} is not yet run."
     rows = metrics[(metrics["experiment"] == experiment) & (metrics["split"] == "test")]
-    seeds = rows["seed"].nunique()
-    several = f"{seeds} seed{'' if seeds == 1 else 's'}, {rows['case'].nunique()} cases"
-    return f"{what}: {difference} in mean test DSC ({several})."
+    sample = f"{counted(rows['seed'].nunique(), 'seed')}, {counted(rows['case'].nunique(), 'case')}"
+    return f"{what}: {difference} in mean test DSC ({sample})."
 
 
 def _state(metrics: pd.DataFrame) -> str:
@@ -270,7 +269,7 @@ def _state(metrics: pd.DataFrame) -> str:
     means = metrics[fused].groupby(["experiment", "metric"])["value"].mean().unstack()
     words = []
     for name, row in means.reindex(columns=["dsc", "precision", "recall"]).iterrows():
-        known = [f"{NAMES[str(key)]} {value:.2f}" for key, value in row.dropna().items()]
+        known = [f"{METRIC_LABELS[str(key)]} {value:.2f}" for key, value in row.dropna().items()]
         words.append(f"{experiment_title(str(name))}: {'nothing marked' if row['dsc'] == 0 else ', '.join(known)}")
     text = f"Over organs and test cases, {'; '.join(words)}."
     boxes = (metrics["experiment"] == "coarse_to_fine") & (metrics["metric"] == "box_fallback")
@@ -279,8 +278,7 @@ def _state(metrics: pd.DataFrame) -> str:
             f" {percent(metrics.loc[boxes, 'value'].mean())} of the boxes fell back to their place in training scans."
         )
     if means["dsc"].max() < TOO_WEAK:
-        text += " The coarse networks have not had the steps to outline anything, so that what fusing or refining adds"
-        text += " to them says nothing of a system that has."
+        text += " These are no outlines, so that what fusing or refining adds to them says nothing of better ones."
     return text
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hnlib.chapters.page import DASH, Facts, listed, mean_sd, title
+from hnlib.chapters.page import DASH, Facts, counted, listed, mean_sd, title
 from hnlib.errors import ConfigError
 from hnlib.experiments import load_profile, read_tables
 from hnlib.experiments.audits import PROFILE
@@ -251,7 +251,7 @@ def compared_facts(metrics: pd.DataFrame, tests: pd.DataFrame, runs: pd.DataFram
     seeds = runs.groupby("experiment")["seed"].nunique()
     if len(rows) and seeds.max() == 1:
         verdict += " With one seed it is not known whether a second training would show the same."
-    several = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
+    fewer = "" if seeds.min() == seeds.max() else f"{seeds.min()} to "
     return {
         "coverage": coverage_phrase(runs, "losses"),
         "best": experiment_title(str(means.idxmax())),
@@ -260,6 +260,6 @@ def compared_facts(metrics: pd.DataFrame, tests: pd.DataFrame, runs: pd.DataFram
         "baseline-dsc": f"{means[baseline]:.3f}",
         "verdict": verdict,
         "cases": str(metrics.loc[metrics["split"] == "test", "case"].nunique()),
-        "seeds": f"{several} seed{'' if seeds.max() == 1 else 's'}",
+        "seeds": f"{fewer}{counted(seeds.max(), 'seed')}",
         "percent": percent_phrase(metrics),
     }

@@ -19,8 +19,6 @@ from hnlib.stats import ALL_ORGANS, drift_tests
 
 #: Mean probability of the true class on training voxels above which an organ counts as learnt.
 LEARNT = 0.3
-#: Measures that runs have which were measured with margins.
-NEAR_MEASURES = ("margin", "wrong_fraction", "ece", "brier")
 #: Permutations are drawn from this seed, so that a page is the same every time.
 PERMUTATION_SEED = 0
 ALPHA = 0.05

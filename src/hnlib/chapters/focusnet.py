@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, gaussian_filter
 
 from hnlib.cases import Case
-from hnlib.chapters.page import DASH, Facts, percent, title
+from hnlib.chapters.page import DASH, Facts, counted, percent, title
 from hnlib.datasets import PhantomDataset
 from hnlib.experiments import load_experiment
 from hnlib.files import read_table
@@ -236,8 +236,7 @@ def focus_facts(metrics: pd.DataFrame) -> Facts:
         return {"difference": NOT_RUN, "verdict": verdict, "small": NOT_RUN, "open": NOT_RUN}
     found = paired_difference(rows, "focusnet", "snet")
     count = rows.groupby("experiment")["seed"].nunique()[["focusnet", "snet"]].min()
-    seeds = f"{count} seed{'' if count == 1 else 's'}"
-    limits = f"95 % interval {found.low:+.3f} to {found.high:+.3f}, {found.cases} cases, {seeds}"
+    limits = f"95 % interval {found.low:+.3f} to {found.high:+.3f}, {found.cases} cases, {counted(count, 'seed')}"
     text = f"{found.difference:+.3f} DSC ({limits})"
     gate = rows.query("experiment == 'focusnet' and metric == 'located'").groupby("organ")["value"].max()
     if found.low > 0:

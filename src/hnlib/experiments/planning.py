@@ -28,8 +28,6 @@ from hnlib.sampling import RULES, UNIFORM, CentreDistribution, Triple
 NAMED_DRAWS = {"class-uniform": "class_uniform_two_thirds", "voxel-uniform": "voxel_uniform_two_thirds"}
 #: Draw of the maps over patch sizes.
 MAPPED = "class_uniform_two_thirds"
-PLAN_TABLES = ("plan", "plan_choices", "plan_draws", "plan_landscape")
-DRAW_TABLES = ("draws", "draws_classes")
 
 
 def planning_scans(study: Study) -> list[Scan]:
@@ -183,7 +181,7 @@ def _map(scans: Sequence[Scan], large: Triple, others: Sequence[Triple], voxels:
 def write_planning(
     study: Study, folder: Path, memory_bytes: float, others: Mapping[str, tuple[Triple, int]], notes: Mapping[str, str]
 ) -> PatchPlan:
-    """Write `PLAN_TABLES`, ``plan.json`` and `DRAW_TABLES` of a study; draws of other profiles stay in the tables."""
+    """Write the tables ``plan*`` and ``draws*`` and ``plan.json`` of a study; draws of other profiles stay in them."""
     scans, limits = planning_scans(study), study_limits(study, memory_bytes)
     tables, made = plan_tables(study, scans, limits, others)
     for name, table in tables.items():

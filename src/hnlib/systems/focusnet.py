@@ -43,8 +43,8 @@ class Options(BaseModel):
         See `HeatLoss`.
     small_draw
         Share of the patches of SOL-Net's and the SOS-Nets' stages that are centred on a small organ, each as often;
-        the rest lie anywhere. 0: the experiment's own draw. The paper's crop holds all small organs at once; in a
-        patch of a few centimetres each is seen so rarely that SOL-Net names the wrong places.
+        the rest lie anywhere. 0: the experiment's own draw. The paper's crop holds all small organs at once; a
+        patch of a few centimetres shows each of them rarely.
     gate
         Least peak of a heat map for its organ to count as present.
     downsamplings, dilations, sos_channels

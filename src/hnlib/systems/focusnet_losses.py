@@ -65,8 +65,7 @@ class HeatLoss(nn.Module):
         As for `heat_targets`.
     power
         A positive voxel weighs (negatives / positives) ** power of its map: 0 is the plain error, 1 gives both
-        equal parts. At 1/2 the positives, a thousandth of a patch, have a thirtieth of the weight; on validation heads
-        of the phantom that found the chiasm and took other places for nerves and lenses.
+        equal parts. At 1/2 the positives, a thousandth of a patch, have a thirtieth of the weight.
 
     Notes
     -----

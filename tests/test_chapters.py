@@ -9,6 +9,7 @@ import matplotlib
 
 matplotlib.use("agg")
 
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
@@ -140,6 +141,23 @@ def test_sigma_is_set_beside_the_printed_values() -> None:
     assert table["paper, printed", "large"] == 0.32605
     for patch in ("large", "small"):
         assert table["this study, pooled", patch] >= table["this study, of the mean", patch]
+
+
+def test_sigma_of_partly_outlined_scans_takes_each_organ_from_the_scans_that_have_it() -> None:
+    shares = [
+        ("a", "background", 0.7),
+        ("a", "cord", 0.1),
+        ("a", "lens", 0.2),
+        ("b", "background", 0.7),
+        ("b", "cord", 0.3),
+    ]
+    rows = pd.DataFrame(shares, columns=["case", "class", "ratio"]).assign(patch="small")
+    table = chapters.data.sigma_table(rows).set_index(["source", "patch"])["sigma"]
+    # means 0.2 and 0.2, so background 0.6; only "a" is outlined whole
+    assert table["this study, of the mean", "small"] == pytest.approx(np.std([0.6, 0.2, 0.2]))
+    assert table["this study, pooled", "small"] == pytest.approx(np.std([0.7, 0.1, 0.2]))
+    table = chapters.data.sigma_table(rows[rows["class"].ne("cord") | rows["case"].eq("b")])
+    assert table.query("source == 'this study, pooled'")["sigma"].isna().all()  # none is outlined whole
 
 
 def test_unknown_rules_profiles_and_missing_pictures_are_told(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from hnlib.experiments import (
 )
 from hnlib.experiments.config import config_folder, run_digest
 from hnlib.experiments.pictures import draw_case, draw_ignored, draw_predictions
-from hnlib.experiments.tables import _replace_rows, _run_rows, publishable_pictures
+from hnlib.experiments.tables import _measure_imbalance, _replace_rows, _run_rows, publishable_pictures
 from hnlib.files import read_table
 from hnlib.imbalance import Scan, landscape
 from hnlib.losses import DeepSupervision, WeightedCrossEntropy, build_loss
@@ -351,6 +351,16 @@ def test_a_patch_that_the_profile_lacks_is_told(tiny_study: Study) -> None:
         ConfigError, match="medium_class_draw: needs the patch 'medium', and profile tiny has large, small"
     ):
         train_run(tiny_study, "medium_class_draw", 0)
+
+
+def test_imbalance_counts_no_organ_that_nobody_outlined(tiny_study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = tiny_study.split["train"][0]
+    case = tiny_study.case(name)
+    first, *others = tiny_study.plan.organs
+    monkeypatch.setattr(Study, "case", lambda _self, _name: replace(case, labelled=tuple(others)))
+    rows = _measure_imbalance((tiny_study, name))
+    assert {row["class"] for row in rows} == {"background", *others}
+    assert first not in others
 
 
 @pytest.mark.slow

@@ -80,7 +80,7 @@ def test_from_scans_to_a_prediction(data: Path, tmp_path: Path, capsys: pytest.C
     run = load_study(study).run_folder(EXPERIMENT, 0)
     capsys.readouterr()
     scan, out = data / "c0" / "image.nii.gz", tmp_path / "labels.nii.gz"
-    command("predict", scan, "--checkpoint", run, "--out", out)
+    command("predict", scan, "--model", run, "--out", out)
     assert "thyroid: " in capsys.readouterr().out
     assert nib.load(out).shape == HEAD_SHAPE
     assert set(np.unique(np.asarray(nib.load(out).dataobj))) <= set(range(len(ORGANS) + 1))

@@ -477,7 +477,7 @@ def test_the_command_writes_all_that_is_asked_for(
 ) -> None:
     pytest.importorskip("highdicom")
     folder, out = patient(tmp_path / "ct"), tmp_path / "out" / "organs.nii.gz"
-    arguments = ["--checkpoint", model_path, "--out", out, "--dicom-seg", tmp_path / "s.dcm"]
+    arguments = ["--model", model_path, "--out", out, "--dicom-seg", tmp_path / "s.dcm"]
     with pytest.raises(SystemExit) as stop:
         main(["predict", str(folder), *map(str, arguments), "--rtstruct", str(tmp_path / "r.dcm")])
     assert stop.value.code == 0
@@ -509,7 +509,7 @@ def test_a_users_fault_is_one_line_and_status_2(
     (tmp_path / "cut.nii.gz").write_bytes((tmp_path / "ct.nii.gz").read_bytes()[:900])
     out = tmp_path / "out.nii.gz"
     with pytest.raises(SystemExit) as stop:
-        main(["predict", str(tmp_path / image), "--checkpoint", str(model_path), "--out", str(out), *options])
+        main(["predict", str(tmp_path / image), "--model", str(model_path), "--out", str(out), *options])
     said = capsys.readouterr().err
     assert stop.value.code == 2
     assert message in said
@@ -550,7 +550,7 @@ def test_what_is_no_scan_is_one_line_and_nothing_is_written(
             (source / inner).write_bytes(content)
     for option in ([], ["--force"]):
         with pytest.raises(SystemExit) as stop:
-            main(["predict", str(source), "--checkpoint", str(model_path), "--out", str(out), *option])
+            main(["predict", str(source), "--model", str(model_path), "--out", str(out), *option])
         said = capsys.readouterr().err
         if option and not always:
             assert stop.value.code == 0

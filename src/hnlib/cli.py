@@ -297,7 +297,7 @@ def export(
 def predict(
     image: Annotated[Path, typer.Argument(help="NIfTI, NRRD or MetaImage file, or a folder of DICOM slices")],
     out: Annotated[Path, typer.Option(help="label map, .nii.gz; names and colours go beside it")],
-    checkpoint: Annotated[
+    model: Annotated[
         Path | None, typer.Option(help="model file, or a run's folder with one; none: the model of the package")
     ] = None,
     dicom_seg: Annotated[Path | None, typer.Option(help="also a DICOM segmentation, for DICOM slices")] = None,
@@ -308,7 +308,7 @@ def predict(
     from hnlib.model_file import released_model
     from hnlib.predict import Outputs, predict_files
 
-    predict_files(image, checkpoint or released_model(), Outputs(out, dicom_seg, rtstruct), force=force, report=say)
+    predict_files(image, model or released_model(), Outputs(out, dicom_seg, rtstruct), force=force, report=say)
 
 
 @app.command()

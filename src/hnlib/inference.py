@@ -8,7 +8,7 @@ import cc3d
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 
 def predict_probabilities(
@@ -51,26 +51,37 @@ def predict_probabilities(
         )
         both: NDArray[np.float32] = (straight + mirrored[list(mirror), ::-1]) / np.float32(2)
         return both
-    from monai.inferers import sliding_window_inference  # MONAI takes seconds to import
-
     was_training = network.training
     network.eval()
     tensor = torch.from_numpy(image)[None, None].to(device).contiguous(memory_format=torch.channels_last_3d)
     with torch.inference_mode():
-        logits = sliding_window_inference(
-            tensor,
-            roi_size=tuple(patch_size),
-            sw_batch_size=windows_at_once,
-            predictor=network,
-            overlap=overlap,
-            mode="gaussian",
-            sigma_scale=0.125,
-            padding_mode="constant",
-            cval=float(image.min()),
-        )
-        probabilities = torch.softmax(logits.float(), dim=1)[0].cpu().numpy()  # type: ignore[union-attr]
+        logits = sliding_window(network, tensor, patch_size, overlap=overlap, windows_at_once=windows_at_once)
+        result: NDArray[np.float32] = torch.softmax(logits.float(), dim=1)[0].cpu().numpy()
     network.train(was_training)
-    result: NDArray[np.float32] = probabilities
+    return result
+
+
+def sliding_window(
+    network: nn.Module, volume: Tensor, patch_size: Sequence[int], *, overlap: float = 0.5, windows_at_once: int = 2
+) -> Tensor:
+    """Return what a network says of a volume (1, C, X, Y, Z), window by window, blended as in `predict_probabilities`.
+
+    Its output has the windows' grid and any number of channels. Beyond the volume lies its lowest value.
+    """
+    from monai.inferers import sliding_window_inference  # MONAI takes seconds to import
+
+    result = sliding_window_inference(
+        volume,
+        roi_size=tuple(patch_size),
+        sw_batch_size=windows_at_once,
+        predictor=network,
+        overlap=overlap,
+        mode="gaussian",
+        sigma_scale=0.125,
+        padding_mode="constant",
+        cval=float(volume.min()),
+    )
+    assert isinstance(result, Tensor)  # one tensor in, one tensor out
     return result
 
 

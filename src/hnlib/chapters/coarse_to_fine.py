@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
-from hnlib.chapters.page import DASH, NBSP, TOO_WEAK, Facts, counted, mean_sd, percent, title
+from hnlib.chapters.page import DASH, TOO_WEAK, Facts, counted, limits, mean_sd, percent, title
 from hnlib.datasets import PhantomDataset
 from hnlib.experiments import read_tables
 from hnlib.plotting import experiment_title
@@ -23,7 +23,13 @@ from hnlib.systems.coarse_to_fine import VIEWS, OrganBoxes, TargetBox, combine, 
 #: Stages and rivals in the order of the tables.
 PARTS = ("coarse_axial", "coarse_coronal", "coarse_sagittal", "coarse_fused", "coarse_fused_weights", "coarse_to_fine")
 RIVALS = ("unet_2d", "two_stage", "rival_dynunet")
-EXTRA = ("coarse_to_fine_shared_pairs", "small_ca_dice_ce", "hybrid_ca_dice_ce", "coarse_axial_plain")
+EXTRA = (
+    "coarse_to_fine_shared_pairs",
+    "coarse_axial_plain",
+    "coarse_axial_full_weights",
+    "small_ca_dice_ce",
+    "hybrid_ca_dice_ce",
+)
 #: Differences that the chapter asks for: experiment, baseline.
 QUESTIONS = (
     ("coarse_fused", "coarse_axial"),
@@ -34,6 +40,8 @@ QUESTIONS = (
     ("coarse_to_fine", "unet_2d"),
     ("coarse_to_fine", "two_stage"),
     ("coarse_to_fine", "rival_dynunet"),
+    ("coarse_axial", "coarse_axial_plain"),
+    ("coarse_axial", "coarse_axial_full_weights"),
     ("coarse_to_fine_shared_pairs", "coarse_to_fine"),
     ("hybrid_ca_dice_ce", "small_ca_dice_ce"),
 )
@@ -164,16 +172,12 @@ def questions_table(metrics: pd.DataFrame) -> pd.DataFrame:
         if {experiment, baseline} <= done:
             pair = test[test["experiment"].isin((experiment, baseline))]
             one = compare_experiments(pair, baseline, measures=["dsc"]).query("primary").iloc[0]
-            row |= {"difference": f"{one['difference']:+.3f}", "over patients": _interval(one["low"], one["high"])}
-            row |= {"over seeds": _interval(*seed_interval(pair, experiment, baseline)), "cases": int(one["cases"])}
+            row |= {"difference": f"{one['difference']:+.3f}", "over patients": limits(one["low"], one["high"])}
+            row |= {"over seeds": limits(*seed_interval(pair, experiment, baseline)), "cases": int(one["cases"])}
         else:
             row |= {"difference": NOT_RUN, "over patients": DASH, "over seeds": DASH, "cases": 0}
         rows.append(row)
     return pd.DataFrame(rows).set_index(["experiment", "minus"])
-
-
-def _interval(low: float, high: float) -> str:
-    return DASH if np.isnan(low) else f"{low:+.3f} to {high:+.3f}".replace(" ", NBSP)
 
 
 def box_table(metrics: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hnlib.chapters.page import DASH, Facts, counted, listed, mean_sd, title
+from hnlib.chapters.page import DASH, Facts, counted, limits, listed, mean_sd, title
 from hnlib.errors import ConfigError
 from hnlib.experiments import load_profile, read_tables
 from hnlib.experiments.audits import PROFILE
@@ -131,7 +131,7 @@ def primary_table(tests: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "difference in DSC": [f"{value:+.4f}" for value in rows["difference"]],
-            "over patients": [f"{a:+.3f} to {b:+.3f}" for a, b in zip(rows["low"], rows["high"], strict=True)],
+            "over patients": [limits(a, b) for a, b in zip(rows["low"], rows["high"], strict=True)],
             "p (Holm)": [f"{p:.2g}" for p in rows["p_holm"]],
             "shown": ["yes" if one else "no" for one in rows["shown"]],
         },

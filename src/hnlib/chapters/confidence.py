@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hnlib.chapters.page import DASH, NBSP, Facts, is_phantom, listed, load, title
+from hnlib.chapters.page import DASH, Facts, is_phantom, limits, listed, load, title, with_limits
 from hnlib.confidence import DRIFT_MEASURES, calibration_error, drift
 from hnlib.equivalence import Group, mean_difference
 from hnlib.errors import ConfigError
@@ -115,7 +115,7 @@ def groups_table(confidence: pd.DataFrame, tests: pd.DataFrame, experiment: str)
             rows[title(str(organ)), MEASURES[measure]] = {
                 **{name: f"{means.loc[organ, f'{measure}_{split}']:.3f}" for split, name in splits.items()},
                 "drift": _signed(test["drift"]),
-                "95 % interval": _interval(test["low"], test["high"]),
+                "95 % interval": limits(test["low"], test["high"]),
                 "p (organs together)": _p(test["p_together"]),
             }
     return pd.DataFrame.from_dict(rows, orient="index").replace("nan", DASH)
@@ -162,7 +162,7 @@ def _depth_drift(splits: pd.DataFrame) -> str:
     if min(group.cases for group in groups) < 2:
         return f"{groups[0].mean - groups[1].mean:+.2f}"
     found = mean_difference(*groups, confidence_level=0.95)
-    return f"{found.value:+.2f} ({found.low:+.2f} to {found.high:+.2f})".replace(" ", NBSP)
+    return with_limits(found.value, found.low, found.high, digits=2)
 
 
 def calibration_table(calibration: pd.DataFrame, confidence: pd.DataFrame) -> pd.DataFrame:
@@ -231,7 +231,7 @@ def growth_table(growth: pd.DataFrame) -> pd.DataFrame:
     if growth.empty:
         return _not_measured()
     rows = growth[growth["organ"] == ALL_ORGANS]
-    text = [f"{_signed(value)} ({limits})" for value, limits in zip(rows["drift"], _intervals(rows), strict=True)]
+    text = [f"{_signed(value)} ({text})" for value, text in zip(rows["drift"], _intervals(rows), strict=True)]
     wide = rows.assign(text=text).pivot(index=["patch", "patients", "seeds"], columns="measure", values="text")
     wide = wide.sort_index(level=["patch", "patients"], ascending=[False, True])
     return wide.rename(columns=MEASURES).rename_axis(columns=None)
@@ -316,12 +316,8 @@ def _signed(value: float) -> str:
     return DASH if np.isnan(value) else f"{round(value, 3) + 0.0:+.3f}"
 
 
-def _interval(low: float, high: float) -> str:
-    return DASH if np.isnan(low) else f"{low:+.3f} to {high:+.3f}".replace(" ", NBSP)
-
-
 def _intervals(rows: pd.DataFrame) -> list[str]:
-    return [_interval(low, high) for low, high in zip(rows["low"], rows["high"], strict=True)]
+    return [limits(low, high) for low, high in zip(rows["low"], rows["high"], strict=True)]
 
 
 def _p(value: float) -> str:

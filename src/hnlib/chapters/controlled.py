@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from hnlib.chapters.page import DASH, NBSP, Facts, listed
+from hnlib.chapters.page import DASH, Facts, limits, listed
 from hnlib.experiments import FOUR_CONFIGURATIONS, load_profile, read_tables
 from hnlib.plotting import experiment_title
 from hnlib.stats import paired_difference, seed_interval
@@ -116,8 +116,8 @@ def _empty(group: str, question: str) -> dict[str, Any]:
 def _difference(metrics: pd.DataFrame, experiment: str, baseline: str, metric: str) -> dict[str, Any]:
     found = paired_difference(metrics, experiment, baseline, metric=metric)
     low, high = seed_interval(metrics, experiment, baseline, metric=metric)
-    limits = {"value": found.difference, "low": found.low, "high": found.high, "seeds_low": low, "seeds_high": high}
-    return {**limits, "patients": found.cases, "seeds": min(found.seeds, found.baseline_seeds)}
+    answer = {"value": found.difference, "low": found.low, "high": found.high, "seeds_low": low, "seeds_high": high}
+    return {**answer, "patients": found.cases, "seeds": min(found.seeds, found.baseline_seeds)}
 
 
 def switches(metrics: pd.DataFrame, *, metric: str = "dsc") -> pd.DataFrame:
@@ -146,17 +146,13 @@ def switches(metrics: pd.DataFrame, *, metric: str = "dsc") -> pd.DataFrame:
 
 def contrast_view(table: pd.DataFrame) -> pd.DataFrame:
     """Return questions and answers for a page; what is not run says so, what has few seeds says partial."""
-
-    def interval(low: float, high: float) -> str:
-        return DASH if np.isnan(low) else f"{low:+.3f} to {high:+.3f}".replace(" ", NBSP)
-
     found: list[Any] = list(table.itertuples())
     rows = [
         {
             "question": row.question,
             "difference": DASH if np.isnan(row.value) else f"{row.value:+.3f}",
-            "over patients": interval(row.low, row.high),
-            "over seeds": interval(row.seeds_low, row.seeds_high),
+            "over patients": limits(row.low, row.high),
+            "over seeds": limits(row.seeds_low, row.seeds_high),
             "state": _state(row),
         }
         for row in found

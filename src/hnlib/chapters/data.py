@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from hnlib.cases import SPLITS
@@ -129,16 +130,22 @@ def by_rule(imbalance: pd.DataFrame, centres: str) -> pd.DataFrame:
 
 
 def _mean_ratios(chosen: pd.DataFrame) -> pd.DataFrame:
-    return chosen.pivot_table(index="patch", columns="class", values="ratio", sort=False)
+    """Return the mean share of each class by patch: of an organ over the cases that have it, of background the rest."""
+    ratios = chosen.pivot_table(index="patch", columns="class", values="ratio", sort=False)
+    return ratios.assign(background=1 - ratios.drop(columns="background").sum(axis=1))
 
 
 def sigma_table(chosen: pd.DataFrame) -> pd.DataFrame:
-    """Return sigma of every patch in both readings, and the paper's printed values."""
-    rows = []
+    """Return sigma of every patch in both readings, and the paper's printed values.
+
+    Pooled over the cases in which all organs are outlined; NaN where there is none.
+    """
+    rows: list[tuple[Any, str, float]] = []
+    means = _mean_ratios(chosen)
     for patch, part in chosen.groupby("patch", sort=False):
-        ratios = part.pivot_table(index="case", columns="class", values="ratio").to_numpy()
-        rows.append((patch, "this study, of the mean", sigma_of_mean(ratios)))
-        rows.append((patch, "this study, pooled", sigma_pooled(ratios)))
+        whole = part.pivot_table(index="case", columns="class", values="ratio").dropna().to_numpy()
+        rows.append((patch, "this study, of the mean", sigma_of_mean(means.loc[patch].to_numpy())))
+        rows.append((patch, "this study, pooled", sigma_pooled(whole) if len(whole) else np.nan))
     for patch, name in (("whole scan", "full"), ("large", "large"), ("small", "small")):
         rows.append((patch, "paper, printed", PAPER_SIGMA[name]))
     return pd.DataFrame(rows, columns=["patch", "source", "sigma"])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from hnlib.chapters.page import DASH, NBSP, Facts, is_phantom, listed, percent, title
+from hnlib.chapters.page import DASH, NBSP, Facts, is_phantom, listed, percent, title, with_limits
 from hnlib.equivalence import Group, mean_difference, verdict
 from hnlib.errors import DataError
 from hnlib.files import read_json
@@ -68,9 +68,7 @@ def agreement_table(tables: Tables) -> pd.DataFrame:
 
 
 def _interval(row: Any) -> str:
-    digits = 2 if row["mean"] > 1 else 3
-    text = f"{row['mean']:.{digits}f} ({row['low']:.{digits}f} to {row['high']:.{digits}f})"
-    return text.replace(" ", NBSP)
+    return with_limits(row["mean"], row["low"], row["high"], 2 if row["mean"] > 1 else 3, sign="")
 
 
 def tolerance_series(tables: Tables) -> pd.DataFrame:
@@ -91,7 +89,7 @@ def tolerance_table(tables: Tables) -> pd.DataFrame:
     table = pd.DataFrame(
         {
             "organ": [title(str(name)) for name in found["organ"]],
-            "derived (mm)": [f"{a:.2f} ({b:.2f} to {c:.2f})".replace(" ", NBSP) for a, b, c in limits],
+            "derived (mm)": [with_limits(*row, digits=2, sign="") for row in limits],
             "published (mm)": [f"{value:.2f}" for value in found["published_mm"]],
             "covered": [f"{100 * a:.1f} ({100 * b:.1f} to {100 * c:.1f}) %".replace(" ", NBSP) for a, b, c in shares],
             "verdict": found["verdict"],
@@ -116,7 +114,7 @@ def swapped_table(tables: Tables) -> pd.DataFrame:
             "organ": [title(str(name)) for name in found["organ"]],
             "right": found["right"].map("{:.3f}".format),
             "swapped": found["swapped"].map("{:.3f}".format),
-            "difference": [f"{a:+.3f} ({b:+.3f} to {c:+.3f})".replace(" ", NBSP) for a, b, c in limits],
+            "difference": [with_limits(*row) for row in limits],
             "scan that moves most": found["largest"].map("{:+.3f}".format),
         }
     )
@@ -174,11 +172,10 @@ def context_table(tables: Tables, metrics: pd.DataFrame, experiment: str) -> pd.
             continue
         sides = [Group(float(v.mean()), float(v.std(ddof=1)), len(v)) for v in (network, people)]
         interval = mean_difference(*sides)
-        limits = f"{interval.value:+.3f} ({interval.low:+.3f} to {interval.high:+.3f})".replace(" ", NBSP)
         found[title(str(name))] = {
             "observers": f"{people.mean():.3f} (n = {len(people)})".replace(" ", NBSP),
             "network": f"{network.mean():.3f} (n = {len(network)})".replace(" ", NBSP),
-            "difference": limits,
+            "difference": with_limits(interval.value, interval.low, interval.high),
             f"within {NEAR}": verdict(interval, (-NEAR, NEAR)).replace("equivalent", "yes").replace("different", "no"),
         }
     return pd.DataFrame(found).T.rename_axis("organ")

@@ -110,6 +110,29 @@ def mean_sd(mean: float, sd: float, digits: int) -> str:
     return f"{mean:.{digits}f}" + ("" if np.isnan(sd) else f"{NBSP}±{NBSP}{sd:.{digits}f}")
 
 
+def limits(low: float, high: float, digits: int = 3) -> str:
+    r"""Write the limits of an interval of a difference, in one line; a dash where there is none.
+
+    Examples
+    --------
+    >>> limits(-0.01, 0.02).replace(NBSP, " "), limits(float("nan"), float("nan"))
+    ('-0.010 to +0.020', '–')
+    """
+    return DASH if np.isnan(low) else f"{low:+.{digits}f} to {high:+.{digits}f}".replace(" ", NBSP)
+
+
+def with_limits(value: float, low: float, high: float, digits: int = 3, sign: str = "+") -> str:
+    """Write an estimate with the limits of its interval, in one line.
+
+    Examples
+    --------
+    >>> with_limits(0.01, -0.01, 0.03).replace(NBSP, " "), with_limits(9.5, 9, 10, 1, sign="").replace(NBSP, " ")
+    ('+0.010 (-0.010 to +0.030)', '9.5 (9.0 to 10.0)')
+    """
+    form = f"{sign}.{digits}f"
+    return f"{value:{form}} ({low:{form}} to {high:{form}})".replace(" ", NBSP)
+
+
 # Every chapter
 
 

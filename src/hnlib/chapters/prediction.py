@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from hnlib.chapters.page import DASH, NBSP, Facts, title
+from hnlib.chapters.page import DASH, NBSP, Facts, limits, title, with_limits
 from hnlib.errors import DataError
 from hnlib.experiments import load_profile
 from hnlib.files import read_table
@@ -185,7 +185,7 @@ def correlation_table(found: pd.DataFrame, misses: pd.DataFrame, study: DrawStud
 def _interval(row: Mapping[Any, Any]) -> str:
     if np.isnan(row["rho"]):
         return DASH
-    return f"{row['rho']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})".replace(" ", NBSP)
+    return with_limits(row["rho"], row["low"], row["high"], digits=2)
 
 
 def organ_correlation_table(found: pd.DataFrame) -> pd.DataFrame:
@@ -277,15 +277,11 @@ def planned_beside_nnunet(study: DrawStudy) -> pd.DataFrame:
         seeds = seed_interval(pair, planned, NNUNET, metric=metric)
         rows[name] = {
             "difference": f"{found.difference:+.4f}",
-            "over patients": _limits(found.low, found.high),
-            "over seeds": _limits(*seeds),
+            "over patients": limits(found.low, found.high),
+            "over seeds": limits(*seeds),
             "seeds": f"{found.seeds} and {found.baseline_seeds}",
         }
     return pd.DataFrame(rows).T.rename_axis(f"{planned} minus {NNUNET}".replace("_", " "))
-
-
-def _limits(low: float, high: float) -> str:
-    return DASH if np.isnan(low) else f"{low:+.3f} to {high:+.3f}".replace(" ", NBSP)
 
 
 def draws_provenance(folder: Path | str, study: DrawStudy) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hnlib.chapters.page import DASH, NBSP, Facts, listed, mean_sd, title
+from hnlib.chapters.page import DASH, NBSP, Facts, limits, listed, mean_sd, title
 from hnlib.experiments import FOUR_CONFIGURATIONS, Run, Study, load_profile, prepare_study, read_tables
 from hnlib.files import write_json
 from hnlib.plotting import experiment_title
@@ -167,8 +167,8 @@ def comparison(metrics: pd.DataFrame, baseline: str) -> pd.DataFrame:
 def difference_table(tests: pd.DataFrame, metrics: pd.DataFrame, baseline: str) -> pd.DataFrame:
     """Return the primary endpoint, the difference in mean DSC over organs: over patients, over seeds, and its test."""
     table = tests[tests["primary"].astype(bool)].set_index("experiment")
-    limits = [seed_interval(metrics, str(name), baseline) for name in table.index]
-    table = table.assign(seeds_low=[low for low, _ in limits], seeds_high=[high for _, high in limits])
+    over_seeds = [seed_interval(metrics, str(name), baseline) for name in table.index]
+    table = table.assign(seeds_low=[low for low, _ in over_seeds], seeds_high=[high for _, high in over_seeds])
     numbers = ["difference", "low", "high", "seeds_low", "seeds_high"]
     columns = [*numbers, "p", "p_holm", "rank_biserial", "shown", "cases", "left_out", "note"]
     rounded = table[columns].round({"rank_biserial": 2})
@@ -179,8 +179,7 @@ def difference_view(differences: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of `difference_table` for a page: limits of an interval in one column."""
 
     def interval(low: str, high: str) -> list[str]:
-        limits = zip(differences[low], differences[high], strict=True)
-        return [DASH if np.isnan(a) else f"{a:+.3f} to {b:+.3f}".replace(" ", NBSP) for a, b in limits]
+        return [limits(a, b) for a, b in zip(differences[low], differences[high], strict=True)]
 
     return pd.DataFrame(
         {

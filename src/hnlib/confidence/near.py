@@ -171,8 +171,9 @@ def summarise_depths(near: Near | None) -> pd.DataFrame:
     columns = ["depth_mm", "voxels", "probability", "margin", "wrong_fraction"]
     if near is None:
         return pd.DataFrame(columns=columns)
-    band = np.digitize(np.abs(near.depth_mm) - _TIE_MM, (5.0, 10.0), right=True)
-    lower = np.where(near.inside, 5.0 * band, -5.0 * (band + 1))
+    lowest, rim = np.asarray(DEPTHS_MM), DEPTHS_MM.index(0.0)
+    band = np.digitize(np.abs(near.depth_mm) - _TIE_MM, lowest[rim + 1 :], right=True)
+    lower = lowest[np.where(near.inside, rim + band, rim - 1 - band)]
     wrong = np.where(near.inside, near.margin < 0, near.margin > 0)
     values = (near.probability, near.margin, wrong)
     table = pd.DataFrame(

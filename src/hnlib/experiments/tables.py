@@ -100,6 +100,7 @@ def organ_rows(case: Case, split: str) -> list[dict[str, Any]]:
 
 
 def _measure_imbalance(task: tuple[Study, str]) -> list[dict[str, Any]]:
+    """Return the rows of ``imbalance.csv`` of one case; no row of an organ that was not outlined in it."""
     study, name = task
     case = study.case(name)
     hu = case.image * study.plan.sd_hu + study.plan.mean_hu
@@ -111,6 +112,8 @@ def _measure_imbalance(task: tuple[Study, str]) -> list[dict[str, Any]]:
             ratios = expected_ratios(case.labels, study.num_classes, size, rule, hu)
             present = presence(case.labels, study.num_classes, size, rule, hu)
             for value, label in enumerate(("background", *study.plan.organs)):
+                if value and label not in case.labelled:
+                    continue
                 rows.append(
                     {
                         "patch": patch,

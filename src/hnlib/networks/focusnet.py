@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from hnlib.networks.seres_unet import SEResUNet
 
 Reach = Literal["s_net", "sol_net", "sos_net", "joint"]
-#: Of SOL-Net's output at the start: nearly nothing everywhere, as a heat map is.
+#: Of SOL-Net's output at the start, at every voxel: nearly nothing, as a heat map is. From a far lower logit at an
+#: organ the squared error of a sigmoid has no gradient, and the organ's map never comes to life.
 COLD_LOGIT = -4.0
 
 
@@ -73,7 +74,9 @@ class FocusNet(nn.Module):
     ) -> None:
         super().__init__()
         self.snet = snet
-        self.sol = _head(channels, channels, len(values), COLD_LOGIT)
+        self.sol = _head(channels, channels, len(values))
+        nn.init.zeros_(self.sol[-1].weight)  # type: ignore[arg-type]
+        nn.init.constant_(self.sol[-1].bias, COLD_LOGIT)  # type: ignore[arg-type]
         self.sos = nn.ModuleList(_head(2 * channels + 2, sos_channels, 1) for _ in values)
         self.register_buffer("values", torch.tensor(values, dtype=torch.long))
         self.register_buffer("roi_voxels", torch.tensor(roi_voxels, dtype=torch.long).reshape(-1, 3))
@@ -120,15 +123,12 @@ class FocusNet(nn.Module):
         return logits
 
 
-def _head(in_channels: int, channels: int, out_channels: int, logit: float = 0.0) -> nn.Sequential:
-    """Return two blocks and a convolution of kernel 1 whose bias starts at a logit."""
+def _head(in_channels: int, channels: int, out_channels: int) -> nn.Sequential:
+    """Return two blocks and a convolution of kernel 1."""
     from hnlib.networks.squeeze_excitation import SEResBlock  # MONAI takes seconds to import
 
     blocks = SEResBlock(3, in_channels, channels), SEResBlock(3, channels, channels)
-    last = nn.Conv3d(channels, out_channels, 1)
-    if last.bias is not None:  # it has one; the type does not know
-        nn.init.constant_(last.bias, logit)
-    return nn.Sequential(*blocks, last)
+    return nn.Sequential(*blocks, nn.Conv3d(channels, out_channels, 1))
 
 
 def highest_voxels(heat: Tensor) -> Tensor:

@@ -42,9 +42,9 @@ class Options(BaseModel):
     heat_power
         See `HeatLoss`.
     small_draw
-        Share of the patches of SOL-Net's and the SOS-Nets' stages that are centred on a small organ, each as often;
-        the rest lie anywhere. 0: the experiment's own draw. The paper's crop holds all small organs at once; a
-        patch of a few centimetres shows each of them rarely.
+        Share of the patches of all stages after S-Net's that are centred on a small organ, each as often; the rest
+        lie anywhere. 0: the experiment's own draw. The paper's crop holds all small organs at once; a patch of a few
+        centimetres shows each of them rarely.
     gate
         Least peak of a heat map for its organ to count as present.
     downsamplings, dilations, sos_channels
@@ -62,7 +62,7 @@ class Options(BaseModel):
     roi: float = Field(3, gt=0)
     sigma_mm: float = Field(5.0, gt=0)
     heat_power: float = Field(1.0, ge=0, le=1)
-    small_draw: float = Field(0.75, ge=0, le=1)
+    small_draw: float = Field(0.6, ge=0, le=1)
     gate: float = Field(0.3, ge=0, le=1)
     downsamplings: int = Field(1, ge=1, le=4)
     dilations: tuple[int, ...] = DILATIONS
@@ -102,7 +102,7 @@ class FocusNetSystem(System):
         network = self.network(done[self.stages[before]]).train_stage(name)  # type: ignore[arg-type]
         validate = self._validation(material) if name == "joint" and material.watched else None
         loss = self._loss(name, material, network)
-        return Part(network, loss, patch_stream(self.blueprint, self._drawn(name, material, network)), validate)
+        return Part(network, loss, patch_stream(self.blueprint, self._drawn(material, network)), validate)
 
     def predictor(self, weights: Weights, device: torch.device | str = "cpu") -> Predictor:
         """Return the trained system; it tells where it found the small organs of the last image."""
@@ -145,10 +145,10 @@ class FocusNetSystem(System):
             sos_channels=options.sos_channels,
         )
 
-    def _drawn(self, name: str, material: Material, network: FocusNet) -> Material:
-        """Return the material with the draw of a stage: SOL-Net and the SOS-Nets learn where their organs are."""
+    def _drawn(self, material: Material, network: FocusNet) -> Material:
+        """Return the material with the draw of the stages after S-Net's, which learn where small organs are."""
         share, organs = self.options.small_draw, self.blueprint.plan.organs
-        if name == "joint" or not share:
+        if not share:
             return material
         values = network.values.tolist()
         weights = {organs[value - 1]: share / len(values) for value in values} | {UNIFORM: 1 - share}

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from hnlib.inference import sliding_window
 from hnlib.metrics import centre_error_mm
 from hnlib.networks.focusnet import FocusNet, highest_voxels, roi_starts
 from hnlib.preprocess import Plan, Prepared
@@ -110,7 +111,7 @@ class FocusPredictor:
         with torch.inference_mode():
             tensor = torch.from_numpy(np.ascontiguousarray(image))[None, None].to(self.device)
             tensor = tensor.contiguous(memory_format=torch.channels_last_3d)
-            whole = self._window(_Everything(network), tensor)
+            whole = sliding_window(_Everything(network), tensor, self.patch)
             classes = network.snet.head.out_channels
             first, last = whole[:, classes:].chunk(2, dim=1)
             heat = self.heat(last)
@@ -123,24 +124,7 @@ class FocusPredictor:
         """Return the heat maps of a scan from its features, at once where memory allows."""
         if last[0, 0].numel() <= self.largest_voxels:
             return self.network.locate(last)
-        return self._window(_Locate(self.network), last)
-
-    def _window(self, network: nn.Module, tensor: Tensor) -> Tensor:
-        from monai.inferers import sliding_window_inference  # MONAI takes seconds to import
-
-        result = sliding_window_inference(
-            tensor,
-            roi_size=self.patch,
-            sw_batch_size=2,
-            predictor=network,
-            overlap=0.5,
-            mode="gaussian",
-            sigma_scale=0.125,
-            padding_mode="constant",
-            cval=float(tensor.min()),
-        )
-        assert isinstance(result, Tensor)  # one tensor in, one tensor out
-        return result
+        return sliding_window(_Locate(self.network), last, self.patch)
 
     def _look_at(self, organ: int, first: Tensor, last: Tensor, image: Tensor, heat: Tensor) -> Found:
         network = self.network

@@ -14,6 +14,7 @@ import pandas as pd
 from hnlib.chapters.page import Facts, listed, percent, title
 from hnlib.errors import DataError
 from hnlib.experiments.failures import VOLUME_FACTOR, worst_cases
+from hnlib.files import read_table
 from hnlib.plotting import experiment_title, viewer
 
 #: What is wrong with an outline, in the order of the table, and what the word means.
@@ -29,10 +30,7 @@ KINDS = {
 
 def load_failures(tables: Path | str) -> pd.DataFrame:
     """Read ``failures.csv``: a row a test case and organ of the configuration that validation chose."""
-    path = Path(tables) / "failures.csv"
-    if not path.exists():
-        raise DataError(f"{path}: missing; run hnlib tables for the study")
-    return pd.read_csv(path)
+    return read_table(Path(tables) / "failures.csv", "run hnlib tables for the study")
 
 
 def kinds_table(failures: pd.DataFrame, below: float) -> pd.DataFrame:

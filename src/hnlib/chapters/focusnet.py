@@ -179,7 +179,7 @@ def focus_runs(tables: Path | str) -> tuple[pd.DataFrame, pd.DataFrame]:
         found.append(rows[rows["profile"] == profile].reset_index(drop=True))
     atlas = folder / "atlas.csv"
     if atlas.exists():
-        rows = pd.read_csv(atlas)
+        rows = read_table(atlas, "run python scripts/atlas.py again")
         found[0] = pd.concat([found[0], rows[rows["profile"] == profile]], ignore_index=True)
     return found[0], found[1]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from hnlib.chapters.page import Facts, listed, percent, title
-from hnlib.errors import DataError
+from hnlib.files import read_table
 from hnlib.imbalance import MEASURES, PAPER_CLASSES, PAPER_RATIOS, sigma_of_mean
 from hnlib.imbalance.summary import PATCH
 from hnlib.plotting.landscape import QUANTITIES, RULE_TITLES, sigma_bounds
@@ -30,12 +30,8 @@ def load_landscape(folder: Path | str) -> tuple[pd.DataFrame, pd.DataFrame]:
     DataError
         When a table is missing.
     """
-    try:
-        names = ("landscape", "landscape_classes")
-        measures, classes = (pd.read_csv(Path(folder) / f"{name}.csv") for name in names)
-    except (OSError, ValueError) as fault:
-        raise DataError(f"landscape in {folder}: {fault}; run the study first, or name another folder") from None
-    return measures, classes
+    place, remedy = Path(folder), "run the study first, or name another folder"
+    return read_table(place / "landscape.csv", remedy), read_table(place / "landscape_classes.csv", remedy)
 
 
 def sigma_points(measures: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from hnlib.chapters.page import Facts
-from hnlib.errors import DataError
 from hnlib.experiments.audits import SWEEPS
+from hnlib.files import read_table
 from hnlib.losses import LOSSES
 
 #: Names of the library without the steps between nnu_dice and ca_dice, which fill a table of their own.
@@ -29,12 +29,9 @@ def load_audit(folder: Path | str) -> tuple[pd.DataFrame, pd.DataFrame]:
     DataError
         When a table is missing.
     """
-    try:
-        rows = pd.read_csv(Path(folder) / "audit.csv")
-        warnings = pd.read_csv(Path(folder) / "warnings.csv", keep_default_na=False)
-    except (OSError, ValueError) as fault:
-        raise DataError(f"audit in {folder}: {fault}; write it with hnlib audit --out {folder}") from None
-    return rows, warnings
+    remedy = f"write it with hnlib audit --out {folder}"
+    rows = read_table(Path(folder) / "audit.csv", remedy)
+    return rows, read_table(Path(folder) / "warnings.csv", remedy, keep_default_na=False)
 
 
 def _pick(rows: pd.DataFrame, losses: tuple[str, ...], **keys: str) -> pd.DataFrame:

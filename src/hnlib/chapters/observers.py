@@ -11,7 +11,7 @@ import pandas as pd
 from hnlib.chapters.page import DASH, NBSP, Facts, is_phantom, listed, percent, title, with_limits
 from hnlib.equivalence import Group, mean_difference, verdict
 from hnlib.errors import DataError
-from hnlib.files import read_json
+from hnlib.files import read_json, read_table
 from hnlib.observers import by_patient
 from hnlib.plotting import experiment_title
 from hnlib.stats import organ_summary, paper_table1, seed_averaged
@@ -37,10 +37,7 @@ def load_observers(folder: Path | str, split: str = "all") -> tuple[Tables, Mapp
     place, remedy = Path(folder), "run python scripts/human_reference.py, or name another folder"
     tables = {}
     for name in TABLES:
-        try:
-            found = pd.read_csv(place / f"{name}.csv")
-        except (OSError, ValueError) as fault:
-            raise DataError(f"human reference in {place}: {fault}; {remedy}") from None
+        found = read_table(place / f"{name}.csv", remedy)
         whole = name == "pairs" and split == "all"
         tables[name] = found if whole else found[found["split"] == split].reset_index(drop=True)
         if tables[name].empty:

@@ -12,7 +12,7 @@ from hnlib.chapters.page import DASH, Facts, listed, title
 from hnlib.datasets import PhantomDataset
 from hnlib.datasets.phantom import VERSION
 from hnlib.datasets.phantom_anatomy import ALL_ORGANS
-from hnlib.errors import DataError
+from hnlib.files import read_table
 
 #: What is compared, in words, by the figure in which it stands.
 SIZES: Mapping[str, str] = {"volume_ml": "volume (ratio)", "volume_ml_spread": "its spread (ratio)"}
@@ -73,10 +73,7 @@ def load_comparison(folder: Path | str) -> pd.DataFrame:
     DataError
         When the table is missing.
     """
-    path = Path(folder) / "equivalence.csv"
-    if not path.exists():
-        raise DataError(f"table {path}: missing; run python scripts/phantom_equivalence.py")
-    return pd.read_csv(path)
+    return read_table(Path(folder) / "equivalence.csv", "run python scripts/phantom_equivalence.py")
 
 
 def sizes(table: pd.DataFrame) -> pd.DataFrame:

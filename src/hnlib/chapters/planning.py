@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from hnlib.chapters.page import Facts, listed, percent, title
-from hnlib.errors import DataError
-from hnlib.files import read_json
+from hnlib.files import read_json, read_table
 from hnlib.imbalance.summary import PATCH
 
 _REMEDY = "run python scripts/planning_tables.py, or name another folder"
@@ -63,11 +62,8 @@ def load_plan(folder: Path | str) -> PlanTables:
     """
     place = Path(folder)
     facts = read_json(place / "plan.json", _REMEDY)
-    try:
-        names = ("plan", "plan_choices", "plan_draws", "plan_landscape")
-        return PlanTables(facts, *(pd.read_csv(place / f"{name}.csv") for name in names))
-    except (OSError, ValueError) as fault:
-        raise DataError(f"plan in {place}: {fault}; {_REMEDY}") from None
+    names = ("plan", "plan_choices", "plan_draws", "plan_landscape")
+    return PlanTables(facts, *(read_table(place / f"{name}.csv", _REMEDY) for name in names))
 
 
 def choices_table(plan: PlanTables) -> pd.DataFrame:

@@ -82,14 +82,11 @@ def load_draws(folder: Path | str, profile: str) -> DrawStudy:
     DataError
         When the tables of the draws lack the profile.
     """
-    place = Path(folder)
-    try:
-        draws, classes = (pd.read_csv(place / f"{name}.csv") for name in ("draws", "draws_classes"))
-    except (OSError, ValueError) as fault:
-        raise DataError(f"draws in {place}: {fault}; run python scripts/planning_tables.py first") from None
-    draws, classes = (table[table["profile"] == profile].reset_index(drop=True) for table in (draws, classes))
+    place, remedy = Path(folder), "run python scripts/planning_tables.py first"
+    found = (read_table(place / f"{name}.csv", remedy) for name in ("draws", "draws_classes"))
+    draws, classes = (table[table["profile"] == profile].reset_index(drop=True) for table in found)
     if draws.empty:
-        raise DataError(f"draws in {place}: no row of profile '{profile}'; run python scripts/planning_tables.py first")
+        raise DataError(f"draws in {place}: no row of profile '{profile}'; {remedy}")
     path = place / "metrics.csv"
     nothing = pd.DataFrame(columns=list(COLUMNS))
     metrics = read_table(path, "publish the runs again") if path.exists() else nothing
@@ -287,7 +284,8 @@ def planned_beside_nnunet(study: DrawStudy) -> pd.DataFrame:
 def draws_provenance(folder: Path | str, study: DrawStudy) -> pd.DataFrame:
     """Return where the results of a profile come from."""
     path = Path(folder) / "runs.csv"
-    runs = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["profile", "seconds", "hardware", "versions"])
+    nothing = pd.DataFrame(columns=["profile", "seconds", "hardware", "versions"])
+    runs = read_table(path, "publish the runs again") if path.exists() else nothing
     shown = runs[runs["profile"] == study.draws["profile"].iloc[0]]
     rows = {
         "profile": study.draws["profile"].iloc[0],

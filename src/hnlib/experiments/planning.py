@@ -17,7 +17,7 @@ import pandas as pd
 from hnlib.experiments.config import load_experiment
 from hnlib.experiments.landscapes import landscape_sizes
 from hnlib.experiments.study import Study
-from hnlib.files import write_json, write_table
+from hnlib.files import read_table, write_json, write_table
 from hnlib.imbalance import Limits, PatchPlan, Scan, landscape, plan, summarise
 from hnlib.imbalance.candidates import Candidate, candidate_of
 from hnlib.imbalance.planner import SIGHTINGS, assess, held_organ_box
@@ -189,7 +189,7 @@ def write_planning(
     for name, table in draw_tables(study, scans).items():
         path = folder / f"{name}.csv"
         if path.exists():
-            old = pd.read_csv(path)
+            old = read_table(path, "delete it and run python scripts/planning_tables.py again")
             table = pd.concat([old[old["profile"] != study.profile], table], ignore_index=True)
         write_table(path, table)
     facts = {

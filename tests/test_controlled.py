@@ -50,7 +50,7 @@ def test_a_question_is_answered_or_says_what_it_lacks() -> None:
     view = chapters.controlled.contrast_view(table)
     assert view.loc[batch.name, "state"] == "6 patients"
     assert view.loc[whole.name, "state"] == "6 patients; partial, 3 of 5 seeds"
-    assert view.loc["background in", "state"] == "waits for small background dice ce"
+    assert view.loc["background in", "state"] == "waits for small, Dice with background"
 
 
 def test_a_switch_is_the_mean_over_the_settings_of_the_others() -> None:

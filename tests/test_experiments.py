@@ -13,6 +13,7 @@ import yaml
 
 from hnlib.confidence import NEAR_TABLES
 from hnlib.errors import ConfigError, DataError
+from hnlib.experiment_files import config_folder, experiment_title
 from hnlib.experiments import (
     FOUR_CONFIGURATIONS,
     Experiment,
@@ -28,7 +29,7 @@ from hnlib.experiments import (
     train_run,
     write_tables,
 )
-from hnlib.experiments.config import config_folder, run_digest
+from hnlib.experiments.config import run_digest
 from hnlib.experiments.pictures import draw_case, draw_ignored, draw_predictions
 from hnlib.experiments.tables import _measure_imbalance, _replace_rows, _run_rows, publishable_pictures
 from hnlib.files import read_table
@@ -351,6 +352,20 @@ def test_a_patch_that_the_profile_lacks_is_told(tiny_study: Study) -> None:
         ConfigError, match="medium_class_draw: needs the patch 'medium', and profile tiny has large, small"
     ):
         train_run(tiny_study, "medium_class_draw", 0)
+
+
+def test_titles_are_those_of_the_files_and_differ() -> None:
+    """Those of the four configurations are Tappeiner 2022's, Table 1."""
+    assert experiment_title("large_ca_dice_ce") == "large, ca-Dice+CE"
+    assert len({experiment_title(name) for name in EXPERIMENTS}) == len(EXPERIMENTS)
+
+
+def test_an_experiment_of_ones_own_is_called_as_its_file_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "profiles").mkdir()
+    monkeypatch.setenv("HNLIB_EXPERIMENTS", str(tmp_path))
+    (tmp_path / "mine.yaml").write_text("title: My idea\n")
+    (tmp_path / "broken.yaml").write_text("title: [\n")
+    assert [experiment_title(name) for name in ("mine", "broken", "not_there")] == ["My idea", "broken", "not there"]
 
 
 def test_imbalance_counts_no_organ_that_nobody_outlined(tiny_study: Study, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,6 @@ from hnlib.plotting import (
     confidence_violins,
     contour_panel,
     equivalence_intervals,
-    experiment_title,
     organ_volumes,
     paired_differences,
     ranking,
@@ -220,7 +219,7 @@ def test_paired_differences_draw_cases_and_the_mean_over_organs():
 def test_ranking_joins_what_is_not_told_apart():
     """Marks stand at the mean ranks; one bar spans the two that are mixed and stops before the one that is worse."""
     noise = 0.01 * np.random.default_rng(0).standard_normal((2, 12, 2))
-    values = {"small_ca_dice_ce": 0.8 + noise[0], "recipe": 0.8 + noise[1], "snet": np.full((12, 2), 0.5)}
+    values = {"small_ca_dice_ce": 0.8 + noise[0], "recipe": 0.8 + noise[1], "base": np.full((12, 2), 0.5)}
     found = rank_experiments(metrics(values))
     ax = ranking(found)
     marks = points(ax, "#222222")
@@ -388,12 +387,6 @@ def test_an_organ_of_ones_own_is_drawn_last_and_what_is_none_is_told():
     assert len(points(ax, organ("eye_left").colour)) == 2
     with pytest.raises(ConfigError, match="did you mean 'mandible'"):
         results_by_organ(table.replace("mandible", "Mandible"))
-
-
-def test_titles_of_the_four_configurations_are_the_papers():
-    """Names as Tappeiner 2022, Table 1, prints them; others lose their underscores."""
-    assert experiment_title("large_ca_dice_ce") == "large, ca-Dice+CE"
-    assert experiment_title("coarse_to_fine") == "coarse to fine"
 
 
 def comparison():

@@ -13,8 +13,8 @@ from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from hnlib.chapters.page import DASH, TOO_WEAK, Facts, counted, limits, mean_sd, percent, title
 from hnlib.datasets import PhantomDataset
+from hnlib.experiment_files import experiment_title
 from hnlib.experiments import read_tables
-from hnlib.plotting import experiment_title
 from hnlib.plotting.style import METRIC_LABELS
 from hnlib.preprocess import PLAN_RULES, make_plan, preprocess_case
 from hnlib.stats import compare_experiments, mean_over_organs, organ_summary, printed_table, seed_interval

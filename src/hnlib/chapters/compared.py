@@ -11,9 +11,9 @@ import pandas as pd
 
 from hnlib.chapters.page import DASH, Facts, counted, limits, listed, mean_sd, title
 from hnlib.errors import ConfigError
+from hnlib.experiment_files import experiment_title
 from hnlib.experiments import load_profile, read_tables
 from hnlib.experiments.audits import PROFILE
-from hnlib.plotting import experiment_title
 from hnlib.stats import (
     ALL_ORGANS,
     compare_experiments,

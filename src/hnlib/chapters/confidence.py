@@ -13,8 +13,9 @@ from hnlib.chapters.page import DASH, Facts, is_phantom, limits, listed, load, t
 from hnlib.confidence import DRIFT_MEASURES, calibration_error, drift
 from hnlib.equivalence import Group, mean_difference
 from hnlib.errors import ConfigError
+from hnlib.experiment_files import experiment_title
 from hnlib.experiments import FOUR_CONFIGURATIONS, load_experiment, read_tables
-from hnlib.plotting import MEASURES, NOT_MEASURED, experiment_title, pooled_bins
+from hnlib.plotting import MEASURES, NOT_MEASURED, pooled_bins
 from hnlib.stats import ALL_ORGANS, drift_tests
 
 #: Mean probability of the true class on training voxels above which an organ counts as learnt.

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from hnlib.chapters.page import DASH, Facts, limits, listed
+from hnlib.experiment_files import experiment_title
 from hnlib.experiments import FOUR_CONFIGURATIONS, load_profile, read_tables
-from hnlib.plotting import experiment_title
 from hnlib.stats import paired_difference, seed_interval
 
 #: Seeds that make an answer whole: of the four configurations, and of others.

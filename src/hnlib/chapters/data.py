@@ -13,8 +13,8 @@ import pandas as pd
 from hnlib.cases import SPLITS
 from hnlib.chapters.page import Facts, is_phantom, percent, title
 from hnlib.errors import ConfigError, DataError
+from hnlib.experiment_files import experiment_title
 from hnlib.imbalance import PAPER_SIGMA, sigma_of_mean, sigma_pooled
-from hnlib.plotting import experiment_title
 
 NOT_LABELLED = "Larynx and oesophagus are outlined in a part of these patients only and are left out here."
 

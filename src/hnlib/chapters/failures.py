@@ -13,9 +13,10 @@ import pandas as pd
 
 from hnlib.chapters.page import Facts, listed, percent, title
 from hnlib.errors import DataError
+from hnlib.experiment_files import experiment_title
 from hnlib.experiments.failures import VOLUME_FACTOR, worst_cases
 from hnlib.files import read_table
-from hnlib.plotting import experiment_title, viewer
+from hnlib.plotting import viewer
 
 #: What is wrong with an outline, in the order of the table, and what the word means.
 KINDS = {

@@ -13,10 +13,10 @@ from matplotlib import pyplot as plt
 
 from hnlib.chapters.controlled import Contrast, contrasts
 from hnlib.chapters.page import TOO_WEAK, Facts, begin
+from hnlib.experiment_files import experiment_title
 from hnlib.experiments import read_tables
 from hnlib.files import write_atomically
 from hnlib.plotting import contrasts as contrasts_figure
-from hnlib.plotting import experiment_title
 from hnlib.stats import COLUMNS
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from hnlib.chapters.compared import coverage_phrase
 from hnlib.chapters.page import DASH, Facts, listed, title
-from hnlib.plotting import experiment_title
+from hnlib.experiment_files import experiment_title
 
 #: An organ counts as switched on once its validation DSC exceeds this.
 SWITCHED_ON = 0.3

@@ -11,9 +11,9 @@ import pandas as pd
 from hnlib.chapters.page import DASH, NBSP, Facts, is_phantom, listed, percent, title, with_limits
 from hnlib.equivalence import Group, mean_difference, verdict
 from hnlib.errors import DataError
+from hnlib.experiment_files import experiment_title
 from hnlib.files import read_json, read_table
 from hnlib.observers import by_patient
-from hnlib.plotting import experiment_title
 from hnlib.stats import organ_summary, paper_table1, seed_averaged
 
 Tables = Mapping[str, pd.DataFrame]

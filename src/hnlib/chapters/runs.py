@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from hnlib.chapters.page import DASH, NBSP, Facts, limits, listed, mean_sd, title
+from hnlib.experiment_files import experiment_title
 from hnlib.experiments import FOUR_CONFIGURATIONS, Run, Study, load_profile, prepare_study, read_tables
 from hnlib.files import write_json
-from hnlib.plotting import experiment_title
 from hnlib.plotting.style import METRIC_LABELS
 from hnlib.stats import (
     ALL_ORGANS,

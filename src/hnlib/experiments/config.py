@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from functools import cache
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from hnlib.augmentation import augmentation
 from hnlib.errors import ConfigError, unknown, wrong_value
+from hnlib.experiment_files import config_folder
 from hnlib.losses import build_loss
 from hnlib.networks import NETWORKS
 from hnlib.organs import organ
@@ -294,17 +294,6 @@ class Profile(_Strict):
 #: Fields of a profile, and of its training, that an experiment may change.
 CHANGEABLE = ("width", "cap", "prior_bias", "deep_supervision", "augmentation", "precision")
 TRAINING = tuple(field.name for field in fields(Settings))
-
-
-def config_folder() -> Path:
-    """Return the folder of the YAML files: HNLIB_EXPERIMENTS, the checkout's, or the installed copy."""
-    here = Path(__file__).resolve().parents[1]
-    places = [Path(p) for p in (os.environ.get("HNLIB_EXPERIMENTS"),) if p]
-    places += [here.parents[1] / "experiments", here / "_experiments"]
-    for place in places:
-        if (place / "profiles").is_dir():
-            return place
-    raise ConfigError(f"no experiments folder found at {' or '.join(map(str, places))}; set HNLIB_EXPERIMENTS")
 
 
 def _read(kind: str, folder: Path, name: str, model: type[Model]) -> Model:

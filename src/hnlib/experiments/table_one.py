@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from hnlib.errors import DataError
+from hnlib.experiment_files import experiment_title
 from hnlib.experiments.config import load_profile
 from hnlib.experiments.tables import read_tables
 from hnlib.files import write_table, write_text
 from hnlib.organs import organ
-from hnlib.plotting.style import METRIC_LABELS, experiment_title
+from hnlib.plotting.style import METRIC_LABELS
 from hnlib.stats import latex, paper_layout, table_one
 
 

@@ -48,7 +48,7 @@ from hnlib.plotting.results import (
 from hnlib.plotting.scans import best_slices, contour_panel, scan_rows, shown_box
 from hnlib.plotting.stages import stage_panels
 from hnlib.plotting.study import class_ratios, organ_volumes, sigma_dots, training_curves
-from hnlib.plotting.style import FULL_WIDTH_IN, HALF_WIDTH_IN, STYLE, experiment_title, use_style
+from hnlib.plotting.style import FULL_WIDTH_IN, HALF_WIDTH_IN, STYLE, use_style
 from hnlib.plotting.surfaces import surface_explorer, surface_views
 from hnlib.plotting.viewer import pack_volume, viewer
 
@@ -70,7 +70,6 @@ __all__ = [
     "draw_comparison",
     "drift_growth",
     "equivalence_intervals",
-    "experiment_title",
     "failure_kinds",
     "false_positive_slopes",
     "fusion_panels",

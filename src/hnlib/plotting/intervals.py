@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from hnlib.experiment_files import experiment_title
 from hnlib.organs import organ
-from hnlib.plotting.style import FAINT, FULL_WIDTH_IN, INK, experiment_title, in_order, make_axes, marker_of, row_major
+from hnlib.plotting.style import FAINT, FULL_WIDTH_IN, INK, in_order, make_axes, marker_of, row_major
 
 SERIES_COLOURS = (INK, "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#777777")
 """Colours of series from the first on; the marker tells them apart, too."""

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from hnlib.experiment_files import experiment_title
 from hnlib.organs import organ
 from hnlib.plotting.style import (
     FAINT,
@@ -18,7 +19,6 @@ from hnlib.plotting.style import (
     INK,
     METRIC_LABELS,
     draw_interval,
-    experiment_title,
     make_axes,
     marker_of,
     row_major,

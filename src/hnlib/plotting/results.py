@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullLocator
 
+from hnlib.experiment_files import experiment_title
 from hnlib.organs import organ
 from hnlib.plotting.style import (
     FAINT,
@@ -25,7 +26,6 @@ from hnlib.plotting.style import (
     draw_box,
     draw_interval,
     experiment_legend,
-    experiment_title,
     in_order,
     make_axes,
     marker_of,

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from hnlib.experiment_files import experiment_title
 from hnlib.organs import ORGANS, organ
 
 FULL_WIDTH_IN = 6.3
@@ -64,49 +65,10 @@ METRIC_LABELS: Mapping[str, str] = {
     "missed": "missed",
 }
 
-_EXPERIMENT_TITLES = {
-    f"{patch}_{loss}_dice_ce": f"{patch}, {title}-Dice+CE"
-    for patch in ("large", "small")
-    for loss, title in (("nnu", "nnU"), ("ca", "ca"))
-}
-_EXPERIMENT_TITLES |= {
-    "small_ce": "small, CE",
-    "small_dice_ce": "small, Dice+CE",
-    "small_focal_dice": "small, focal+Dice",
-    "small_topk_ce_dice": "small, topK CE+Dice",
-    "small_topk_dice_ce": "small, topK Dice+CE",
-    "small_topk30_dice_ce": "small, topK Dice+CE, K = 30 %",
-    "small_linear_dice_ce": "small, linear Dice+CE",
-    "small_ca_topk_dice_ce": "small, ca-TopK Dice+CE",
-    "small_margin": "small, margin ca-Dice+CE",
-    "small_topk_dice_ce_low_heads": "small, topK Dice+CE, low heads",
-    "ignition_linear": "equal start, linear Dice+CE",
-    "ignition_squared": "equal start, squared Dice+CE",
-    "ignition_linear_smooth": "equal start, linear, smoothing 1",
-    "ignition_squared_smooth": "equal start, squared, smoothing 1",
-    "ignition_linear_sgd": "equal start, linear, SGD",
-    "ignition_squared_sgd": "equal start, squared, SGD",
-}
-
 
 def use_style() -> None:
     """Set matplotlib's defaults to ``STYLE`` for the running process."""
     mpl.rcParams.update(STYLE)
-
-
-def experiment_title(name: str) -> str:
-    """Return the name of an experiment as figures print it.
-
-    Examples
-    --------
-    >>> experiment_title("small_ca_dice_ce"), experiment_title("coarse_axial")
-    ('small, ca-Dice+CE', 'coarse axial')
-    >>> experiment_title("small_nnu_dice_ce_8_cases")
-    'small, nnU-Dice+CE, 8 patients'
-    """
-    if found := re.fullmatch(r"(.+)_(\d+)_cases", name):
-        return f"{experiment_title(found[1])}, {found[2]} patients"
-    return _EXPERIMENT_TITLES.get(name, name.replace("_", " "))
 
 
 def panel_title(experiment: str) -> str:

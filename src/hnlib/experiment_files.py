@@ -1,0 +1,44 @@
+"""Where the YAML files of experiments lie, and what an experiment is called in figures and tables."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from hnlib.errors import ConfigError
+
+
+def config_folder() -> Path:
+    """Return the folder of the YAML files: HNLIB_EXPERIMENTS, the checkout's, or the installed copy."""
+    here = Path(__file__).resolve().parent
+    places = [Path(p) for p in (os.environ.get("HNLIB_EXPERIMENTS"),) if p]
+    places += [here.parents[1] / "experiments", here / "_experiments"]
+    for place in places:
+        if (place / "profiles").is_dir():
+            return place
+    raise ConfigError(f"no experiments folder found at {' or '.join(map(str, places))}; set HNLIB_EXPERIMENTS")
+
+
+def experiment_title(name: str) -> str:
+    """Return the title that an experiment's file gives it; without such a file, its name with spaces.
+
+    Examples
+    --------
+    >>> experiment_title("small_ca_dice_ce"), experiment_title("of_nobody")
+    ('small, ca-Dice+CE', 'of nobody')
+    """
+    return _title(config_folder() / f"{name}.yaml") or name.replace("_", " ")
+
+
+@cache
+def _title(path: Path) -> str:
+    """Return the title in a file, or nothing; what is wrong with the file is told where the experiment is read."""
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return ""
+    found = content.get("title") if isinstance(content, dict) else None
+    return found if isinstance(found, str) else ""

@@ -51,7 +51,7 @@ def test_verdict_follows_the_interval(gain: float, verdict: str) -> None:
 def test_settings_are_those_of_the_experiment() -> None:
     facts = chapters.focusnet.focus_settings()
     assert (facts["longest"], facts["sigma"], facts["gate"]) == ("70 mm", "5 mm", "0.3")
-    assert (facts["s-net"], facts["joint"]) == ("50 %", "20 %")
+    assert (facts["s-net"], facts["joint"]) == ("55 %", "20 %")
 
 
 def test_localisation_by_hand() -> None:

@@ -62,7 +62,7 @@ class Options(BaseModel):
     roi: float = Field(3, gt=0)
     sigma_mm: float = Field(5.0, gt=0)
     heat_power: float = Field(1.0, ge=0, le=1)
-    small_draw: float = Field(0.6, ge=0, le=1)
+    small_draw: float = Field(0.5, ge=0, le=1)
     gate: float = Field(0.3, ge=0, le=1)
     downsamplings: int = Field(1, ge=1, le=4)
     dilations: tuple[int, ...] = DILATIONS

@@ -43,7 +43,10 @@ def test_some_runs_leave_dashes_for_the_others() -> None:
     assert table.loc["seeds", "coarse, axial view"] == "2"
     assert table.loc["Brainstem", "coarse to fine"] == "\N{EN DASH}"
     asked = chapters.coarse_to_fine.questions_table(metrics)
-    assert asked.loc[("coarse, mean of three views", "coarse, axial view"), ["difference", "cases"]].tolist() == ["+0.100", 8]
+    assert asked.loc[("coarse, mean of three views", "coarse, axial view"), ["difference", "cases"]].tolist() == [
+        "+0.100",
+        8,
+    ]
     assert asked.loc[("coarse to fine", "two 3D stages"), "difference"] == "not yet run"
     assert "+0.100 in mean test DSC (2 seeds, 8 cases)" in chapters.coarse_to_fine.coarse_facts(metrics)["fusion"]
 

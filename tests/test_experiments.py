@@ -134,6 +134,24 @@ def test_a_wrong_experiment_is_one_line(own_configuration: Path, text: str, told
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ({"steps": 0}, "training: steps is 0; a number above 0 is needed; correct it"),
+        ({"checkpoint_every": 0}, "training: checkpoint_every is 0; a number above 0 is needed; correct it"),
+        ({"momentum": 1.5}, "training: momentum is 1.5; a number of at least 0 and below 1 is needed; correct it"),
+        ({"weight_decay": -1}, "training: weight_decay is -1.0; a number of at least 0 is needed; correct it"),
+        ({"steps": "many"}, "training.steps: is 'many'; a whole number is needed; correct it"),
+    ],
+)
+def test_training_that_cannot_be_is_one_line(own_configuration: Path, setting: dict[str, object], told: str) -> None:
+    tiny = yaml.safe_load((Path(__file__).parents[1] / "experiments/profiles/tiny.yaml").read_text())
+    (own_configuration / "profiles/mine.yaml").write_text(yaml.safe_dump({**tiny, "training": {"steps": 9, **setting}}))
+    with pytest.raises(ConfigError) as caught:
+        load_profile("mine")
+    assert str(caught.value).endswith(told)
+
+
 def test_arms_share_a_profile_and_are_asked_for_by_name() -> None:
     profile = load_profile("tiny").model_copy(update={"study": ("a", "b"), "arms": {"losses": ("b", "c")}})
     assert profile.experiments() == ("a", "b")

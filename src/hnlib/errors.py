@@ -57,6 +57,8 @@ def wrong_value(error: Mapping[str, Any]) -> str:
         return f"{where}: is missing"
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{where}: no such key"
+    if kind == "value_error":  # said by a class of ours
+        return f"{where}: {error['ctx']['error']}"
     table = "a table of keys and values"
     words = {"int": "a whole number", "float": "a number", "string": "a text", "bool": "true or false"}
     words |= {"tuple": "a list", "list": "a list", "dict": table, "model": table, "dataclass": table}

@@ -31,6 +31,17 @@ class Batches(Protocol):
         """Return one step's input, target and what else the loss takes: a function of the step alone."""
 
 
+_POSITIVE = (
+    "steps",
+    "batch_size",
+    "learning_rate",
+    "schedule_steps",
+    "clip_norm",
+    "validate_every",
+    "checkpoint_every",
+)
+
+
 @dataclass(frozen=True)
 class Settings:
     """How a network is trained; what is compared (patch, loss, sampling, network) is not here.
@@ -53,6 +64,11 @@ class Settings:
         Largest norm of the gradient; longer ones are shortened.
     validate_every, checkpoint_every
         In steps.
+
+    Raises
+    ------
+    ValueError
+        When a number cannot be: all are above 0 but the weight decay, which may be 0, and the momentum, in 0..1.
     """
 
     steps: int
@@ -67,6 +83,15 @@ class Settings:
     clip_norm: float = 12.0
     validate_every: int = 250
     checkpoint_every: int = 250
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if name not in ("momentum", "weight_decay") and not isinstance(value, str | bool) and value <= 0:
+                raise ValueError(f"{name} is {value}; a number above 0 is needed")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum is {self.momentum}; a number of at least 0 and below 1 is needed")
+        if self.weight_decay < 0:
+            raise ValueError(f"weight_decay is {self.weight_decay}; a number of at least 0 is needed")
 
 
 def learning_rate(step: int, settings: Settings) -> float:

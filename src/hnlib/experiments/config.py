@@ -146,7 +146,7 @@ class Experiment(_Strict):
         return tuple(
             Stage(
                 stage.name,
-                self._training(asdict(budget) | {"steps": round(budget.steps * stage.share)}, stage.training),
+                self._training(asdict(budget) | {"steps": max(1, round(budget.steps * stage.share))}, stage.training),
                 stage.loss or self.loss,
             )
             for stage in declared
@@ -159,7 +159,9 @@ class Experiment(_Strict):
         try:
             return TypeAdapter(Settings).validate_python({**given, **own})
         except ValidationError as fault:
-            raise ConfigError(f"experiment '{self.title}': training.{wrong_value(fault.errors()[0])}") from None
+            first = fault.errors()[0]
+            told = wrong_value({**first, "loc": ("training", *first["loc"])})
+            raise ConfigError(f"experiment '{self.title}': {told}") from None
 
     def under(self, profile: Profile) -> Profile:
         """Return the profile as it holds for this experiment: with its changes and its number of steps.

@@ -244,7 +244,7 @@ def evaluation(size: str, measure: Measure) -> list[Row]:
         ("evaluation_case_vs_monai", found["ours"][-1:], found["monai"], "MONAI", 0.05),
     ):
         rows.append(compare(name, ours, peer, peer_name, goal=goal, unit="s a case"))
-        memory = {"goal": 1.0, "unit": "MiB at the peak", "key": "peak_mib"}
+        memory = {"goal": None, "unit": "MiB at the peak", "key": "peak_mib"}  # what was asked is no ratio: under 1 GB
         rows.append(compare(f"{name}_memory", ours, peer, peer_name, **memory))
     return [{**row, "note": f"{row['note']}; {shape} voxels"} for row in rows]
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 import pytest
 
 mpl.use("agg")
 
 from hnlib import chapters, plotting
+from hnlib.errors import DataError
 from hnlib.stats import COLUMNS
 
 
@@ -66,14 +71,20 @@ def test_the_papers_means_are_those_of_its_rows() -> None:
     assert rivals.loc["mean of the nine", ("III, HD95 (mm)", "Pu et al.")] == 2.39
 
 
-def test_the_phantom_passes_all_stages() -> None:
-    """Six panels; the boxes hold the organs and the fine masks are nearer to the truth than the views."""
-    stages = chapters.coarse_to_fine.phantom_stages((6.0, 6.0, 6.0))
-    assert list(stages.probabilities)[-3:] == ["mean of the views", "boxes", "fine masks"]
-    assert float(chapters.coarse_to_fine.box_facts(stages)["least-recall"]) > 0.9
-    wrong = {name: (one.argmax(axis=0) != stages.labels).sum() for name, one in stages.probabilities.items()}
-    assert wrong["fine masks"] < min(wrong["axial view"], wrong["mean of the views"])
-    figure = plotting.stage_panels(**chapters.coarse_to_fine.only(stages))
-    assert [ax.get_xlabel() for ax in figure.axes] == list(stages.probabilities)
-    with pytest.raises(ValueError, match="bring them to one grid"):
-        plotting.stage_panels(**{**chapters.coarse_to_fine.only(stages), "probabilities": {}})
+def test_facts_of_the_picture_by_hand(tmp_path: Path) -> None:
+    """Boxes of 10 x 10 x 10 and 5 x 4 x 5 voxels in 20 x 20 x 25: a tenth and a hundredth of the volume."""
+    (tmp_path / "pictures").mkdir()
+    facts = {"grid": [20, 20, 25], "spacing_mm": [3.42, 3.42, 3.42]}
+    facts |= {"box_voxels": {"mandible": [10, 10, 10], "lens_left": [5, 4, 5]}}
+    (tmp_path / "pictures" / "stages.json").write_text(json.dumps(facts))
+    with pytest.raises(DataError, match="hnlib stages"):
+        chapters.coarse_to_fine.stage_facts(tmp_path)
+    (tmp_path / "pictures" / "stages.png").touch()
+    found = chapters.coarse_to_fine.stage_facts(tmp_path)
+    assert found == {"organs": "2", "smallest": "1 %", "largest": "10 %", "grid": "20 × 20 × 25", "edge": "3.4 mm"}
+
+
+def test_a_figure_without_stages_is_refused() -> None:
+    nothing = np.zeros((4, 4, 4), np.uint8)
+    with pytest.raises(ValueError, match="probabilities are empty"):
+        plotting.stage_panels(nothing, nothing, {}, {}, spacing_mm=(1, 1, 1), organs=(), index=0)

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from hnlib.errors import ConfigError, DataError
-from hnlib.experiments import load_experiment
+from hnlib.experiments import load_experiment, pictures
 from hnlib.experiments.config import load_profile
 from hnlib.model_file import ModelFile, load_model, save_model, see
 from hnlib.networks import plan_topology
 from hnlib.preprocess import Plan, Prepared
 from hnlib.sampling import RULES
+from hnlib.stats import COLUMNS
 from hnlib.systems import (
     Blueprint,
     Material,
@@ -259,3 +264,30 @@ def test_the_profiles_have_the_whole_and_its_parts(name: str) -> None:
         if found.takes:
             assert found.takes == "coarse_to_fine"
             assert found.schedule(profile) == whole_of.schedule(profile)
+
+
+def test_the_stages_of_a_run_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three test cases the one of median DSC, its boxes beside the picture; a part of the system has no stages."""
+    scores = [
+        ("p", "coarse_to_fine", 0, "test", str(k), "brainstem", "dsc", dsc) for k, dsc in ((4, 0.9), (5, 0.7), (6, 0.8))
+    ]
+    shutil.copytree(whole(), tmp_path / "run")
+    pd.DataFrame(scores, columns=list(COLUMNS)).to_csv(tmp_path / "run" / "metrics.csv", index=False)
+
+    def study(**options: Any) -> Any:
+        return SimpleNamespace(
+            run_folder=lambda *_: tmp_path / "run",
+            blueprint=lambda _: blueprint(**options),
+            case=lambda name: patient(int(name)),
+            plan=PLAN,
+            attribution="made volumes",
+        )
+
+    monkeypatch.setattr(pictures, "check_run", lambda *_: None)
+    drawn = pictures.draw_stages(study(), "coarse_to_fine", 0, tmp_path)
+    facts = json.loads(drawn.with_suffix(".json").read_text())
+    assert drawn.stat().st_size > 10_000
+    assert (facts["case"], facts["grid"], list(facts["box_voxels"])) == ("6", list(SHAPE), list(ORGANS))
+    assert all(0 < n <= m for size in facts["box_voxels"].values() for n, m in zip(size, SHAPE, strict=True))
+    with pytest.raises(DataError, match="'coarse_axial' has no stages to draw"):
+        pictures.draw_stages(study(output="axial"), "coarse_axial", 0, tmp_path)

@@ -247,6 +247,20 @@ def ignored(
 
 
 @app.command(rich_help_panel=WORKFLOW)
+def stages(
+    study_file: StudyFile,
+    experiment: ExperimentName,
+    seed: Seed,
+    out: Annotated[Path, typer.Option(help="folder of the pictures")],
+) -> None:
+    """Draw what each stage of a finished run of coarse to fine makes of a test case."""
+    from hnlib.experiments import load_study
+    from hnlib.experiments.pictures import draw_stages
+
+    say(f"picture {draw_stages(load_study(study_file), experiment, seed, out)}")
+
+
+@app.command(rich_help_panel=WORKFLOW)
 def publish(
     study_file: StudyFile,
     results: Annotated[Path, typer.Option(help="folder of the study's results")] = Path("results"),

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
+from hnlib.chapters.data import picture
 from hnlib.chapters.page import DASH, TOO_WEAK, Facts, counted, limits, mean_sd, percent, title
-from hnlib.datasets import PhantomDataset
 from hnlib.experiment_files import experiment_title
 from hnlib.experiments import read_tables
+from hnlib.files import read_json
 from hnlib.plotting.style import METRIC_LABELS
-from hnlib.preprocess import PLAN_RULES, make_plan, preprocess_case
 from hnlib.stats import compare_experiments, mean_over_organs, organ_summary, printed_table, seed_interval
-from hnlib.systems.coarse_to_fine import VIEWS, OrganBoxes, TargetBox, combine, fuse, to_slices, to_volume
 
 #: Stages and rivals in the order of the tables.
 PARTS = ("coarse_axial", "coarse_coronal", "coarse_sagittal", "coarse_fused", "coarse_fused_weights", "coarse_to_fine")
@@ -55,84 +51,17 @@ BOX = ("box_recall", "box_fallback")
 NOT_RUN = "not yet run"
 
 
-@dataclass(frozen=True)
-class Stages:
-    """One phantom on its way through the stages, with blurred truth in the place of networks.
-
-    Attributes
-    ----------
-    image_hu, labels
-        (X, Y, Z) on the grid of the preprocessing.
-    probabilities
-        Name of the stage to (C, X, Y, Z).
-    boxes
-        Of each organ.
-    spacing_mm, organs
-        Of the grid and the labels.
-    """
-
-    image_hu: NDArray[np.float32]
-    labels: NDArray[np.uint8]
-    probabilities: dict[str, NDArray[np.float32]]
-    boxes: list[TargetBox]
-    spacing_mm: tuple[float, float, float]
-    organs: tuple[str, ...]
-
-    @property
-    def index(self) -> int:
-        """The coronal slice with the most organ voxels."""
-        return int((self.labels > 0).sum(axis=(0, 2)).argmax())
-
-
-def phantom_stages(spacing_mm: tuple[float, float, float] = (3.0, 3.0, 3.0)) -> Stages:
-    """Take one phantom through preprocessing, views, fusion, boxes and fine masks, as the system does.
-
-    No network is trained here: a view is the truth, blurred from slice to slice, where a 2D network cannot look, and
-    less within the slice; a fine mask is the truth in its box, blurred little. All else is the library's own.
-    """
-    data = PhantomDataset({"test": 1}, spacing_mm=spacing_mm)
-    case = data.load("phantom_000")
-    plan = make_plan([case], PLAN_RULES["coarse_to_fine"])
-    prepared = preprocess_case(case, plan)
-    truth = np.stack([prepared.labels == value for value in range(len(plan.organs) + 1)]).astype(np.float32)
-    views = {view: _blurred(truth, view) for view in VIEWS}
-    fused = fuse([np.log(one) for one in views.values()])
-    margin = [round(8 / mm) for mm in plan.spacing_mm]
-    boxes = OrganBoxes(len(plan.organs)).learn([prepared], plan.organs, margin=margin)
-    found = boxes.locate(fused)
-    fine = [_in_box(gaussian_filter(truth[place], 0.5), box) for place, box in enumerate(found, start=1)]
-    stages = {**{f"{view} view": one for view, one in views.items()}, "mean of the views": fused}
-    stages |= {"boxes": np.zeros_like(fused), "fine masks": combine(fused, found, fine)}
-    image_hu = prepared.image * plan.sd_hu + plan.mean_hu
-    return Stages(image_hu, prepared.labels, stages, found, plan.spacing_mm, plan.organs)
-
-
-def _blurred(truth: NDArray[np.float32], view: str) -> NDArray[np.float32]:
-    """Return probabilities as of a view: blurred by 3 voxels across its slices and by 1 within."""
-    found = []
-    for one in truth:
-        slices = gaussian_filter(to_slices(one, view), (0, 1, 1))
-        found.append(to_volume(gaussian_filter1d(slices, 3.0, axis=0), view))
-    whole = np.stack(found) + np.float32(1e-4)
-    return np.asarray(whole / whole.sum(axis=0), np.float32)
-
-
-def _in_box(volume: NDArray[np.float32], box: TargetBox) -> NDArray[np.float32]:
-    return volume[tuple(slice(s, s + n) for s, n in zip(box.start, box.size, strict=True))]
-
-
-def box_facts(stages: Stages) -> Facts:
-    """Return the phrases on the boxes of the phantom."""
-    recall = [box.recall(stages.labels == value) for value, box in enumerate(stages.boxes, start=1)]
-    volume = np.prod(stages.labels.shape)
-    share = [100 * np.prod(box.size) / volume for box in stages.boxes]
+def stage_facts(tables: Path | str) -> Facts:
+    """Return the phrases on the grid and the boxes of the drawn case; see `hnlib.experiments.pictures.draw_stages`."""
+    facts = read_json(Path(picture(tables, "stages")).with_suffix(".json"), "draw it again with hnlib stages")
+    voxels = math.prod(facts["grid"])
+    share = sorted(100 * math.prod(size) / voxels for size in facts["box_voxels"].values())
     return {
-        "organs": str(len(stages.organs)),
-        "least-recall": f"{min(recall):.3f}",
-        "smallest": f"{min(share):.2g} %",
-        "largest": f"{max(share):.2g} %",
-        "grid": " x ".join(map(str, stages.labels.shape)),
-        "edge": f"{stages.spacing_mm[0]:.2f} mm",
+        "organs": str(len(share)),
+        "smallest": f"{share[0]:.2g} %",
+        "largest": f"{share[-1]:.2g} %",
+        "grid": " × ".join(map(str, facts["grid"])),
+        "edge": f"{facts['spacing_mm'][0]:.1f} mm",
     }
 
 
@@ -301,18 +230,3 @@ def _winner(metrics: pd.DataFrame) -> str:
         if len(part)
     ]
     return f"Organ by organ the fine stage {' and '.join(words) or 'shows no difference'} (95 % intervals)."
-
-
-def only(stages: Stages, *names: str) -> dict[str, Any]:
-    """Return the arguments of `hnlib.plotting.stage_panels` for some of the stages."""
-    shown = {name: stages.probabilities[name] for name in names or stages.probabilities}
-    boxes = [(box.start, box.size) for box in stages.boxes]
-    return {
-        "image_hu": stages.image_hu,
-        "labels": stages.labels,
-        "probabilities": shown,
-        "boxes": dict.fromkeys(("boxes", "fine masks"), boxes),
-        "spacing_mm": stages.spacing_mm,
-        "organs": stages.organs,
-        "index": stages.index,
-    }

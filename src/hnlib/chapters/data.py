@@ -92,7 +92,7 @@ def picture(tables: Path | str, name: str) -> str:
     """
     path = Path(tables) / "pictures" / f"{name}.png"
     if not path.exists():
-        raise DataError(f"picture {path}: missing; run the study first")
+        raise DataError(f"picture {path}: missing; run the study first (hnlib ignored and hnlib stages draw theirs)")
     return str(path)
 
 

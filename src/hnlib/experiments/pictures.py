@@ -26,13 +26,31 @@ from hnlib.experiments.tables import finished_runs
 from hnlib.files import read_table, write_atomically, write_json, write_table, write_text
 from hnlib.losses import ignore_map
 from hnlib.meshes import surface_error
-from hnlib.plotting import best_slices, contour_panel, ignore_maps, pack_volume, shown_box, surface_views, use_style
+from hnlib.plotting import (
+    best_slices,
+    contour_panel,
+    ignore_maps,
+    pack_volume,
+    shown_box,
+    stage_panels,
+    surface_views,
+    use_style,
+)
 from hnlib.stats import choose_by_validation
 from hnlib.systems import build_system, read_weights
+from hnlib.systems.coarse_to_fine import OUTPUTS, CoarseToFine
 
 #: K of Hosseini 2024, Figures 1 and 2.
 PERCENTS = (100, 90, 50, 30, 10)
 WORST_MARGIN_MM = 30.0
+#: Panels of `draw_stages`: what coarse to fine puts out there, and the panel's title.
+STAGES = dict(
+    zip(
+        OUTPUTS,
+        ("axial view", "coronal view", "sagittal view", "mean of the views", "learned weights", "boxes, fine masks"),
+        strict=True,
+    )
+)
 
 
 def draw_case(study: Study, folder: Path) -> Path:
@@ -79,6 +97,55 @@ def draw_ignored(study: Study, experiment: str, seed: int, folder: Path, percent
     return _save(study, figure, folder / "ignored.png", {**facts, "percents": list(percents)}, organs)
 
 
+def draw_stages(study: Study, experiment: str, seed: int, folder: Path) -> Path:
+    """Draw what each stage of a finished run of coarse to fine makes of a test case; write ``stages.png``.
+
+    The case is the one of median mean DSC, on the grid of training; the coronal slice meets the most organs.
+
+    Raises
+    ------
+    DataError
+        When the run is not measured, or no run of coarse to fine as a whole.
+    """
+    found, run = check_run(study, experiment, seed), study.run_folder(experiment, seed)
+    metrics = read_table(run / "metrics.csv", "run hnlib train and hnlib measure first")
+    blueprint = study.blueprint(found)
+    whole = build_system(blueprint)
+    if not isinstance(whole, CoarseToFine) or whole.output != "fine":
+        raise DataError(
+            f"experiment '{experiment}' has no stages to draw; name one of coarse to fine that goes to its end"
+        )
+    name = _median_by_dsc(metrics)
+    case, weights = study.case(name), read_weights(whole, run)
+    made = {
+        title: build_system(replace(blueprint, options={**blueprint.options, "output": output})).predictor(weights)(
+            case.image
+        )
+        for output, title in STAGES.items()
+    }
+    boxes = whole.locate(weights, made[STAGES["weights"]])
+    labels = np.asarray(case.labels)
+    _begin()
+    figure = stage_panels(
+        case.image * study.plan.sd_hu + study.plan.mean_hu,
+        labels,
+        made,
+        {STAGES["fine"]: [(box.start, box.size) for box in boxes]},
+        spacing_mm=study.plan.spacing_mm,
+        organs=study.plan.organs,
+        index=best_slices(labels)["coronal"],
+    )
+    facts = {"case": name, "experiment": experiment, "seed": seed, "rule": "median mean DSC of the test cases"}
+    facts |= {"grid": list(labels.shape), "spacing_mm": list(study.plan.spacing_mm)}
+    facts |= {"box_voxels": {organ: list(box.size) for organ, box in zip(study.plan.organs, boxes, strict=True)}}
+    return _save(study, figure, folder / "stages.png", facts, study.plan.organs)
+
+
+def _median_by_dsc(metrics: pd.DataFrame) -> str:
+    scores = metrics.query("split == 'test' and metric == 'dsc'").groupby("case")["value"].mean()
+    return str(scores.sort_values(kind="stable").index[len(scores) // 2])
+
+
 def draw_predictions(study: Study, tables: Path, folder: Path) -> Path:
     """Draw what the configuration that validation chooses makes of the test cases.
 
@@ -93,9 +160,7 @@ def draw_predictions(study: Study, tables: Path, folder: Path) -> Path:
     metrics = metrics[metrics["experiment"].isin(validated)]
     experiment = choose_by_validation(metrics, FOUR_CONFIGURATIONS)
     seed, runs = next((s, path) for e, s, path in finished_runs(study, [experiment]) if e == experiment)
-    chosen = metrics.query("experiment == @experiment and seed == @seed and split == 'test' and metric == 'dsc'")
-    scores = chosen.groupby("case")["value"].mean().sort_values(kind="stable")
-    name = str(scores.index[len(scores) // 2])
+    name = _median_by_dsc(metrics.query("experiment == @experiment and seed == @seed"))
     facts: dict[str, Any] = {"experiment": experiment, "seed": int(seed)}
     failures = _failures(study, runs).assign(profile=study.profile, **facts)
     write_table(tables / "failures.csv", failures)

@@ -10,6 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from hnlib.experiment_files import experiment_title
 from hnlib.organs import organ
@@ -118,6 +119,7 @@ def contrasts(table: pd.DataFrame, label: str, *, ax: Axes | None = None) -> Axe
     ax.set_ylim(len(table) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
     ax.set_xlabel(label)
+    ax.xaxis.set_major_locator(MaxNLocator(6))
     ax.grid(axis="x")
     return ax
 

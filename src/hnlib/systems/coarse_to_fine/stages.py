@@ -268,6 +268,10 @@ class CoarseToFine(FineStage):
         load_state(fusion, weights["fusion"], "stage fusion")
         return fusion
 
+    def locate(self, weights: Weights, probabilities: NDArray[np.float32]) -> list[TargetBox]:
+        """Return the box of each organ, in label order, for fused probabilities (C, X, Y, Z)."""
+        return self._fusion(weights).boxes.locate(probabilities, share=self.options["mass"])
+
     def predictor(self, weights: Weights, device: torch.device | str = "cpu") -> Predictor:
         """Return the trained system, as far as a case goes in it."""
         views = tuple(view for view in VIEWS if view in self.deployed)

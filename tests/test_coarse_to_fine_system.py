@@ -250,7 +250,7 @@ def test_wrong_options_are_refused(system: str, options: dict[str, Any], text: s
 
 
 def test_fewer_patients_than_folds_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="1 training cases for 2 folds"):
+    with pytest.raises(DataError, match="training cases: 1, one a fold is needed for 2 folds"):
         fit(blueprint(output="weights"), tmp_path, cases=[patient(0)])
 
 

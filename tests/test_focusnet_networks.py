@@ -33,7 +33,7 @@ def network() -> FocusNet:
         ("seres_unet", {"downsamplings": 1}),
         ("seres_unet", {"downsamplings": 2}),
         ("deeplab", {"downsamplings": 2, **NEAR}),
-        ("fat_snet", {**NEAR, "small_organs": 2}),
+        ("fat_snet", {**NEAR, "branches": 2}),
     ],
 )
 def test_every_rival_gives_one_logit_a_class_and_voxel(name: str, options: dict[str, object]) -> None:
@@ -49,7 +49,7 @@ def test_down_samplings_that_the_patch_does_not_have_are_refused(downsamplings: 
 
 def test_fat_snet_has_as_many_parameters_as_focusnet_and_no_step_more() -> None:
     rival = num_parameters(focusnet(TOPOLOGY, 4, [1, 2], ROIS, width=4, dilations=(1, 2)))
-    fat = build_network("fat_snet", TOPOLOGY, 4, width=4, small_organs=2, **NEAR)
+    fat = build_network("fat_snet", TOPOLOGY, 4, width=4, branches=2, **NEAR)
     channels = fat.stem.out_channels
     thinner = build_network("snet", TOPOLOGY, 4, width=channels - 1, **NEAR)
     assert num_parameters(thinner) < rival <= num_parameters(fat)

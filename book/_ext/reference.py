@@ -21,6 +21,8 @@ MODULES = (
     "hnlib.imbalance",
     "hnlib.losses",
     "hnlib.networks",
+    "hnlib.systems",
+    "hnlib.systems.coarse_to_fine",
     "hnlib.training",
     "hnlib.inference",
     "hnlib.confidence",

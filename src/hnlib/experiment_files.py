@@ -12,10 +12,13 @@ from hnlib.errors import ConfigError
 
 
 def config_folder() -> Path:
-    """Return the folder of the YAML files: HNLIB_EXPERIMENTS, the checkout's, or the installed copy."""
+    """Return the folder of the YAML files: HNLIB_EXPERIMENTS, ``experiments`` here, the checkout's, the installed copy.
+
+    The first of these that has a folder ``profiles`` counts, so that in a folder of `hnlib new-study` its own do.
+    """
     here = Path(__file__).resolve().parent
     places = [Path(p) for p in (os.environ.get("HNLIB_EXPERIMENTS"),) if p]
-    places += [here.parents[1] / "experiments", here / "_experiments"]
+    places += [Path("experiments").resolve(), here.parents[1] / "experiments", here / "_experiments"]
     for place in places:
         if (place / "profiles").is_dir():
             return place

@@ -20,7 +20,7 @@ from hnlib.files import read_table
 from hnlib.networks.focusnet import roi_starts
 from hnlib.preprocess import Prepared
 from hnlib.stats import paired_difference, printed_table
-from hnlib.systems.focusnet import Options
+from hnlib.systems import FocusNetOptions
 from hnlib.systems.focusnet_fusion import Found, fuse
 from hnlib.systems.focusnet_losses import heat_targets
 from hnlib.systems.focusnet_statistics import OrganSize, SmallRule, organ_sizes, roi_voxels, small_organs
@@ -252,7 +252,7 @@ def focus_facts(metrics: pd.DataFrame) -> Facts:
 def focus_settings() -> Facts:
     """Return what the experiment sets: longest side, SD of a heat map, gate, draw, shares of the steps."""
     found = load_experiment("focusnet")
-    options = Options.model_validate(found.options)
+    options = FocusNetOptions.model_validate(found.options)
     shares = {stage.name.replace("_", "-"): f"{100 * stage.share:.0f} %" for stage in found.stages}
     return {
         "longest": f"{options.longest_mm:.0f} mm",

@@ -48,12 +48,12 @@ def fat_snet(
     width: int,
     cap: int = 320,
     dilations: Sequence[int] = DILATIONS,
-    small_organs: int = 5,
+    branches: int = 5,
 ) -> nn.Module:
     """Return the narrowest S-Net with at least the parameters of a FocusNet with so many small organs."""
     with torch.device("meta"):
         rival = focusnet(
-            topology, num_classes, [1] * small_organs, [(1, 1, 1)] * small_organs, width=width, cap=cap,
+            topology, num_classes, [1] * branches, [(1, 1, 1)] * branches, width=width, cap=cap,
             dilations=dilations,
         )  # fmt: skip
         needed = num_parameters(rival)

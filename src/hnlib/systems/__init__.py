@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from hnlib.errors import unknown
 from hnlib.systems.coarse_to_fine import CoarseToFine, SliceSystem, TwoStage
-from hnlib.systems.focusnet import FOCUSNET, FocusNetSystem
+from hnlib.systems.focusnet import FOCUSNET, FocusNetOptions, FocusNetSystem
 from hnlib.systems.one_network import ONE_NETWORK, OneNetwork
 from hnlib.systems.schedule import checkpoint_path, read_weights, take_trainings, train_system
 from hnlib.systems.system import (
@@ -51,6 +51,8 @@ __all__ = [
     "ONE_NETWORK",
     "SYSTEMS",
     "Blueprint",
+    "FocusNetOptions",
+    "FocusNetSystem",
     "Material",
     "OneNetwork",
     "Part",

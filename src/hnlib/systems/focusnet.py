@@ -26,7 +26,7 @@ from hnlib.training import load_state
 FOCUSNET = "focusnet"
 
 
-class Options(BaseModel):
+class FocusNetOptions(BaseModel):
     """What an experiment may choose of FocusNet.
 
     Attributes
@@ -81,7 +81,7 @@ class FocusNetSystem(System):
     def __init__(self, blueprint: Blueprint) -> None:
         super().__init__(blueprint)
         try:
-            self.options = Options.model_validate(dict(blueprint.options))
+            self.options = FocusNetOptions.model_validate(dict(blueprint.options))
         except ValidationError as fault:
             raise ConfigError(f"focusnet: options: {wrong_value(fault.errors()[0])}; correct it") from None
 

@@ -52,7 +52,7 @@ def fuse(views: Sequence[NDArray[np.float32]], weights: NDArray[np.float32] | No
     Raises
     ------
     ValueError
-        When the views differ in classes or grid, or the weights are not theirs.
+        When the views differ in classes or grid, are no log-probabilities, or the weights are not theirs.
 
     Examples
     --------
@@ -65,6 +65,9 @@ def fuse(views: Sequence[NDArray[np.float32]], weights: NDArray[np.float32] | No
     shapes = {view.shape for view in views}
     if len(shapes) != 1:
         raise ValueError(f"views have shapes {sorted(shapes)}; the same classes and grid are needed in all")
+    highest = max(float(view.max()) for view in views)
+    if highest > 1e-3:
+        raise ValueError(f"a view has values up to {highest:.3g}; log-probabilities are needed, none above 0")
     if weights is None:
         weights = np.full((len(views), len(views[0])), 1 / len(views), np.float32)
     if weights.shape != (len(views), len(views[0])):

@@ -209,12 +209,13 @@ class CoarseToFine(FineStage):
         """Return what one training takes."""
         cases = self.in_memory(material)
         given: dict[str, Any] = {key: self.options[key] for key in ("squeeze", "shift_mm", "degrees")}
+        if "fusion" in self.needed and len(cases) < self.num_folds:  # told before hours of views, not after
+            wanted = f"{self.num_folds} folds; give more cases, or lower option 'folds' (to 2 at least)"
+            raise DataError(f"training cases: {len(cases)}, one a fold is needed for {wanted}")
         if name in VIEWS:
             return slice_part(self.blueprint, material, cases, name, checks=self.options["checks"], **given)
         if name.startswith("fold"):
             fold, view = name.removeprefix("fold").split("-")
-            if len(cases) < self.num_folds:
-                raise DataError(f"{len(cases)} training cases for {self.num_folds} folds; one a fold is needed")
             return slice_part(self.blueprint, material, folds(cases, self.num_folds, int(fold)), view, **given)
         if name == "fusion":
             return self._fusion_part(material, done)

@@ -30,7 +30,7 @@ def test_the_example_runs_as_it_stands(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_the_commands_of_the_readme_exist() -> None:
     commands = get_command(app).commands  # type: ignore[attr-defined]
-    used = re.findall(r"^(?:\.venv/bin/)?hnlib (\w+)|`(?:\.venv/bin/)?hnlib (\w+)", README, re.MULTILINE)
+    used = re.findall(r"^(?:\.venv/bin/)?hnlib ([\w-]+)|`(?:\.venv/bin/)?hnlib ([\w-]+)", README, re.MULTILINE)
     names = {first or second for first, second in used}
     assert len(names) > 5
     assert names <= set(commands)

@@ -374,6 +374,14 @@ def test_an_organ_list_without_small_organs_is_refused_before_training() -> None
         system.part("s_net", material(CASES), {})
 
 
+def test_the_small_organs_and_their_rois_are_told_before_training() -> None:
+    system = build_system(blueprint())
+    told = system.notes(material(CASES))
+    sizes = [" x ".join(map(str, size)) for size in system.untrained(CASES).sizes]  # type: ignore[attr-defined]
+    assert [line.split(",")[0] for line in told] == [f"small: {ORGANS[value - 1]}" for value in (2, 3)]
+    assert [line.split("ROI ")[1] for line in told] == [f"{size} voxels" for size in sizes]
+
+
 def test_the_small_networks_are_trained_where_their_organs_are() -> None:
     """At 1, every patch of the stages after S-Net's holds a small organ, and of S-Net's some."""
     system = build_system(replace(blueprint(small_draw=1), patch=(8, 8, 8)))

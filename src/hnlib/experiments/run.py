@@ -75,6 +75,8 @@ def _train(
     name = f"{study.dataset}/{study.profile}/{experiment}/seed{seed}"
     budget = material.budget
     report(f"{name}: {budget.steps} steps of {budget.batch_size} patches of {study.patch(found)} voxels")
+    for note in system.notes(material):
+        report(f"{name}: {note}")
     identity, schedule = {"run": study.run_digest(experiment), "seed": seed}, found.schedule(study.settings)
     if found.takes and fabric.is_global_zero:
         source = study.run_folder(found.takes, seed)

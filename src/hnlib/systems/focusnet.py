@@ -116,10 +116,21 @@ class FocusNetSystem(System):
         ConfigError
             When no organ is small, or one that is named is in no case.
         """
+        small = self._small(cases)
+        return self._build([size.value for size in small], [self._roi(size) for size in small])
+
+    def notes(self, material: Material) -> list[str]:
+        """Say which organs are small, and how large their ROIs are."""
+        small = self._small(material.training)
+        rois = (" x ".join(map(str, self._roi(size))) for size in small)
+        return [
+            f"small: {s.organ}, {s.voxels:.0f} voxels, ROI {roi} voxels" for s, roi in zip(small, rois, strict=True)
+        ]
+
+    def _small(self, cases: Sequence[Any]) -> list[OrganSize]:
         options, plan = self.options, self.blueprint.plan
         rule = SmallRule(options.below_voxels, options.below_ml, options.longest_mm)
-        small = small_organs(organ_sizes(cases, plan.organs, plan.spacing_mm), rule, options.small_organs)
-        return self._build([size.value for size in small], [self._roi(size) for size in small])
+        return small_organs(organ_sizes(cases, plan.organs, plan.spacing_mm), rule, options.small_organs)
 
     def network(self, state: Mapping[str, torch.Tensor]) -> FocusNet:
         """Return the network with the weights, small organs and ROI sizes of a state."""

@@ -222,6 +222,10 @@ class System(ABC):
         """Names of the trainings whose weights a predictor needs. All that are run, as a rule."""
         return self.needed
 
+    def notes(self, material: Material) -> list[str]:
+        """Return what the training cases decide and a user should read before it trains; nothing, as a rule."""
+        return []
+
     @abstractmethod
     def part(self, name: str, material: Material, done: Weights) -> Part:
         """Return what one training takes, given the weights of all trainings before it."""

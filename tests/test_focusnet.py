@@ -362,7 +362,7 @@ def test_localisation_has_a_row_for_each_organ_that_is_there() -> None:
 
 
 def test_unknown_options_are_told() -> None:
-    with pytest.raises(ConfigError, match="focusnet: options: rio: no such key"):
+    with pytest.raises(ConfigError, match="unknown focusnet option 'rio': did you mean 'roi'"):
         build_system(blueprint(rio=3))
     with pytest.raises(ConfigError, match="focusnet: options: roi: is 0"):
         build_system(blueprint(roi=0))

@@ -10,7 +10,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
-from hnlib.errors import ConfigError, wrong_value
+from hnlib.errors import ConfigError, unknown, wrong_value
 from hnlib.losses import build_loss
 from hnlib.networks import set_output_prior
 from hnlib.networks.focusnet import FocusNet
@@ -80,6 +80,9 @@ class FocusNetSystem(System):
 
     def __init__(self, blueprint: Blueprint) -> None:
         super().__init__(blueprint)
+        for name in blueprint.options:
+            if name not in FocusNetOptions.model_fields:
+                raise unknown("focusnet option", name, FocusNetOptions.model_fields)
         try:
             self.options = FocusNetOptions.model_validate(dict(blueprint.options))
         except ValidationError as fault:

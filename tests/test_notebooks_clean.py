@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import re
 import textwrap
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import nbformat
@@ -89,3 +91,24 @@ def test_code_in_answers_prints_what_they_say(path: Path, capsys: pytest.Capture
         exec(compile(code, path.name, "exec"), {})
         assert said
         assert capsys.readouterr().out.splitlines() == said
+
+
+def test_what_a_notebook_takes_from_the_library_exists(path: Path) -> None:
+    """Each attribute of an imported module is there, in each module below it too: `chapters.data.picture`."""
+    trees = [ast.parse(cell.source) for cell in code_cells(path)]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    known = {
+        alias.asname or alias.name: getattr(import_module(str(node.module)), alias.name)
+        for node in nodes
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("hnlib")
+        for alias in node.names
+    }
+    chains = {ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)}
+    for chain in sorted(chain for chain in chains if re.fullmatch(r"[\w.]+", chain) and chain.split(".")[0] in known):
+        first, *others = chain.split(".")
+        found = known[first]
+        for name in others:
+            if not isinstance(found, ModuleType):
+                break
+            assert hasattr(found, name), chain
+            found = getattr(found, name)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from scanfiles import ORIGIN_MM, SPACING_MM, ras_affine, write_dicom, write_scan
 
 from hnlib.errors import DataError
-from hnlib.volumes import read_volume, same_grid
+from hnlib.volumes import read_volume, same_grid, volume_files
 
 SHAPE = (5, 4, 3)
 SCAN = np.arange(60, dtype=np.int16).reshape(SHAPE) * 10 - 300
@@ -39,6 +39,21 @@ def test_the_same_anatomy_is_the_same_array_however_it_is_stored(tmp_path: Path,
 @pytest.mark.parametrize("kind", ["a.nrrd", "a.mha", "a.mhd"])
 def test_uncompressed_files_read_the_same(tmp_path: Path, kind: str) -> None:
     np.testing.assert_array_equal(read_volume(write_scan(tmp_path / kind, SCAN, compress=False)).array, SCAN)
+
+
+def test_a_volume_consists_of_all_files_that_hold_it(tmp_path: Path) -> None:
+    """Of a MetaImage header and the voxels it names, of any name; of the slices of a folder; else of one file."""
+    path = write_scan(tmp_path / "a.mhd", SCAN)
+    path.with_suffix(".raw").rename(tmp_path / "voxels.bin")
+    edit(path, b"a.raw", b"voxels.bin")
+    np.testing.assert_array_equal(read_volume(path).array, SCAN)
+    assert volume_files(path) == [path, tmp_path / "voxels.bin"]
+    (tmp_path / "voxels.bin").unlink()
+    assert volume_files(path) == [path]
+    write_dicom(tmp_path / "d", SCAN)
+    assert len(volume_files(tmp_path / "d")) == SCAN.shape[2]
+    for kind in ("b.nii.gz", "c.mha"):
+        assert volume_files(write_scan(tmp_path / kind, SCAN)) == [tmp_path / kind]
 
 
 def test_a_dicom_series_gives_hu_in_ras(tmp_path: Path) -> None:

@@ -233,11 +233,22 @@ _META_TYPES = {
     "MET_FLOAT": "f4",
     "MET_DOUBLE": "f8",
 }
+_DATA_FILE = re.compile(rb"^ElementDataFile\s*=\s*(.*?)\r?\n", re.MULTILINE)
+
+
+def volume_files(path: Path) -> list[Path]:
+    """Return the files of which a volume consists: the slices of a DICOM folder, header and data of a ``.mhd``."""
+    if path.is_dir():
+        return sorted(p for p in path.iterdir() if p.is_file())
+    if path.suffix != ".mhd" or not (found := _DATA_FILE.search(path.read_bytes())):
+        return [path]
+    data = path.parent / found[1].decode("ascii", "replace").strip()
+    return [path, data] if data.is_file() else [path]
 
 
 def _metaimage(path: Path) -> Native:
     content = path.read_bytes()
-    end = re.search(rb"^ElementDataFile\s*=\s*(.*?)\r?\n", content, re.MULTILINE)
+    end = _DATA_FILE.search(content)
     if end is None:
         raise DataError("is cut off or no MetaImage: no line ElementDataFile; copy it again")
     text = content[: end.end()].decode("ascii")

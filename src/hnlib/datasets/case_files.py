@@ -19,7 +19,7 @@ from hnlib.cases import Case
 from hnlib.errors import DataError
 from hnlib.organs import ORGANS
 from hnlib.surfaces import voxel_box
-from hnlib.volumes import SUFFIXES, Volume, read_volume, same_grid
+from hnlib.volumes import SUFFIXES, Volume, read_volume, same_grid, volume_files
 
 #: An organ of which others take a larger fraction is a wrong file rather than a rough border.
 MAX_LOST_FRACTION = 0.5
@@ -227,19 +227,11 @@ def digest_files(about: object, cases: Iterable[CaseFiles]) -> str:
         state.update(files.name.encode())
         images = [files.image] if files.image else []
         for path in [*images, *(mask.path for mask in files.masks)]:
-            for part in _contents(path):
+            for part in volume_files(path):
                 state.update(part.name.encode())
                 with part.open("rb") as content:
                     state.update(hashlib.file_digest(content, "blake2b").digest())
     return state.hexdigest()
-
-
-def _contents(path: Path) -> list[Path]:
-    """Return the files of which a volume consists: the slices of a DICOM folder, header and data of a ``.mhd``."""
-    if path.is_dir():
-        return sorted(p for p in path.iterdir() if p.is_file())
-    beside = [path.with_suffix(suffix) for suffix in (".raw", ".zraw")] if path.suffix == ".mhd" else []
-    return [path, *(p for p in beside if p.exists())]
 
 
 def _some(values: Iterable[object]) -> str:

@@ -46,6 +46,23 @@ def test_means_are_over_test_cases_and_a_miss_counts_zero(tmp_path: Path) -> Non
     }
 
 
+def test_lines_say_where_an_organ_was_located(tmp_path: Path) -> None:
+    """Centres 2 and 5 mm off, the gate open once in two cases; of an organ that is not located nothing is said."""
+    write_run(tmp_path)
+    place = {"centre_error_mm": (2.0, 5.0), "located": (1, 0), "box_recall": (1.0, 0.975)}
+    found = [
+        {"split": "test", "case": f"c{case}", "organ": "optic_chiasm", "metric": metric, "value": value}
+        for metric, values in place.items()
+        for case, value in enumerate(values)
+    ]
+    pd.concat([pd.read_csv(tmp_path / "metrics.csv"), pd.DataFrame(found)]).to_csv(
+        tmp_path / "metrics.csv", index=False
+    )
+    brainstem, chiasm, _ = score_lines(tmp_path)
+    assert brainstem == "brainstem: test DSC 0.750, HD95 5.0 mm, missed 0 of 2"
+    assert chiasm.endswith("missed 1 of 2, centre off by 3.5 mm, gate open in 50%, 98.8% of it in its box")
+
+
 def test_lines_where_nothing_was_found_or_nothing_tested(tmp_path: Path) -> None:
     write_run(tmp_path)
     metrics = pd.read_csv(tmp_path / "metrics.csv")

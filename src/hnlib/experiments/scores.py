@@ -1,4 +1,4 @@
-"""What a measured run says of itself in a few lines: test DSC, HD95 and misses by organ."""
+"""What a measured run says of itself in a few lines: test DSC, HD95 and misses by organ, and where it was located."""
 
 from __future__ import annotations
 
@@ -12,6 +12,13 @@ import pandas as pd
 from hnlib.files import read_table
 from hnlib.model_file import MODEL_NAME, load_model, save_model
 
+#: What systems that locate organs first measure of it, and how a line says its mean.
+PLACE = {
+    "centre_error_mm": "centre off by {:.1f} mm",
+    "located": "gate open in {:.0%}",
+    "box_recall": "{:.1%} of it in its box",
+}
+
 
 def organ_scores(folder: Path) -> pd.DataFrame:
     """Return the test cases' scores of a measured run, one row an organ.
@@ -20,7 +27,8 @@ def organ_scores(folder: Path) -> pd.DataFrame:
     -------
     pandas.DataFrame
         Index ``organ``; ``dsc``, mean over cases with a miss as 0; ``hd95_mm``, mean over the cases that have one;
-        ``missed``, how many of the ``cases``. Empty without test cases.
+        ``missed``, how many of the ``cases``; and of `PLACE`, means, what the system measured. Empty without test
+        cases.
 
     Raises
     ------
@@ -31,7 +39,7 @@ def organ_scores(folder: Path) -> pd.DataFrame:
     test = metrics[metrics["split"] == "test"]
     wide = test.pivot_table(index="organ", columns="metric", values="value", aggfunc="mean", sort=False, dropna=False)
     counted = test[test["metric"] == "missed"].groupby("organ")["value"].agg(missed="sum", cases="count").astype(int)
-    return wide.reindex(columns=["dsc", "hd95_mm"]).join(counted)
+    return wide.reindex(columns=["dsc", "hd95_mm", *(name for name in PLACE if name in wide)]).join(counted)
 
 
 def score_lines(folder: Path) -> Iterator[str]:
@@ -39,7 +47,9 @@ def score_lines(folder: Path) -> Iterator[str]:
     table = organ_scores(folder)
     for organ, row in table.iterrows():
         distance = "undefined" if pd.isna(row["hd95_mm"]) else f"{row['hd95_mm']:.1f} mm"
-        yield f"{organ}: test DSC {row['dsc']:.3f}, HD95 {distance}, missed {row['missed']:.0f} of {row['cases']:.0f}"
+        missed = f"missed {row['missed']:.0f} of {row['cases']:.0f}"
+        place = [form.format(row[name]) for name, form in PLACE.items() if not pd.isna(row.get(name))]
+        yield ", ".join([f"{organ}: test DSC {row['dsc']:.3f}", f"HD95 {distance}", missed, *place])
     yield f"mean over {len(table)} organs: test DSC {table['dsc'].mean():.3f}" if len(table) else "no test case"
 
 

@@ -45,6 +45,7 @@ def test_verdict_follows_the_interval(gain: float, verdict: str) -> None:
     facts = chapters.focusnet.focus_facts(study(gain))
     assert facts["verdict"] == verdict
     assert facts["difference"].startswith(f"{gain + 0.015:+.3f} DSC (95 % interval")
+    assert facts["elsewhere"] == "+0.000 (+0.000 to +0.000)"  # the brainstem, which is the same
     assert chapters.focusnet.focus_facts(study(-0.015))["verdict"].startswith("The interval holds zero")
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, gaussian_filter
 
 from hnlib.cases import Case
-from hnlib.chapters.page import DASH, Facts, counted, percent, title
+from hnlib.chapters.page import DASH, NBSP, Facts, counted, percent, title, with_limits
 from hnlib.datasets import PhantomDataset
 from hnlib.experiments import load_experiment
 from hnlib.files import read_table
@@ -227,17 +227,20 @@ def localisation_table(metrics: pd.DataFrame) -> pd.DataFrame:
 
 
 def focus_facts(metrics: pd.DataFrame) -> Facts:
-    """Return the phrases of the answer: FocusNet against S-Net over the small organs, with the interval."""
+    """Return the phrases of the answer: FocusNet against S-Net over the small organs and over the others."""
     small = located_organs(metrics)
     rows = metrics[metrics["organ"].isin(small) & (metrics["split"] == "test")] if small else metrics
     names = set(rows["experiment"]) if len(rows) else set()
     if not {"focusnet", "snet"} <= names:
         verdict = "The two have not both been run on this data yet."
-        return {"difference": NOT_RUN, "verdict": verdict, "small": NOT_RUN, "open": NOT_RUN}
+        return {"difference": NOT_RUN, "verdict": verdict, "small": NOT_RUN, "open": NOT_RUN, "elsewhere": NOT_RUN}
     found = paired_difference(rows, "focusnet", "snet")
     count = rows.groupby("experiment")["seed"].nunique()[["focusnet", "snet"]].min()
-    limits = f"95 % interval {found.low:+.3f} to {found.high:+.3f}, {found.cases} cases, {counted(count, 'seed')}"
-    text = f"{found.difference:+.3f} DSC ({limits})"
+    interval = f"95 % interval {found.low:+.3f} to {found.high:+.3f}, {found.cases} cases, {counted(count, 'seed')}"
+    text = f"{found.difference:+.3f} DSC ({interval})"
+    others = metrics[~metrics["organ"].isin(small) & (metrics["split"] == "test")]
+    rest = paired_difference(others, "focusnet", "snet") if len(others) else None
+    elsewhere = with_limits(rest.difference, rest.low, rest.high) if rest else "not defined: there is none"
     gate = rows.query("experiment == 'focusnet' and metric == 'located'").groupby("organ")["value"].max()
     if found.low > 0:
         verdict = "FocusNet is ahead."
@@ -246,7 +249,13 @@ def focus_facts(metrics: pd.DataFrame) -> Facts:
     else:
         verdict = "The interval holds zero: no difference is shown."
     opened = f"{int((gate > 0).sum())} of {len(small)}"
-    return {"difference": text, "verdict": verdict, "small": str(len(small)), "open": opened}
+    return {
+        "difference": text,
+        "verdict": verdict,
+        "small": str(len(small)),
+        "open": opened,
+        "elsewhere": elsewhere.replace(NBSP, " "),
+    }
 
 
 def focus_settings() -> Facts:

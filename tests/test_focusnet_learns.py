@@ -21,7 +21,7 @@ SMALL = ("optic_chiasm", "optic_nerve_left", "optic_nerve_right", "lens_left", "
 ORGANS = ("brainstem", *SMALL)
 PATCH, SPACING = (48, 40, 16), (2.0, 2.0, 2.5)
 LOSS = "weighted_focal+gao_dice(squared=true)"
-STEPS = {"s_net": 120, "sol_net": 80, "sos_net": 80, "joint": 80}
+STEPS = {"s_net": 120, "sol_net": 160, "sos_net": 80, "joint": 80}
 
 
 def around_the_optic_organs(case: Case) -> Prepared:

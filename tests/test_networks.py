@@ -135,6 +135,29 @@ def test_lean_instance_norm_equals_pytorchs_in_value_and_gradient() -> None:
     assert results[1][0].is_contiguous(memory_format=torch.channels_last_3d)
 
 
+def test_lean_instance_norm_of_bfloat16_is_that_of_float32_rounded() -> None:
+    """Under autocast its input is bfloat16 and its weights float32: statistics and gradients are summed in float32."""
+    torch.manual_seed(0)
+    plain = nn.InstanceNorm3d(4, affine=True)
+    nn.init.normal_(plain.weight)
+    lean = use_lean_instance_norm(nn.Sequential(nn.InstanceNorm3d(4, affine=True)))
+    lean[0].load_state_dict(plain.state_dict())
+    base = (torch.randn(2, 4, 8, 8, 8) * 3 + 10).bfloat16()
+    gradient = torch.randn(2, 4, 8, 8, 8).bfloat16()
+    x = base.float().requires_grad_()
+    plain(x).backward(gradient.float())
+    narrow = base.contiguous(memory_format=torch.channels_last_3d).requires_grad_()
+    y = lean(narrow)
+    y.backward(gradient.contiguous(memory_format=torch.channels_last_3d))
+    assert y.dtype == torch.bfloat16
+    assert y.is_contiguous(memory_format=torch.channels_last_3d)
+    assert torch.allclose(y.float(), plain(x), atol=2e-2, rtol=1e-2)  # bfloat16 keeps 8 bits
+    assert torch.allclose(narrow.grad.float(), x.grad, atol=1e-2, rtol=2e-2)
+    for one, other in zip(lean.parameters(), plain.parameters(), strict=True):
+        assert one.grad.dtype == torch.float32
+        assert torch.allclose(one.grad, other.grad, atol=1e-2, rtol=2e-3)
+
+
 def test_lean_instance_norm_passes_gradcheck_through_the_general_path() -> None:
     """Float64 takes PyTorch's own kernel, so gradcheck and other devices keep working."""
     module = use_lean_instance_norm(nn.Sequential(nn.InstanceNorm3d(2, affine=True))).double()

@@ -55,6 +55,17 @@ def test_a_run_of_fewer_steps_counts_at_its_own_end() -> None:
     assert "2 of 2 pairs" in chapters.runs.training_answer(history, pd.DataFrame({"seconds": [60.0]}))
 
 
+def test_provenance_counts_the_runs_of_each_arithmetic() -> None:
+    """Runs of one comparison may come from processors with and without bfloat16."""
+    rows = [("32-true", "a", 1800.0), ("bf16-mixed", "b", 900.0), ("bf16-mixed", "b", 900.0)]
+    runs = pd.DataFrame(rows, columns=["precision", "hardware", "seconds"]).assign(versions="torch 2")
+    made = chapters.page.made_on(runs)
+    assert made["training, hours"] == "1.00"
+    assert made["arithmetic"] == "bfloat16 (weights and losses in float32) in 2 runs; float32 in 1 run"
+    assert made["hardware"] == "a; b"
+    assert set(chapters.page.made_on(runs[:0]).values()) == {"0.00", "–"}
+
+
 def test_the_chosen_configuration_is_one_of_the_four() -> None:
     """A better experiment outside the four does not take their place."""
     values = {("large_nnu_dice_ce", "brainstem"): 0.7, ("recipe", "brainstem"): 0.9}

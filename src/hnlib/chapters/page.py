@@ -20,6 +20,8 @@ Facts = dict[str, str]
 TOO_WEAK = 0.2
 DASH = "–"
 NBSP = "\u00a0"  # keeps a number in one line of a table
+#: Fabric's names of the arithmetic of a training, in words.
+PRECISIONS: Mapping[str, str] = {"32-true": "float32", "bf16-mixed": "bfloat16 (weights and losses in float32)"}
 
 
 def begin() -> None:
@@ -148,9 +150,19 @@ def provenance(tables: Path | str, profile: str = "") -> pd.DataFrame:
         "data": study["attribution"],
         "profile": profile or study["profile"],
         "runs": f"{len(shown)} ({shown['experiment'].nunique()} experiments, seeds {seeds})",
-        "training, hours": f"{shown['seconds'].sum() / 3600:.2f}",
-        "hardware": "; ".join(shown["hardware"].unique()),
-        "versions": "; ".join(shown["versions"].unique()),
+        **made_on(shown),
         "data digest": "; ".join(shown["digests"].str.extract(r"data=(\w+)")[0].unique()) or study["data_digest"],
     }
     return pd.DataFrame({"value": rows}).rename_axis("provenance")
+
+
+def made_on(runs: pd.DataFrame) -> dict[str, str]:
+    """Return what rows of ``runs.csv`` say of how long, how, on what and with what they were trained."""
+    counts = runs["precision"].value_counts()
+    arithmetic = [f"{PRECISIONS[str(name)]} in {counted(number, 'run')}" for name, number in counts.items()]
+    return {
+        "training, hours": f"{runs['seconds'].sum() / 3600:.2f}",
+        "arithmetic": "; ".join(arithmetic) or DASH,
+        "hardware": "; ".join(runs["hardware"].unique()) or DASH,
+        "versions": "; ".join(runs["versions"].unique()) or DASH,
+    }

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from hnlib.chapters.page import DASH, NBSP, Facts, limits, title, with_limits
+from hnlib.chapters.page import DASH, NBSP, Facts, limits, made_on, title, with_limits
 from hnlib.errors import DataError
 from hnlib.experiments import load_profile
 from hnlib.files import read_table
@@ -284,14 +284,12 @@ def planned_beside_nnunet(study: DrawStudy) -> pd.DataFrame:
 def draws_provenance(folder: Path | str, study: DrawStudy) -> pd.DataFrame:
     """Return where the results of a profile come from."""
     path = Path(folder) / "runs.csv"
-    nothing = pd.DataFrame(columns=["profile", "seconds", "hardware", "versions"])
+    nothing = pd.DataFrame(columns=["profile", "seconds", "precision", "hardware", "versions"])
     runs = read_table(path, "publish the runs again") if path.exists() else nothing
     shown = runs[runs["profile"] == study.draws["profile"].iloc[0]]
     rows = {
         "profile": study.draws["profile"].iloc[0],
         "runs": f"{len(study.runs)} of {study.wanted}",
-        "training, hours": f"{shown['seconds'].sum() / 3600:.2f}",
-        "hardware": "; ".join(shown["hardware"].unique()) or DASH,
-        "versions": "; ".join(shown["versions"].unique()) or DASH,
+        **made_on(shown),
     }
     return pd.DataFrame({"value": rows}).rename_axis("provenance")

@@ -36,6 +36,16 @@ def test_a_wide_file_comes_back_long(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(again, long_table().assign(value=[0.812346, 3, 0, np.nan, 1]))
 
 
+def test_names_of_columns_that_are_numbers_come_back_as_numbers(tmp_path: Path) -> None:
+    """Rows of quantiles that are read again stand beside new ones; as text they would be other quantiles."""
+    rows = pd.DataFrame({"organ": ["a", "a"], "quantile": [0.005, 0.5], "value": [0.1, 0.2]})
+    write_table(tmp_path / "t.csv", rows, wide="quantile")
+    again = read_table(tmp_path / "t.csv", "")
+    pd.testing.assert_frame_equal(again, rows)
+    write_table(tmp_path / "t.csv", pd.concat([again, rows.assign(organ="b")]), wide="quantile")
+    assert (tmp_path / "t.csv").read_text().splitlines()[0] == "organ,quantile:0.005,quantile:0.5"
+
+
 def test_a_table_that_is_not_wide_is_read_as_it_is(tmp_path: Path) -> None:
     write_table(tmp_path / "t.csv", long_table())
     assert len((tmp_path / "t.csv").read_text().splitlines()) == 6

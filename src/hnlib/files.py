@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,8 @@ def _long(text: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     values = text[columns].rename(columns={column: column.split(WIDE, 1)[1] for column in columns})
     found = values.melt(var_name=names, ignore_index=False).sort_index(kind="stable")
     found = found[found["value"] != ""].astype({"value": float})
+    with suppress(ValueError):  # names that are numbers, such as quantiles, are numbers again
+        found[names] = pd.to_numeric(found[names])
     return table[keys].join(found, how="right").reset_index(drop=True)
 
 

@@ -109,13 +109,13 @@ def baseline_of(metrics: pd.DataFrame) -> str:
 
 
 def organ_means(metrics: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Return mean and SD over test cases by experiment and organ, and the mean over organs with its SD over seeds."""
+    """Return the mean over organs with its SD over seeds by experiment, and the mean over test cases of each organ."""
     rows = metrics[(metrics["metric"] == metric) & (metrics["split"] == "test")]
     found = organ_summary(rows)
-    text = found.assign(value=[mean_sd(m, s, 3) for m, s in zip(found["mean"], found["sd"], strict=True)])
+    text = found.assign(value=[f"{mean:.3f}" for mean in found["mean"]])
     table = text.pivot_table(index="experiment", columns="organ", values="value", aggfunc="first", sort=False)
     spread = seed_spread(rows).set_index("experiment").loc[table.index]
-    table[ALL_ORGANS] = [mean_sd(m, s, 3) for m, s in zip(spread["mean"], spread["sd"], strict=True)]
+    table.insert(0, ALL_ORGANS, [mean_sd(m, s, 3) for m, s in zip(spread["mean"], spread["sd"], strict=True)])
     organs = {str(name): title(str(name)) for name in found["organ"].unique()}
     return table.rename(index=experiment_title, columns=organs).rename_axis(index=None, columns=metric)
 

@@ -29,6 +29,8 @@ from hnlib.sampling import centre_rule
 #: What a run leaves for the tables, and the columns that name a row there.
 RUN_KEY = ["profile", "experiment", "seed"]
 RUN_TABLES = ("metrics", *CONFIDENCE_TABLES, "history", "runs")
+#: Tables of many rows, and the column whose every value has a column of its own in the file.
+WIDE_BY = {"metrics": "metric", "confidence_quantiles": "quantile"}
 DATA_TABLES = ("dataset", "imbalance", *TABLES)
 #: Rules for patch centres that the imbalance table compares; "nnunet" is the rule of the four configurations.
 CENTRES = ("uniform", "voxel_uniform", "class_uniform", "nnunet", "paper")
@@ -191,7 +193,7 @@ def write_tables(study: Study, folder: Path, *, merge: bool = False) -> int:
         path = folder / f"{name}.csv"
         if merge and path.exists():
             table = _replace_rows(read_table(path, "publish all runs again"), table)
-        write_table(path, table, wide="metric" if name == "metrics" else "")
+        write_table(path, table, wide=WIDE_BY.get(name, ""))
     return len(runs)
 
 

@@ -154,6 +154,21 @@ def test_means_by_loss_carry_cases_and_seeds() -> None:
     assert [ax.get_xlabel() for ax in axes] == ["DSC", "recall"]
 
 
+def test_a_difference_within_the_spread_of_seeds_is_not_called_beyond_it() -> None:
+    """Every patient gains 0.004, and seeds differ by 0.01: shown over patients alone. A loss of 0.2 is shown by both."""
+    values = {(e, name): v for e, v in (("small_dice_ce", 0.7), ("small_focal_dice", 0.704)) for name in MEASURES}
+    rows = metric_rows(values | {("small_ce", name): 0.5 for name in MEASURES}, seeds=3)
+    rows["value"] += rows["seed"].map({0: 0.0, 1: 0.01, 2: -0.01})
+    tests = chapters.compared.loss_tests(rows, "small_dice_ce")
+    table = chapters.compared.primary_table(tests)
+    assert table["shown"].to_dict() == {"small, focal+Dice": "over patients", "small, CE": "over both"}
+    assert table.loc["small, focal+Dice", "over seeds"].startswith("-0.0")
+    runs = rows[["profile", "experiment", "seed"]].drop_duplicates()
+    verdict = chapters.compared.compared_facts(rows, tests, runs, "small_dice_ce")["verdict"]
+    assert "show a difference for small, focal+Dice (+0.004) and small, CE (-0.200)." in verdict
+    assert verdict.endswith("Beyond what seeds differ by as well: small, CE (-0.200).")
+
+
 def test_one_loss_alone_has_nothing_to_be_compared_with() -> None:
     values = {("small_ce", name): 0.5 for name in MEASURES}
     rows = metric_rows(values)

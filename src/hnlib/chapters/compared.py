@@ -21,6 +21,7 @@ from hnlib.stats import (
     paired_difference,
     printed_table,
     seed_averaged,
+    seed_interval,
     seed_spread,
 )
 
@@ -35,6 +36,8 @@ HOSSEINI: Mapping[str, str] = {
 }
 HOSSEINI_TITLES = ("CE", "CE + Dice", "focal + Dice", "topK CE + Dice", "CE + TopK Dice")
 HOSSEINI_DATA = {"1": "abdomen, CT (Synapse)", "2": "heart, MR (ACDC)", "3": "brain lesions, MR (MSSEG)"}
+#: So many losses are named in a sentence; of more, how many there are.
+FEW = 4
 #: K in percent and the experiment that trains with it, all else alike.
 BY_PERCENT = {100: "small_dice_ce", 50: "small_topk_dice_ce", 30: "small_topk30_dice_ce"}
 
@@ -121,22 +124,50 @@ def organ_means(metrics: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def loss_tests(metrics: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """Return the tests of every experiment against the baseline; the mean DSC over organs is the primary endpoint."""
-    return compare_experiments(metrics, baseline, measures=MEASURES)
+    """Return the tests of every experiment against the baseline; the mean DSC over organs is the primary endpoint.
+
+    The primary endpoints have the interval over seeds too, ``seeds_low`` and ``seeds_high``.
+    """
+    tests = compare_experiments(metrics, baseline, measures=MEASURES)
+    if not len(tests):
+        return tests
+    primary = tests["primary"].astype(bool)
+    over_seeds = [seed_interval(metrics, str(name), baseline) for name in tests.loc[primary, "experiment"]]
+    tests.loc[primary, ["seeds_low", "seeds_high"]] = over_seeds
+    return tests
 
 
 def primary_table(tests: pd.DataFrame) -> pd.DataFrame:
-    """Return the primary endpoint of each experiment: difference, interval over patients, Holm's p, what is shown."""
-    rows = tests[tests["primary"].astype(bool)] if len(tests) else tests
+    """Return the primary endpoint of each experiment: difference, intervals, Holm's p over patients, what is shown."""
+    rows = _primary(tests)
+    over_seeds = rows[["seeds_low", "seeds_high"]].itertuples(index=False) if len(rows) else ()
     return pd.DataFrame(
         {
             "difference in DSC": [f"{value:+.4f}" for value in rows["difference"]],
             "over patients": [limits(a, b) for a, b in zip(rows["low"], rows["high"], strict=True)],
             "p (Holm)": [f"{p:.2g}" for p in rows["p_holm"]],
-            "shown": ["yes" if one else "no" for one in rows["shown"]],
+            "over seeds": [limits(low, high) for low, high in over_seeds],
+            "shown": [
+                _shown(bool(one), bool(two)) for one, two in zip(rows["shown"], _beyond_seeds(rows), strict=True)
+            ],
         },
         index=pd.Index([experiment_title(str(name)) for name in rows["experiment"]], name="experiment"),
     )
+
+
+def _primary(tests: pd.DataFrame) -> pd.DataFrame:
+    return tests[tests["primary"].astype(bool)] if len(tests) else tests
+
+
+def _beyond_seeds(rows: pd.DataFrame) -> pd.Series[bool]:
+    """Say of each primary endpoint whether its interval over seeds leaves zero out."""
+    if not len(rows):
+        return pd.Series(dtype=bool)
+    return (rows["seeds_low"] > 0) | (rows["seeds_high"] < 0)
+
+
+def _shown(over_patients: bool, over_seeds: bool) -> str:
+    return ("over both" if over_seeds else "over patients") if over_patients else "no"
 
 
 def secondary_table(tests: pd.DataFrame) -> pd.DataFrame:
@@ -237,20 +268,22 @@ def percent_phrase(metrics: pd.DataFrame) -> str:
 def compared_facts(metrics: pd.DataFrame, tests: pd.DataFrame, runs: pd.DataFrame, baseline: str) -> Facts:
     """Return the phrases of the chapter."""
     means = seed_spread(metrics[metrics["split"] == "test"]).query("metric == 'dsc'").set_index("experiment")["mean"]
-    rows = tests[tests["primary"].astype(bool)] if len(tests) else tests
+    rows = _primary(tests)
     shown = rows[rows["shown"].astype(bool)] if len(rows) else rows
-    words = [
-        f"{experiment_title(str(n))} ({d:+.3f})" for n, d in zip(shown["experiment"], shown["difference"], strict=True)
-    ]
+    words = _named(shown) if len(shown) else []
     if not len(rows):
         verdict = "There is nothing to compare it with yet."
     elif words:
-        verdict = f"Corrected for the number of losses, the test patients show a difference for {listed(words)}."
+        which = listed(words) if len(words) <= FEW else f"{len(words)} of {len(rows)} others, {_range(shown)}"
+        verdict = f"Corrected for the number of losses, the test patients show a difference for {which}."
     else:
         verdict = "Corrected for the number of losses, the test patients show no difference for any other."
     seeds = runs.groupby("experiment")["seed"].nunique()
     if len(rows) and seeds.max() == 1:
         verdict += " With one seed it is not known whether a second training would show the same."
+    elif words:
+        beyond = _named(shown[_beyond_seeds(shown)])
+        verdict += f" Beyond what seeds differ by as well: {listed(beyond) if beyond else 'none'}."
     fewer = "" if seeds.min() == seeds.max() else f"{seeds.min()} to "
     return {
         "coverage": coverage_phrase(runs, "losses"),
@@ -263,3 +296,13 @@ def compared_facts(metrics: pd.DataFrame, tests: pd.DataFrame, runs: pd.DataFram
         "seeds": f"{fewer}{counted(seeds.max(), 'seed')}",
         "percent": percent_phrase(metrics),
     }
+
+
+def _range(rows: pd.DataFrame) -> str:
+    return f"from {rows['difference'].min():+.3f} to {rows['difference'].max():+.3f}"
+
+
+def _named(rows: pd.DataFrame) -> list[str]:
+    """Return experiments with their differences, in words."""
+    pairs = zip(rows["experiment"], rows["difference"], strict=True)
+    return [f"{experiment_title(str(name))} ({difference:+.3f})" for name, difference in pairs]

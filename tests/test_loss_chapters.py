@@ -155,7 +155,7 @@ def test_means_by_loss_carry_cases_and_seeds() -> None:
 
 
 def test_a_difference_within_the_spread_of_seeds_is_not_called_beyond_it() -> None:
-    """Every patient gains 0.004, and seeds differ by 0.01: shown over patients alone. A loss of 0.2 is shown by both."""
+    """Every patient gains 0.004, and seeds differ by 0.01: shown over patients alone. A loss of 0.2: by both."""
     values = {(e, name): v for e, v in (("small_dice_ce", 0.7), ("small_focal_dice", 0.704)) for name in MEASURES}
     rows = metric_rows(values | {("small_ce", name): 0.5 for name in MEASURES}, seeds=3)
     rows["value"] += rows["seed"].map({0: 0.0, 1: 0.01, 2: -0.01})

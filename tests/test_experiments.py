@@ -179,6 +179,24 @@ def test_drift_arms_and_arms_are_not_in_the_digest_of_a_run() -> None:
     assert run_digest(experiment, bare, (32, 20, 64), "c") == run_digest(experiment, profile, (32, 20, 64), "c")
 
 
+def test_the_loss_of_a_profile_replaces_that_of_its_experiments(tiny_study: Study, own_configuration: Path) -> None:
+    """All runs of the profile have it, their digests tell, and a wrong name is told when the profile is read."""
+    tiny = (Path(__file__).parents[1] / "experiments" / "profiles" / "tiny.yaml").read_text()
+    (own_configuration / "mine.yaml").write_text(GOOD)
+    (own_configuration / "profiles" / "tiny.yaml").write_text(tiny.replace("study: ", "study: [mine] #"))
+    own, before = load_experiment("mine"), tiny_study.run_digest("mine")
+    (own_configuration / "profiles" / "tiny.yaml").write_text(
+        tiny.replace("study: ", "study: [mine] #") + "loss: tversky+ce\n"
+    )
+    load_profile.cache_clear()
+    assert [stage.loss for stage in own.schedule(load_profile("tiny"))] == ["tversky+ce"]
+    assert tiny_study.material(own, 0).loss == "tversky+ce"
+    assert tiny_study.run_digest("mine") != before
+    (own_configuration / "profiles" / "other.yaml").write_text(tiny.replace("study: ", "study: [mine] #") + "loss: dise\n")
+    with pytest.raises(ConfigError, match="'dise'"):
+        load_profile("other")
+
+
 def test_an_experiment_changes_fields_of_its_profile() -> None:
     profile = load_profile("laptop")
     changes = {"prior_bias": False, "training": {"batch_size": 8}}

@@ -147,7 +147,7 @@ class Experiment(_Strict):
             Stage(
                 stage.name,
                 self._training(asdict(budget) | {"steps": max(1, round(budget.steps * stage.share))}, stage.training),
-                stage.loss or self.loss,
+                stage.loss or profile.loss or self.loss,
             )
             for stage in declared
         )
@@ -213,8 +213,8 @@ class Profile(_Strict):
         Budget of voxels of the large patch; None where ``patches`` names both sizes.
     patches
         Fixed patch sizes by name.
-    centres
-        Rule that replaces the experiments' own; None leaves theirs.
+    centres, loss
+        Rule and loss that replace the experiments' own; None leaves theirs.
     width, cap
         Channels of the finest level, and the most channels of any.
     prior_bias
@@ -252,6 +252,7 @@ class Profile(_Strict):
     patch_voxels: int | None = None
     patches: dict[PatchName, Triple] | None = None
     centres: str | None = None
+    loss: str | None = None
     width: int = 16
     cap: int = 128
     prior_bias: bool = True
@@ -368,6 +369,8 @@ def load_profile(name: str) -> Profile:
         if arm not in found.arms:
             raise unknown(f"arm among the drift_arms of profile '{name}'", arm, found.arms)
     augmentation(found.augmentation)
+    if found.loss is not None:
+        build_loss(found.loss, class_voxels=(1.0, 1.0))
     if found.preprocessing not in PLAN_RULES:
         raise unknown("preprocessing", found.preprocessing, PLAN_RULES)
     if (found.patches is None) == (found.patch_voxels is None):
@@ -395,6 +398,7 @@ def run_digest(
     """
     compared = experiment.model_dump(exclude={"title", "takes"}, exclude_defaults=True)
     compared["centres"] = profile.centres or experiment.centres
+    compared["loss"] = profile.loss or experiment.loss
     kept = {"width", "cap", "prior_bias", "deep_supervision", "precision"}
     kept |= {"augmentation"} if profile.augmentation != "none" else set()
     settings = {k: v for k, v in asdict(profile.training).items() if not k.endswith("_every")}

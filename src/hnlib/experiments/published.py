@@ -53,6 +53,7 @@ CODE: dict[str, tuple[str, ...]] = {
     "pairs": (*_DATA, "metrics", "surfaces"),
     **dict.fromkeys(("agreement", "tolerances", "hd95_definitions", "swapped_axes"), _OBSERVERS),
     "equivalence": (*_DATA, "equivalence", "stats"),
+    "atlas": (*_DATA, "atlas", "inference", "metrics", "surfaces"),
 }
 
 

@@ -166,7 +166,7 @@ class Study:
             watched=self._watched(settings.validation_cases),
             organs=self.plan.organs,
             centres=self.centres(experiment),
-            loss=experiment.loss,
+            loss=self.settings.loss or experiment.loss,
             budget=settings.training,
             seed=seed,
             device=device or torch.device("cpu"),

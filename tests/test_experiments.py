@@ -192,7 +192,9 @@ def test_the_loss_of_a_profile_replaces_that_of_its_experiments(tiny_study: Stud
     assert [stage.loss for stage in own.schedule(load_profile("tiny"))] == ["tversky+ce"]
     assert tiny_study.material(own, 0).loss == "tversky+ce"
     assert tiny_study.run_digest("mine") != before
-    (own_configuration / "profiles" / "other.yaml").write_text(tiny.replace("study: ", "study: [mine] #") + "loss: dise\n")
+    (own_configuration / "profiles" / "other.yaml").write_text(
+        tiny.replace("study: ", "study: [mine] #") + "loss: dise\n"
+    )
     with pytest.raises(ConfigError, match="'dise'"):
         load_profile("other")
 

@@ -45,7 +45,7 @@ def train(name: str = "ca_dice+ce", steps: int = 60) -> list[float]:
         optimiser.zero_grad()
         value.backward()
         optimiser.step()
-        values.append(float(value))
+        values.append(value.item())
     return values
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from hnlib.experiments import Study, prepare_study
+from hnlib.losses import LOSSES, presets
 
 ROOT = Path(__file__).resolve().parents[1]
 NUM_REAL_PATIENTS = 3
@@ -33,6 +34,15 @@ def style_of_its_own() -> Iterator[None]:
     """Keep the visual style that a test sets from the next one."""
     with mpl.rc_context():
         yield
+
+
+@pytest.fixture
+def clean_names() -> Iterator[None]:
+    """Forget what a test registers."""
+    before = set(LOSSES)
+    yield
+    for name in set(LOSSES) - before:
+        del presets._PRESETS[name], presets._DESCRIPTIONS[name]
 
 
 @pytest.fixture(scope="session")

@@ -106,6 +106,9 @@ for batch, background in product((False, True), (False, True)):
 both = DC_and_CE_loss({"batch_dice": True, "smooth": 1e-5, "do_bg": False, "ddp": False}, {},
                       dice_class=MemoryEfficientSoftDiceLoss)
 agree(build_loss("nnu_dice+ce"), both, 1)
+alone = DC_and_CE_loss({"batch_dice": False, "smooth": 1e-5, "do_bg": False, "ddp": False}, {},
+                       dice_class=MemoryEfficientSoftDiceLoss)
+agree(build_loss("nnu_dice(pooling=sample)+ce"), alone, 1)
 agree(TopKCrossEntropy(10, pooling="batch"), TopKLoss(k=10), 0)
 """
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,18 +15,9 @@ from torch import Tensor, nn
 from hnlib.cli import main
 from hnlib.errors import ConfigError
 from hnlib.experiments import config
-from hnlib.losses import LOSSES, CrossEntropy, DeepSupervision, VoxelLoss, Voxels, build_loss, presets, register_loss
+from hnlib.losses import LOSSES, CrossEntropy, DeepSupervision, SumLoss, VoxelLoss, Voxels, build_loss, register_loss
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
-
-
-@pytest.fixture
-def clean_names() -> Iterator[None]:
-    """Forget what a test registers."""
-    before = set(LOSSES)
-    yield
-    for name in set(LOSSES) - before:
-        del presets._PRESETS[name], presets._DESCRIPTIONS[name]
 
 
 # Names and options
@@ -46,7 +36,17 @@ def clean_names() -> Iterator[None]:
         ("topk_dice(percent=101)", "percent is 101.0"),
         ("weighted_ce", "weights or class_voxels are needed"),
         ("weighted_focal+ce", "weights or class_voxels are needed"),
-        ("weighted_ce(weights=1/x)", "could not convert"),
+        ("weighted_ce(weights=1/x)", "weights are '1/x'; one number a class is needed"),
+        ("focal(weights=[1/2])", "weights are '[1/2]'"),
+        (
+            "focal(weights=1,2,3)",
+            "cannot read '2' in the brackets; write OPTION=VALUE, and numbers for each class as 1/2",
+        ),
+        ("topk_dice(30)", "cannot read '30' in the brackets"),
+        ("topk_dice(percent)", "option 'percent' has no value"),
+        ("topk_dice(percent=30,percent=50)", "option 'percent' is given twice"),
+        ("topk_dice(floor=1.5)", "floor is 1.5; a whole number"),
+        ("ce(weights=1/2)", "unknown option of loss 'ce' 'weights': there is none"),
         ("focal(weights=1/-2)", "weights are"),
         ("tversky(squared=true)", "squared"),
     ],
@@ -56,6 +56,12 @@ def test_unreadable_texts_are_refused_in_one_line(text: str, message: str) -> No
         build_loss(text)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert isinstance(caught.value, ValueError)
+
+
+def test_what_is_no_text_is_refused() -> None:
+    with pytest.raises(ConfigError, match="loss is None; a text such as"):
+        build_loss(None)  # type: ignore[arg-type]
 
 
 def test_numbers_of_classes_are_parted_by_slashes() -> None:
@@ -161,11 +167,29 @@ def test_logits_that_are_no_numbers_are_a_value_error(name: str, fault: float) -
         build(name)(broken, target)
 
 
+@pytest.mark.parametrize("name", [*sorted(LOSSES), "ca_dice+ce"])
+def test_minus_infinity_for_every_class_is_a_value_error(name: str) -> None:
+    """What becomes of -70000 in half precision."""
+    logits, target = example(dtype=torch.float32)
+    broken = logits.detach().clone()
+    broken[1, :, 0, 0, :2] = -math.inf
+    with pytest.raises(ValueError, match=r"logits hold NaN or infinity at 2 voxels of samples \[1\]"):
+        build(name)(broken, target)
+
+
+def test_minus_infinity_is_a_probability_of_zero_where_another_class_is_true() -> None:
+    logits, target = torch.zeros(1, 3, 2, 2), torch.zeros(1, 2, 2, dtype=torch.int64)
+    logits[0, 2] = -math.inf
+    assert float(CrossEntropy()(logits, target)) == pytest.approx(math.log(2))
+    with pytest.raises(ValueError, match="at 4 voxels"):
+        CrossEntropy()(logits, target + 2)
+
+
 def test_a_finite_loss_looks_at_no_logits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only a scalar is asked whether it is a number."""
     sizes = []
-    isnan = torch.Tensor.isnan
-    monkeypatch.setattr(torch.Tensor, "isnan", lambda t: sizes.append(t.numel()) or isnan(t))
+    isfinite = torch.Tensor.isfinite
+    monkeypatch.setattr(torch.Tensor, "isfinite", lambda t: sizes.append(t.numel()) or isfinite(t))
     build_loss("ca_dice+ce")(*example())
     assert sizes == [1]
 
@@ -234,15 +258,47 @@ def test_names_are_not_taken_silently() -> None:
             register_loss(name, CrossEntropy)
 
 
+@pytest.mark.usefixtures("clean_names")
+def test_what_makes_no_module_is_told() -> None:
+    for made in ("text", CrossEntropy()):
+        with pytest.raises(ConfigError, match=f"make is of type {type(made).__name__}; what is registered is a class"):
+            register_loss("mine", made)  # type: ignore[arg-type]
+    register_loss("itself", lambda logits, target: logits.mean())  # type: ignore[arg-type, return-value]
+    with pytest.raises(ConfigError, match=r"missing 2 required positional arguments.*what is registered is a class"):
+        build_loss("itself")
+    register_loss("plain", lambda: nn.functional.cross_entropy)  # type: ignore[arg-type, return-value]
+    with pytest.raises(ConfigError, match="made a function; what is registered is a class"):
+        build_loss("plain+ce")
+
+
+def test_terms_of_a_sum_are_modules_with_finite_weights() -> None:
+    with pytest.raises(ValueError, match=r"the weight of CrossEntropy.* is nan"):
+        SumLoss([(math.nan, CrossEntropy())])
+    with pytest.raises(ValueError, match="a term is of type function"):
+        SumLoss([(1.0, nn.functional.cross_entropy)])  # type: ignore[list-item]
+
+
 # The listing and the package by itself
 
 
 def test_the_command_lists_every_loss(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["losses"])
-    lines = capsys.readouterr().out.splitlines()
+    *lines, how = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(LOSSES)
     assert all(len(line.split()) > 3 for line in lines)
+    assert "join names by +" in how
+
+
+def test_the_command_lists_the_options_of_one_loss(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["losses", "topk_ce"])
+    head, *options = capsys.readouterr().out.splitlines()
+    assert head.startswith("topk_ce ")
+    assert [line.strip() for line in options] == ["percent=50.0", "pooling=sample"]
+    with pytest.raises(SystemExit):
+        main(["losses", "ce"])
+    assert capsys.readouterr().out.splitlines()[1].strip() == "no options"
 
 
 ALONE = """

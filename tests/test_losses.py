@@ -598,6 +598,13 @@ def test_faulty_heads_are_refused() -> None:
         DeepSupervision(loss, ())
     with pytest.raises(ValueError, match="one of labels, heads"):
         DeepSupervision(loss, resample="nearest")
+    with pytest.raises(ValueError, match="loss is 'ce'; one called as"):
+        DeepSupervision("ce")  # type: ignore[arg-type]
+    for weights in ((1, -1), (1, float("nan"))):
+        with pytest.raises(ValueError, match="finite numbers of at least 0"):
+            DeepSupervision(loss, weights)
+    with pytest.raises(ValueError, match="the finest comes first"):
+        DeepSupervision(loss)(heads[::-1], target)
     with pytest.raises(ValueError, match="finer than the target"):
         DeepSupervision(loss)(heads, target[:, ::2])
 
@@ -687,6 +694,13 @@ def test_memory_layout_changes_nothing(layout: torch.memory_format) -> None:
         (torch.zeros(0, 3, 4, 4), torch.zeros(0, 4, 4, dtype=torch.int64), "at least one voxel"),
         (torch.zeros(1, 3, 4, 4), torch.full((1, 4, 4), 3), "labels 3 to 3 but logits have 3 classes"),
         (torch.zeros(1, 3, 4, 4), torch.full((1, 4, 4), -1), "labels -1 to -1"),
+        (torch.zeros(1, 3, 4, 4), torch.full((1, 4, 4), 255), "there is no ignore label"),
+        (
+            [torch.zeros(1, 3, 4, 4)],
+            torch.zeros(1, 4, 4, dtype=torch.int64),
+            "logits: a list came",
+        ),
+        (torch.zeros(1, 3, 4, 4), [torch.zeros(1, 4, 4, dtype=torch.int64)], "target: a list came"),
     ],
 )
 @pytest.mark.parametrize("name", ["ce", "ca_dice+ce"])

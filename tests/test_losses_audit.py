@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 
 import pytest
@@ -130,6 +131,49 @@ def test_a_class_without_penalty_is_warned_of() -> None:
         assert warned(name) == []
 
 
+def test_an_organ_that_is_never_learnt_is_warned_of() -> None:
+    def warned(loss: nn.Module) -> list[str]:
+        rows = (*gradients(loss, 4, 0), *false_positives(loss, 4))
+        assert all(math.isfinite(row["value"]) for row in rows)
+        return _warnings(Audit("", rows, ()))
+
+    assert warned(build_loss("weighted_ce(weights=1/1/0/1)")) == [
+        "class small: never learnt, its voxels have no gradient towards it"
+    ]
+    assert warned(build_loss("ce")) == []
+
+
+def test_a_wrong_sign_is_named() -> None:
+    ce = build_loss("ce")
+
+    def turned(logits: Tensor, target: Tensor) -> Tensor:
+        return -ce(logits, target)
+
+    rows = (*gradients(turned, 4, 0), *false_positives(turned, 4))
+    *organs, absent = _warnings(Audit("", rows, ()))
+    assert [line.split(":")[0] for line in organs] == ["class background", "class large", "class small"]
+    assert all("is the sign right" in line for line in organs)
+    assert absent.startswith("class absent: false positives are rewarded")
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_never_a_number_is_told_and_measures_nothing() -> None:
+    found = audit(lambda logits, target: nn.functional.cross_entropy(logits, target) * math.nan)
+    (line, *_) = found.warnings
+    assert line == "not a finite number in: ambiguous voxels, batch split, false positive, gradient, jittered ball"
+    assert math.isnan(found.find("ambiguous voxels", "cut")["settled", "large"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "organs"), [(2, {"background", "large"}), (3, {"background", "large", "small"})])
+def test_losses_of_two_and_three_classes_are_audited(number: int, organs: set[str]) -> None:
+    """The last class plays the absent one: Dice of one organ without absent classes lets false positives pass."""
+    found = audit(build_loss("dice_sample_organs_skip"), num_classes=number)
+    assert {name for _, name in found.find("gradient", "pull")} == organs
+    assert found.warnings == ("class absent: false positives cost nothing, soft or hard",)
+    assert audit(build_loss(f"weighted_ce(weights={'/'.join('1' * number)})"), num_classes=number).warnings == ()
+
+
 # Where the line is drawn
 
 
@@ -205,7 +249,7 @@ def test_what_is_no_loss_is_refused(loss: object, message: str) -> None:
         audit(loss)
 
 
-@pytest.mark.parametrize("number", [3, 4.0, "4"])
+@pytest.mark.parametrize("number", [1, 4.0, "4"])
 def test_too_few_classes_are_refused(number: object) -> None:
     with pytest.raises(ValueError, match="num_classes is"):
         audit(build_loss("ce"), num_classes=number)

@@ -18,7 +18,7 @@ README = FRONT + (ROOT / "book" / "using.md").read_text()
 
 def test_the_example_runs_as_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
     """It prints shares that sum to 1, a loss of even odds, and a DSC of 0.9: nine of ten voxels along X overlap."""
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    example, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     exec(example, {})
     printed = capsys.readouterr().out
     shares = [float(number) for number in re.findall(r"[\d.]+(?:e-\d+)?", printed.splitlines()[0])]
@@ -26,6 +26,14 @@ def test_the_example_runs_as_it_stands(capsys: pytest.CaptureFixture[str]) -> No
     assert sum(shares) == pytest.approx(1, abs=1e-6)
     assert re.search(r"parotid_left\s+dsc\s+0\.9", printed)
     assert re.search(r"parotid_left\s+hd95_mm\s+1\.0", printed)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("clean_names")
+def test_a_loss_of_ones_own_is_registered_and_audited(capsys: pytest.CaptureFixture[str]) -> None:
+    _, example = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    exec(example, {})
+    assert capsys.readouterr().out.strip().endswith("Warning: none")
 
 
 def test_the_commands_of_the_readme_exist() -> None:

@@ -326,27 +326,33 @@ def predict(
 
 
 @app.command()
-def losses() -> None:
+def losses(name: Annotated[str | None, typer.Argument(help="one of them: its options too")] = None) -> None:
     """List the names that a loss may have in an experiment, one line each."""
-    from hnlib.losses import LOSSES
+    from hnlib.losses import LOSSES, loss_options
 
-    for name, description in LOSSES.items():
-        say(f"{name:24} {description}")
+    for known in [name] if name else LOSSES:
+        options = loss_options(known)
+        say(f"{known:24} {LOSSES[known]}")
+        if name:
+            say("\n".join(f"    {option}={value}" for option, value in options.items()) or "    no options")
+    if not name:
+        say("join names by +, options in brackets: 0.5*ce+topk_dice(percent=30); hnlib losses NAME lists the options")
 
 
 @app.command()
 def audit(
     loss: Annotated[list[str] | None, typer.Argument(help="as in an experiment; none: all of the book")] = None,
     out: Annotated[Path | None, typer.Option(help="folder for audit.csv and warnings.csv in place of text")] = None,
+    classes: Annotated[int, typer.Option(help="that the losses are for, background included", min=2)] = 4,
 ) -> None:
     """Measure what losses do to large, small and absent classes; some 4 s a loss."""
     from hnlib.experiments import audits
 
     names = loss or audits.audited_losses()
     if out is not None:
-        audits.write_audits(out, names, report=say)
+        audits.write_audits(out, names, classes, report=say)
         return
-    for _, found in audits.audit_losses(names):
+    for _, found in audits.audit_losses(names, classes):
         say(f"{found}\n")
 
 

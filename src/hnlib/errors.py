@@ -19,7 +19,7 @@ class DataError(HnlibError):
     """A scan, label file or cache that is missing, broken or of another shape."""
 
 
-class ConfigError(HnlibError):
+class ConfigError(HnlibError, ValueError):
     """An unknown name or an impossible value in a configuration or on the command line."""
 
 
@@ -37,7 +37,8 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> ConfigError:
     lower = {one.lower(): one for one in names}
     near = get_close_matches(str(name).lower(), lower, n=1)
     hint = f"did you mean '{lower[near[0]]}'? " if near else ""
-    return ConfigError(f"unknown {kind} '{name}': {hint}Known: {', '.join(names)}")
+    told = f"{hint}Known: {', '.join(names)}" if names else "there is none"
+    return ConfigError(f"unknown {kind} '{name}': {told}")
 
 
 def wrong_value(error: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from hnlib.errors import ConfigError
 from hnlib.experiments.config import load_experiment, load_profile
 from hnlib.files import write_table
 from hnlib.losses import LOSSES, Audit, audit, build_loss
@@ -26,25 +27,31 @@ def audited_losses() -> tuple[str, ...]:
     return tuple(dict.fromkeys([*LOSSES, *SWEEPS, *trained]))
 
 
-def audit_losses(names: Sequence[str]) -> Iterator[tuple[str, Audit]]:
-    """Audit losses by name; weights by class come from the audit's own scene, an absent class as rare as the small one.
+def audit_losses(names: Sequence[str], num_classes: int = len(CLASSES)) -> Iterator[tuple[str, Audit]]:
+    """Audit losses by name; weights by class come from the audit's own scene, an absent class as rare as the rarest.
 
     Raises
     ------
     ConfigError
-        When a name cannot be read.
+        When a name cannot be read, or a loss is for another number of classes.
     """
-    counts = [int((make_target() == label).sum()) for label in CLASSES.values()]
-    class_voxels = [count or counts[CLASSES["small"]] for count in counts]
+    counts = [int((make_target() == label).sum()) for label in range(num_classes)]
+    class_voxels = [count or min(filter(None, counts)) for count in counts]
     built = {name: build_loss(name, class_voxels=class_voxels) for name in names}
     for name, loss in built.items():
-        yield name, audit(loss)
+        try:
+            found = audit(loss, num_classes=num_classes)
+        except ValueError as fault:
+            raise ConfigError(f"loss '{name}': {fault}") from fault
+        yield name, found
 
 
-def write_audits(folder: Path, names: Sequence[str], *, report: Callable[[str], None] = print) -> None:
+def write_audits(
+    folder: Path, names: Sequence[str], num_classes: int = len(CLASSES), *, report: Callable[[str], None] = print
+) -> None:
     """Write ``audit.csv``, one row an observation, and ``warnings.csv``, one row a loss; some 4 s a loss."""
     rows, warnings = [], []
-    for name, found in audit_losses(names):
+    for name, found in audit_losses(names, num_classes):
         rows += [{"loss": name, **row} for row in found.rows]
         warnings.append({"loss": name, "warning": "; ".join(found.warnings)})
         report(f"{name}: {warnings[-1]['warning'] or 'no warning'}")

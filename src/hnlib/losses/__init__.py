@@ -4,7 +4,7 @@
 >>> loss = build_loss("ca_dice+0.5*ce")  # loss(logits, target): logits (N, C, ...), integer labels (N, ...)
 
 Logits in, lower is better, 0 is perfect. `LOSSES` says in one line each which names there are (``hnlib losses``
-prints it); options go in brackets, as in ``topk_dice(percent=30)+ce``. A third argument of every loss, boolean
+prints it); options go in brackets, as in ``topk_dice(percent=30)+ce``. A third argument of each of them, boolean
 (N, C), says which classes were outlined in each sample. `DeepSupervision` puts a loss on several heads,
 `register_loss` gives a name to a loss of your own, `audit` says what any loss does to large, small and absent
 classes, and each class can be made by hand with its switches.
@@ -21,7 +21,7 @@ from hnlib.losses.generalised_dice import GeneralisedDiceLoss
 from hnlib.losses.ignored import ignore_map
 from hnlib.losses.margin import AsymmetricCrossEntropy, MarginDiceLoss
 from hnlib.losses.partial import merge_unlabelled
-from hnlib.losses.presets import LOSSES, register_loss
+from hnlib.losses.presets import LOSSES, loss_options, register_loss
 from hnlib.losses.softmax import VoxelLoss, Voxels
 from hnlib.losses.topk_dice import TopKDiceLoss
 from hnlib.losses.tversky import TverskyLoss
@@ -50,6 +50,7 @@ __all__ = [
     "downsample_labels",
     "ignore_map",
     "inverse_size_weights",
+    "loss_options",
     "merge_unlabelled",
     "rarity_weights",
     "register_loss",

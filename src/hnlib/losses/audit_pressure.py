@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -34,6 +35,9 @@ def cut(loss: Loss, num_classes: int, seed: int) -> Iterator[Row]:
         return _even(starts, step).lt(chance)
 
     settled = _minimise(loss, chance, draw, CUT_SHAPE, num_classes)
+    if not bool(settled.isfinite().all()):
+        yield from (_row("ambiguous voxels", measure, math.nan) for measure in ("cut", "volume_ratio"))
+        return
     called = settled[SURE : SURE + AMBIGUOUS] > 0
     found = 1 - float(called.float().mean())
     yield _row("ambiguous voxels", "cut", found, _expected_cut(loss, settled, draw(STEPS), num_classes))
@@ -56,6 +60,9 @@ def ball(loss: Loss, num_classes: int, seed: int) -> Iterator[Row]:
 
     chance = 0.5 * torch.erfc((distance - RADIUS_MM) / (JITTER_MM * 2**0.5))
     settled = _minimise(loss, chance, lambda step: distance < radius(step), BALL_SHAPE, num_classes)
+    if not bool(settled.isfinite().all()):
+        yield from (_row("jittered ball", measure, math.nan) for measure in ("cut", "volume_ratio"))
+        return
     true = torch.stack([(radius(step) / REACH_MM) ** 3 for step in range(STEPS)]).mean()
     called = settled > 0
     yield _row("jittered ball", "cut", float(chance[called].min()) if bool(called.any()) else 1.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ def gradients(loss: Loss, num_classes: int, seed: int) -> Iterator[Row]:
     ``gradient_norm``: over all voxels. ``pull``: -sum of dL/dz_k over the voxels of class k. ``push``: sum of
     dL/dz_k over all others. ``pull_ratio``: pull of the large organ over that of the small one.
     """
-    target = make_target()
+    target = make_target(num_classes)
     for stage, margin in MARGINS.items():
         logits = make_logits(target, margin, num_classes, seed)
         closed = analytic_gradient(loss, logits, target)
@@ -41,11 +41,10 @@ def gradients(loss: Loss, num_classes: int, seed: int) -> Iterator[Row]:
             for measure in ("gradient_norm", "pull", "push"):
                 if (name, measure) != ("absent", "pull"):
                     yield _row("gradient", stage, name, measure, *(one[name][measure] for one in found))
-        if stage == "perfect":
-            continue  # a ratio of roundings
-        ratios = [
-            one["large"]["pull"] / one["small"]["pull"] if one["small"]["pull"] else float("nan") for one in found
-        ]
+        # of a perfect prediction it would be a ratio of roundings, and a pull of 0 is warned of
+        if stage == "perfect" or "small" not in found[0] or any(one["small"]["pull"] == 0 for one in found):
+            continue
+        ratios = [one["large"]["pull"] / one["small"]["pull"] for one in found]
         yield _row("gradient", stage, "large : small", "pull_ratio", *ratios)
 
 
@@ -54,7 +53,7 @@ def batch_split(loss: Loss, num_classes: int, seed: int) -> Iterator[Row]:
 
     Three samples: all organs, the large one alone, background alone.
     """
-    whole = make_target()[:, ::2, ::2, ::2]
+    whole = make_target(num_classes)[:, ::2, ::2, ::2]
     target = torch.cat([whole, whole * (whole == CLASSES["large"]), torch.zeros_like(whole)])
     logits = make_logits(target, MARGINS["half-trained"], num_classes, seed).requires_grad_()
     together = float(value(loss, logits, target).detach())
@@ -68,18 +67,21 @@ def batch_split(loss: Loss, num_classes: int, seed: int) -> Iterator[Row]:
 def false_positives(loss: Loss, num_classes: int) -> Iterator[Row]:
     """Yield what probability given to a class that is absent costs; all else is predicted perfectly.
 
-    The probability is taken from the background: spread over all of its voxels (``soft``, no voxel is called the
+    The absent class is the fourth; for a loss of fewer classes it is the last, whose organ is then left out. The
+    probability is taken from the background: spread over all of its voxels (``soft``, no voxel is called the
     absent class), or whole voxels are called it (``hard``). ``cost``: loss above that of exactly none. ``slope``:
     dL/dP, P the absent class's mass in voxels. ``slope_in_ce``: the same in units of that of mean cross-entropy.
     """
-    target = make_target()
+    absent = min(CLASSES["absent"], num_classes - 1)
+    target = make_target(absent)
     voxels = (target == CLASSES["background"]).flatten().nonzero().flatten()
     few = voxels[:: len(voxels) // int(max(MASSES))][: int(max(MASSES))]
-    nothing, _ = _absent_class(loss, target, num_classes, 0.0, voxels)
+    probs = one_hot(target, num_classes).unbind(1)
+    nothing, _ = _absent_class(loss, target, probs, absent, 0.0, voxels)
     for mass in MASSES:
         places = {"soft": voxels} if mass < 1 else {"soft": voxels, "hard": few[: int(mass)]}
         for kind, where in places.items():
-            cost, slope = _absent_class(loss, target, num_classes, mass, where)
+            cost, slope = _absent_class(loss, target, probs, absent, mass, where)
             name = f"P = {mass:g}"
             yield _row("false positive", kind, name, "cost", cost - nothing)
             if kind == "soft":
@@ -103,13 +105,14 @@ def _by_class(grad: Tensor, target: Tensor) -> dict[str, dict[str, float]]:
     return found
 
 
-def _absent_class(loss: Loss, target: Tensor, num_classes: int, mass: float, where: Tensor) -> tuple[float, float]:
+def _absent_class(
+    loss: Loss, target: Tensor, probs: Sequence[Tensor], absent: int, mass: float, where: Tensor
+) -> tuple[float, float]:
     """Return loss and dL/dP where the absent class has `mass`, in equal parts at the voxels `where`."""
     given = torch.tensor(float(mass), requires_grad=True)
     part = torch.zeros(target.numel()).index_fill(0, where, 1 / len(where)).view(1, *target.shape[1:])
     moved = given * part
-    probs = one_hot(target, num_classes).unbind(1)
-    split = {CLASSES["background"]: probs[0] - moved, CLASSES["absent"]: moved}
+    split = {CLASSES["background"]: probs[0] - moved, absent: moved}
     logits = torch.stack([split.get(k, one) for k, one in enumerate(probs)], dim=1).clamp(min=NOTHING).log()
     lost = value(loss, logits, target)
     (slope,) = torch.autograd.grad(lost, given)

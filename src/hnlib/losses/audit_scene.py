@@ -20,10 +20,15 @@ CLASSES: Mapping[str, int] = {"background": 0, "large": 1, "small": 2, "absent":
 MARGINS: Mapping[str, float] = {"random": 0.0, "half-trained": 3.0, "trained": 6.0, "perfect": 30.0}
 
 
-def make_target() -> Tensor:
-    """Return the label map (1, X, Y, Z) with a large organ, a small one, and a class that is absent."""
+def make_target(num_classes: int = len(CLASSES)) -> Tensor:
+    """Return the label map (1, X, Y, Z) with a large organ, a small one, and a class that is absent.
+
+    A loss for three classes sees no class that is absent, one for two no small organ either.
+    """
     target = torch.zeros((1, *SHAPE), dtype=torch.int64)
     for name, box in (("large", LARGE_BOX), ("small", SMALL_BOX)):
+        if CLASSES[name] >= num_classes:
+            continue
         x, y, z = (slice(start, start + length) for start, length in box)
         target[0, x, y, z] = CLASSES[name]
     return target
@@ -59,8 +64,9 @@ def value(loss: Loss, logits: Tensor, target: Tensor) -> Tensor:
     except Exception as error:  # whatever a stranger's loss raises is told in one line
         first = str(error).partition("\n")[0]
         raise ValueError(
-            f"the loss raised {type(error).__name__} ({first}) when {called}; if it wants another form, "
-            "audit a function that calls it, such as lambda logits, target: loss(logits, target[:, None])"
+            f"the loss raised {type(error).__name__} ({first}) when {called}; if it is for another number of classes, "
+            "give num_classes; if it wants another form, audit a function that calls it, such as "
+            "lambda logits, target: loss(logits, target[:, None])"
         ) from error
     if not isinstance(result, Tensor) or result.numel() != 1:
         given = f"shape {tuple(result.shape)}" if isinstance(result, Tensor) else type(result).__name__

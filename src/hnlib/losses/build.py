@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from hnlib.errors import ConfigError, unknown
 from hnlib.losses.finite import refuse_nan
-from hnlib.losses.presets import find_preset
+from hnlib.losses.presets import MAKES, find_preset
 from hnlib.losses.softmax import VoxelLoss, Voxels
 
 # a hyphen in a name is read, so that the nearest name can be told
@@ -33,13 +34,18 @@ class SumLoss(nn.Module):
     Raises
     ------
     ValueError
-        When there is no term.
+        When there is no term, a loss is no module, or a weight is not finite.
     """
 
     def __init__(self, terms: Sequence[tuple[float, nn.Module]]) -> None:
         super().__init__()
         if not terms:
             raise ValueError("terms are empty; at least one pair (weight, loss) is needed")
+        for weight, loss in terms:
+            if not math.isfinite(weight):
+                raise ValueError(f"the weight of {loss} is {weight}; a finite number is needed")
+            if not isinstance(loss, nn.Module):
+                raise ValueError(f"a term is of type {type(loss).__name__}; a torch.nn.Module is needed")
         self.weights = tuple(float(weight) for weight, _ in terms)
         self.losses = nn.ModuleList([loss for _, loss in terms])
         self._squares = any(loss.squares for loss in self.losses if isinstance(loss, VoxelLoss))
@@ -62,7 +68,7 @@ class SumLoss(nn.Module):
         for weight, loss in zip(self.weights, self.losses, strict=True):
             term = loss.value(voxels) if isinstance(loss, VoxelLoss) else loss(*given)
             total = total + weight * term
-        return refuse_nan(total, voxels.logits)
+        return refuse_nan(total, voxels.true_log_probs)
 
 
 ClassVoxels = Sequence[float] | Callable[[], Sequence[float]]
@@ -76,8 +82,8 @@ def build_loss(text: str, *, class_voxels: ClassVoxels | None = None) -> nn.Modu
     text
         Names of `LOSSES` joined by ``+``, each with an optional weight in front (``0.5*ce``) and
         optional arguments of its class in brackets behind (``dice(pooling=batch, background=in)``);
-        ``in`` and ``true`` mean the same, so do ``out`` and ``false``.
-        numbers for each class are parted by ``/`` (``weighted_ce(weights=1/4/4)``).
+        ``in`` and ``true`` mean the same, so do ``out`` and ``false``. Numbers for each class are parted by ``/``
+        (``weighted_ce(weights=1/4/4)``).
         Without a weight a term has weight 1.
     class_voxels
         Voxels of each class in the training cases, background first (or anything proportional), for terms that
@@ -103,6 +109,8 @@ def build_loss(text: str, *, class_voxels: ClassVoxels | None = None) -> nn.Modu
     >>> round(float(loss(torch.zeros(1, 2, 2), torch.tensor([[0, 1]]))), 4)  # 0.5 log 2 + 0.5
     0.8466
     """
+    if not isinstance(text, str):
+        raise ConfigError(f"loss is {text!r}; a text such as 'ca_dice+0.5*ce' is needed")
     terms = []
     position = 0
     while True:
@@ -128,17 +136,28 @@ def _make(name: str, options: str, class_voxels: ClassVoxels | None) -> nn.Modul
     given: dict[str, Any] = {}
     for item in filter(None, (part.strip() for part in options.split(","))):
         key, equals, value = (part.strip() for part in item.partition("="))
+        if not equals and key not in allowed:
+            raise ConfigError(
+                f"loss '{name}': cannot read '{key}' in the brackets; write OPTION=VALUE, and numbers for each "
+                f"class as 1/2/3. Options: {', '.join(allowed) or 'none'}"
+            )
         if key not in allowed:
             raise unknown(f"option of loss '{name}'", key, allowed)
-        if not equals or not value:
+        if not value:
             raise ConfigError(f"loss '{name}': option '{key}' has no value; write {key}=VALUE")
+        if key in given:
+            raise ConfigError(f"loss '{name}': option '{key}' is given twice; write it once")
         given[key] = _option(value)
     if class_voxels is not None and "class_voxels" in allowed and not {"weights", "class_voxels"} & given.keys():
         given["class_voxels"] = class_voxels() if callable(class_voxels) else class_voxels
     try:
-        return preset.make(**{**preset.arguments, **given})
+        made = preset.make(**{**preset.arguments, **given})
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"loss '{name}({options})': {error}") from error
+        hint = f"; {MAKES}" if isinstance(error, TypeError) else ""
+        raise ConfigError(f"loss '{name}({options})': {error}{hint}") from error
+    if not isinstance(made, nn.Module):
+        raise ConfigError(f"loss '{name}({options})': made a {type(made).__name__}; {MAKES}")
+    return made
 
 
 def _option(text: str) -> bool | float | str | tuple[float, ...]:

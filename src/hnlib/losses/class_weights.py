@@ -101,6 +101,8 @@ def _counts(class_voxels: Numbers) -> tuple[float, ...]:
 
 def checked_weights(name: str, numbers: Numbers) -> tuple[float, ...]:
     """Return numbers, one a class, as floats; ValueError where one is negative or not finite, or where all are 0."""
+    if isinstance(numbers, str):
+        raise ValueError(f"{name} are '{numbers}'; one number a class is needed, in a loss's name such as 1/4/4")
     found = tuple(float(n) for n in ((numbers,) if isinstance(numbers, int | float) else numbers))
     if not all(0 <= n < math.inf for n in found) or not any(found):
         raise ValueError(f"{name} are {found}; one finite number of at least 0 a class, not all 0, is needed")

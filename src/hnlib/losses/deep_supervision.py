@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Literal, get_args
 
 import torch
@@ -34,8 +36,8 @@ class DeepSupervision(nn.Module):
     Raises
     ------
     ValueError
-        When `resample` is unknown, no weight is given, heads and weights differ in number, or a head
-        is finer than the label map.
+        When `loss` cannot be called, `resample` is unknown, no weight is given or one is negative or not finite, heads
+        and weights differ in number, heads do not come finest first, or a head is finer than the label map.
 
     Notes
     -----
@@ -58,10 +60,16 @@ class DeepSupervision(nn.Module):
         self, loss: nn.Module, weights: Sequence[float] | None = None, *, resample: Resample = "labels"
     ) -> None:
         super().__init__()
+        if not callable(loss):
+            raise ValueError(
+                f"loss is {loss!r}; one called as loss(logits, target) is needed, such as build_loss makes"
+            )
         if resample not in get_args(Resample):
             raise ValueError(f"resample is {resample!r}; one of {', '.join(get_args(Resample))} is needed")
         if weights is not None and len(weights) == 0:
             raise ValueError("weights are empty; one number a head is needed")
+        if weights is not None and not all(0 <= weight < math.inf for weight in weights):
+            raise ValueError(f"weights are {tuple(weights)}; finite numbers of at least 0 are needed")
         self.loss = loss
         self.weights = None if weights is None else tuple(float(weight) for weight in weights)
         self.resample = resample
@@ -88,6 +96,11 @@ class DeepSupervision(nn.Module):
             Boolean (N, C): which classes were outlined in each sample; None means all.
         """
         heads = _heads(logits, target)
+        for first, second in pairwise(heads):
+            if first[0, 0].numel() < second[0, 0].numel():
+                raise ValueError(
+                    f"a head of shape {tuple(second.shape)} follows one of {tuple(first.shape)}; the finest comes first"
+                )
         weights = deep_supervision_weights(len(heads)) if self.weights is None else self.weights
         if len(weights) != len(heads):
             raise ValueError(f"{len(heads)} heads but {len(weights)} weights; one weight a head is needed")

@@ -6,25 +6,26 @@ import torch
 from torch import Tensor
 
 
-def refuse_nan(loss: Tensor, logits: Tensor) -> Tensor:
-    """Return a loss, after refusing one that is NaN because logits are.
+def refuse_nan(loss: Tensor, true_log_probs: Tensor) -> Tensor:
+    """Return a loss, after refusing one that is NaN or infinite because logits are.
 
-    Costs nothing where the loss is a number: the logits (N, C, V) are looked at only otherwise. On an accelerator
-    nothing is looked at, since reading one number would stall it: there the loss stays NaN.
+    Costs nothing where the loss is a number: the log-probabilities of the true classes (N, V) are looked at only
+    otherwise. On an accelerator nothing is looked at, since reading one number would stall it: there the loss stays.
 
     Raises
     ------
     ValueError
-        When loss and logits are on the CPU and some logit is NaN or plus infinity.
+        When the loss is on the CPU and some true class has no finite log-probability: a logit is NaN or infinity, or
+        the true class's is minus infinity. Minus infinity for another class is a probability of 0, and legal.
 
     Examples
     --------
-    >>> float(refuse_nan(torch.tensor(0.5), torch.tensor([[[torch.nan]]])))
+    >>> float(refuse_nan(torch.tensor(0.5), torch.tensor([[torch.nan]])))
     0.5
     """
-    if loss.device.type != "cpu" or torch.compiler.is_compiling() or not bool(loss.isnan()):
+    if loss.device.type != "cpu" or torch.compiler.is_compiling() or bool(loss.isfinite()):
         return loss
-    faulty = (logits.isnan() | logits.isposinf()).any(dim=1)
+    faulty = ~true_log_probs.isfinite()
     if bool(faulty.any()):
         samples = faulty.any(dim=1).nonzero().flatten().tolist()
         raise ValueError(

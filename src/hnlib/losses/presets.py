@@ -30,17 +30,20 @@ class Preset:
     make: Callable[..., nn.Module]
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
-    def options(self) -> list[str]:
-        """Return the names of the options, those that are passed on to base classes too."""
-        found: dict[str, None] = {}
+    def options(self) -> dict[str, Any]:
+        """Return the options, those passed on to base classes too, with the values that the preset has."""
+        found: dict[str, Any] = {}
         for maker in inspect.getmro(self.make) if inspect.isclass(self.make) else (self.make,):
             parameters = inspect.signature(maker).parameters.values()
-            found |= {p.name: None for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+            named = (p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
+            found = {p.name: None if p.default is p.empty else p.default for p in named} | found
             if all(p.kind != p.VAR_KEYWORD for p in parameters):
                 break
-        return list(found)
+        return found | dict(self.arguments)
 
 
+#: What is to be registered, for errors.
+MAKES = "what is registered is a class of torch.nn.Module, or a function that returns one"
 _DENOMINATOR_ONLY = {"smooth_numerator": 0.0, "smooth_denominator": 1e-5}
 _BOTH = {"smooth_numerator": 1e-5, "smooth_denominator": 1e-5}
 
@@ -183,6 +186,22 @@ def find_preset(name: str) -> Preset:
     return _PRESETS[name]
 
 
+def loss_options(name: str) -> dict[str, Any]:
+    """Return the options of a loss and their values; None where none is set.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown name, with the nearest known one.
+
+    Examples
+    --------
+    >>> loss_options("topk_ce")
+    {'percent': 50.0, 'pooling': 'sample'}
+    """
+    return find_preset(name).options()
+
+
 def register_loss(name: str, make: Callable[..., nn.Module], description: str = "", *, replace: bool = False) -> None:
     """Give a loss of your own a name, by which `build_loss` then knows it.
 
@@ -192,8 +211,9 @@ def register_loss(name: str, make: Callable[..., nn.Module], description: str = 
         Letters, digits and underscores, a letter first.
     make
         Class or function that returns a module called as ``loss(logits, target)``: logits (N, C, ...), integer label
-        map (N, ...). Its arguments are the options that may stand in brackets behind the name. One named
-        ``class_voxels`` receives what `build_loss` is given under that name. A `VoxelLoss` shares the softmax of a sum.
+        map (N, ...); with `labelled` as third argument too where organs may lack in the labels. Its arguments are the
+        options that may stand in brackets behind the name. One named ``class_voxels`` receives what `build_loss` is
+        given under that name. A `VoxelLoss` shares the softmax of a sum.
     description
         One line for `LOSSES`; empty: the first line of what makes it has as docstring.
     replace
@@ -202,7 +222,8 @@ def register_loss(name: str, make: Callable[..., nn.Module], description: str = 
     Raises
     ------
     ConfigError
-        When the name cannot be read in a text, is the library's own, or is taken and not to be replaced.
+        When the name cannot be read in a text, is the library's own, or is taken and not to be replaced; when `make`
+        cannot be called.
 
     Examples
     --------
@@ -215,6 +236,8 @@ def register_loss(name: str, make: Callable[..., nn.Module], description: str = 
     >>> build_loss("smooth_ce+ca_dice").weights
     (1.0, 1.0)
     """
+    if not callable(make) or isinstance(make, nn.Module):
+        raise ConfigError(f"loss '{name}': make is of type {type(make).__name__}; {MAKES}")
     if not re.fullmatch(r"[A-Za-z]\w*", name):
         raise ConfigError(f"loss '{name}': letters, digits and underscores are needed, a letter first")
     if name in _OWN:

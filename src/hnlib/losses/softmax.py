@@ -332,7 +332,7 @@ class VoxelLoss(nn.Module, ABC):
         `labelled` (N, C), boolean, says which classes were outlined in each sample; None means all.
         """
         voxels = Voxels(logits, target, squares=self.squares, labelled=labelled)
-        return refuse_nan(self.value(voxels), voxels.logits)
+        return refuse_nan(self.value(voxels), voxels.true_log_probs)
 
     # nn.Module declares __call__ as Any; callers deserve the signature
     __call__: Callable[..., Tensor]
@@ -340,10 +340,16 @@ class VoxelLoss(nn.Module, ABC):
 
 def check(logits: Tensor, target: Tensor) -> None:
     """Raise ValueError unless logits (N, C, ...) and labels (N, ...) can enter a loss together."""
+    for name, given in (("logits", logits), ("target", target)):
+        if not isinstance(given, Tensor):
+            raise ValueError(
+                f"{name}: a {type(given).__name__} came, one tensor is needed; for the heads of a network put the loss "
+                "into DeepSupervision, which takes a list of heads and the labels at full resolution"
+            )
     if not logits.is_floating_point():
         raise ValueError(f"logits are {logits.dtype}; floating-point numbers before the softmax are needed")
     if target.dtype not in _INTEGERS:
-        raise ValueError(f"target is {target.dtype}; an integer label map is needed")
+        raise ValueError(f"target is {target.dtype}; an integer label map is needed, such as target.long()")
     if logits.ndim < 3 or logits.shape[1] < 2:
         raise ValueError(f"logits have shape {tuple(logits.shape)}; (N, C, ...) with at least two classes is needed")
     wanted = (logits.shape[0], *logits.shape[2:])
@@ -359,5 +365,5 @@ def check(logits: Tensor, target: Tensor) -> None:
         if low < 0 or high >= logits.shape[1]:
             raise ValueError(
                 f"target holds labels {low} to {high} but logits have {logits.shape[1]} classes; "
-                f"labels from 0 to {logits.shape[1] - 1} are needed"
+                f"labels from 0 to {logits.shape[1] - 1} are needed (there is no ignore label)"
             )

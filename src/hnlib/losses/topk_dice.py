@@ -86,6 +86,8 @@ class TopKDiceLoss(DiceLoss):
         for name, number in (("floor", floor), ("perturbation", perturbation), ("seed", seed)):
             if not isinstance(number, int | float) or not 0 <= number < math.inf:
                 raise ValueError(f"{name} is {number!r}; a finite number of at least 0 is needed")
+            if name != "perturbation" and number != int(number):
+                raise ValueError(f"{name} is {number!r}; a whole number is needed")
         if literal not in (False, True):
             raise ValueError(f"literal is {literal!r}; True or False is needed")
         self.floor = floor

@@ -41,9 +41,12 @@ class HeadsLoss(nn.Module):
 
 
 class NnuDiceTrainer(nnUNetTrainer):  # type: ignore[misc]
-    """nnU-Net with its own loss, as this library has it: what remains is the draw of the plans."""
+    """nnU-Net with its own loss, as this library has it: what remains is the draw of the plans.
 
-    loss_text = "nnu_dice+ce"
+    In `loss_text`, ``{pooling}`` stands for what nnU-Net's plans say of Dice: ``batch`` or ``sample``.
+    """
+
+    loss_text = "nnu_dice(pooling={pooling})+ce"
 
     def __init__(
         self,
@@ -73,7 +76,8 @@ class NnuDiceTrainer(nnUNetTrainer):  # type: ignore[misc]
         if self.label_manager.has_regions or self.label_manager.ignore_label is not None:
             raise ValueError("labels are regions, or some are ignored; one label a voxel, all known, is needed")
         heads = len(self._get_deep_supervision_scales()) if self.enable_deep_supervision else 1
-        return HeadsLoss(self.loss_text, heads)
+        pooling = "batch" if self.configuration_manager.batch_dice else "sample"
+        return HeadsLoss(self.loss_text.format(pooling=pooling), heads)
 
 
 class CaDiceTrainer(NnuDiceTrainer):

@@ -81,7 +81,8 @@ def _register_others(app: typer.Typer, say: Say) -> None:
         from hnlib.nnunet.draw import nnunet_version, version_remark
 
         found = nnunet_version()
-        remark = version_remark(found) if found else 'nnU-Net is not installed here: pip install "hnlib[nnunet]"'
+        missing = 'nnU-Net is not installed here: in a clone of the repository, pip install -e ".[nnunet]"'
+        remark = version_remark(found) if found else missing
         if remark:
             typer.echo(f"note: {remark}", err=True)
         say(str(Path(hnlib.nnunet.__file__).parent))

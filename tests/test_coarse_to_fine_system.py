@@ -225,6 +225,25 @@ def test_two_stages_locate_and_segment(tmp_path: Path) -> None:
     assert predictor.also(case)["parotid_left", "box_recall"] > 0.5
 
 
+def thin(case: Prepared, depth: int) -> Prepared:
+    """Return the lower slices of a case."""
+    image, labels = (np.ascontiguousarray(whole[:, :, :depth]) for whole in (case.image, case.labels))
+    box = tuple((0, n) for n in image.shape)
+    return replace(case, image=image, labels=labels, box=box, native_shape=image.shape)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["coarse_to_fine", "two_stage", "slices"])
+def test_scans_thinner_than_the_patch_are_trained_on_and_predicted(name: str, tmp_path: Path) -> None:
+    """The patch has 16 slices, scans of training 12, the one to predict 5."""
+    given, system = blueprint(name), build_system(blueprint(name))
+    schedule = [Stage(stage, budget(2), "generalised_dice" if stage == "fine" else "ce") for stage in system.stages]
+    fit(given, tmp_path, schedule, cases=[thin(patient(k), 12) for k in range(4)])
+    found = system.predictor(read_weights(system, tmp_path))(thin(patient(20), 5).image)
+    assert found.shape == (4, 24, 16, 5)
+    assert np.allclose(found.sum(axis=0), 1, atol=1e-4)
+
+
 def test_slices_alone_are_a_system(tmp_path: Path) -> None:
     """Also where an organ was outlined in some cases only."""
     cases = [patient(0), patient(1, ORGANS[:1])]

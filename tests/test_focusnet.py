@@ -319,6 +319,21 @@ def test_small_organs_come_from_training_labels_and_travel_with_the_weights(
     np.testing.assert_allclose(result.sum(axis=0), 1, rtol=1e-4)
 
 
+@pytest.mark.slow
+def test_scans_thinner_than_the_patch_are_trained_on_and_predicted(system: FocusNetSystem, tmp_path: Path) -> None:
+    """The patch has 16 slices, scans of training 13, the one to predict 5."""
+
+    def thin(case: Prepared, depth: int) -> Prepared:
+        image, labels = (np.ascontiguousarray(whole[:, :, :depth]) for whole in (case.image, case.labels))
+        box = tuple((0, n) for n in image.shape)
+        return replace(case, image=image, labels=labels, box=box, native_shape=image.shape)
+
+    weights = train(system, tmp_path, [thin(case, 13) for case in CASES], (2, 2, 2, 2))
+    found = system.predictor(weights)(thin(CASES[0], 5).image)
+    assert found.shape == (4, 20, 18, 5)
+    assert np.allclose(found.sum(axis=0), 1, atol=1e-4)
+
+
 def test_prediction_does_not_depend_on_labels(system: FocusNetSystem) -> None:
     """The ROI lies where the heat map is highest, wherever the label is: no crop is centred by the truth."""
     network = system.untrained(CASES)

@@ -18,7 +18,7 @@ from hnlib.files import copy_file, write_json, write_text
 from hnlib.organs import organ
 from hnlib.report.labelled import open_labelled
 
-EXPERIMENTS = (*FOUR_CONFIGURATIONS, "recipe")
+EXPERIMENTS = (*FOUR_CONFIGURATIONS, "recipe", "snet", "focusnet", "coarse_to_fine")
 #: Chapters that need the tables of a study and nothing else.
 NOTEBOOKS = ("01_dataset", "02_imbalance", "04_evaluation")
 PROFILES = ("quick", "laptop")

@@ -64,8 +64,9 @@ def test_a_drift_is_shown_and_the_control_is_not() -> None:
     rows = confidence_rows({"small_nnu_dice_ce": 0.1})
     tests = chapters.confidence.permutation_tests(rows)
     facts = chapters.confidence.drift_facts(tests, chapters.confidence.drift_growth(rows, STUDY), rows)
-    assert facts["shown"] == "soft recall: 2 fall and 0 rise among 2; soft precision: 0 fall and 0 rise among 2"
-    assert facts["control"] == "soft recall: 0 fall and 0 rise among 2; soft precision: 0 fall and 0 rise among 2"
+    none = "0 fall and 0 rise among 2 organs"
+    assert facts["shown"] == f"soft recall: 2 fall and 0 rise among 2 organs; soft precision: {none}"
+    assert facts["control"] == f"soft recall: {none}; soft precision: {none}"
     table = chapters.confidence.mean_table(tests)
     assert table.index.tolist() == [("small, nnU-Dice+CE", "soft recall"), ("small, nnU-Dice+CE", "soft precision")]
     by_hand = rows.groupby(["split", "organ"])["soft_recall"].mean().unstack("split")

@@ -124,7 +124,9 @@ def test_results_that_follow_no_measure_are_not_claimed(tmp_path: Path) -> None:
     noise = np.random.default_rng(1).normal(0.7, 0.05, len(study.metrics))
     study = study._replace(metrics=study.metrics.assign(value=noise))
     facts = chapters.prediction.prediction_facts(study, chapters.prediction.correlations(study))
-    assert facts["verdict"].startswith("None of the 13 measures is shown to predict; nearest comes ")
+    assert facts["verdict"].startswith(
+        "None of the 13 measures, context among them, is shown to predict; nearest comes "
+    )
 
 
 def test_own_measures_by_hand(tmp_path: Path) -> None:
@@ -219,7 +221,7 @@ def test_a_plan_stands_beside_the_choices_of_others(tmp_path: Path) -> None:
     plan = write_plan(tmp_path / "t")
     table = chapters.planning.choices_table(plan)
     assert table.loc["patch, voxels"].tolist() == ["32 x 24 x 32", "64 x 40 x 64", "128 x 40 x 64", "64 x 40 x 64"]
-    assert table.loc["and patches a step", "planned"] == "3.60"
+    assert table.loc["patches a step that show it", "planned"] == "3.60"
     assert plan.marks == {"planned": (32, 24, 32), "nnU-Net's rule": (64, 40, 64)}  # one name a patch, on this budget
     front = chapters.planning.front_table(plan)
     assert front.index.tolist() == ["64 x 40 x 64", "32 x 24 x 32"]
@@ -236,7 +238,7 @@ def test_the_phrases_of_a_plan_are_those_of_its_tables(tmp_path: Path) -> None:
     assert facts["weights"] == "brainstem 60 % and mandible 6.7 %"
     assert facts["through"] == ""
     assert "128 x 40 x 64 at batch 2 (8 GB) and 64 x 40 x 64 at batch 2 (0.6 GB)." in facts["nnunet"]
-    assert facts["nnunet"].endswith("One of them is the patch of the rule as this library computes it.")
+    assert facts["nnunet"].endswith("The rule as this library computes it gives 64 x 40 x 64 too.")
 
 
 def test_figures_of_a_plan_draw_its_rows(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_the_picture_of_a_point_is_on_its_page() -> None:
     table = chapters.failures.failure_points(chapters.failures.load_failures(tables))
     named = set(table["picture"]) - {""}
     assert len(named) == table["organ"].nunique()
-    page = chapters.failures.worst_pictures(tables).data
+    page = chapters.failures.worst_pictures(tables, 0.7).data
     assert all(f'<figure id="{name}">' in page for name in named)
 
 

@@ -20,6 +20,7 @@ from hnlib.stats import (
     detectable_differences,
     gatekept,
     holm,
+    least_p,
     mean_over_organs,
     minimum_detectable_effect,
     organ_summary,
@@ -338,13 +339,24 @@ def test_detectable_effect_is_found_in_four_of_five_studies():
 
 def test_detectable_differences_by_hand():
     """SD 0.1 in one organ and none in the other; two organs and one experiment are two tests by organ."""
-    shift = np.array([-0.1, 0.0, 0.1])
-    table = pd.concat([study(np.full((3, 2), 0.5), "base"), study(0.5 + shift[:, None] * [1, 0])])
+    shift = np.tile([-0.1, 0.0, 0.1], 3) * np.sqrt(8 / 6)  # sample SD of nine values
+    table = pd.concat([study(np.full((9, 2), 0.5), "base"), study(0.5 + shift[:, None] * [1, 0])])
     found = detectable_differences(table, "base").set_index("organ")
     assert found["sd"].to_dict() == {ALL_ORGANS: pytest.approx(0.05), "mandible": pytest.approx(0.1), "larynx": 0}
-    assert found.loc["mandible", "detectable"] == pytest.approx(minimum_detectable_effect(3, sd=0.1))
-    assert found.loc["mandible", "detectable_holm"] == pytest.approx(minimum_detectable_effect(3, sd=0.1, tests=2))
+    assert found.loc["mandible", "detectable"] == pytest.approx(minimum_detectable_effect(9, sd=0.1))
+    assert found.loc["mandible", "detectable_holm"] == pytest.approx(minimum_detectable_effect(9, sd=0.1, tests=2))
     assert found.loc[ALL_ORGANS, "detectable_holm"] == found.loc[ALL_ORGANS, "detectable"]
+    assert np.isnan(found.loc["larynx", "detectable"])  # nothing varies
+
+
+def test_what_signed_ranks_can_never_show_is_not_called_detectable():
+    """Of six patients the least p is 1/32: below 0.05, above half of it."""
+    shift = np.array([-0.1, 0.0, 0.1, 0.2, 0.1, 0.0])
+    table = pd.concat([study(np.full((6, 2), 0.5), "base"), study(0.5 + shift[:, None] * [1, 1])])
+    found = detectable_differences(table, "base").set_index("organ")
+    assert found.loc["mandible", "detectable"] > 0
+    assert np.isnan(found.loc["mandible", "detectable_holm"])
+    assert signed_rank(np.arange(1.0, 7.0)).p == pytest.approx(least_p(6))
 
 
 def ranked(**columns):

@@ -259,15 +259,15 @@ def confidence_facts(table: pd.DataFrame, study: Mapping[str, Any]) -> Facts:
     else:
         order = "Organs as small as those of the paper's claim are not among these."
     if not learnt.all():
-        order += (
-            f" Not learnt at this budget and left out here: {listed([title(str(n)) for n in means.index[~learnt]])}."
-        )
+        names = listed([title(str(name)) for name in means.index[~learnt]])
+        order += f" Not learnt at this budget, and neither the most nor the least of the answer: {names}."
     difference = "both are drawn by the same rules" if is_phantom(study) else "they are different patients"
     return {
         "worst": title(worst),
         "worst-drift": f"{drifts.iloc[-1]:.3f}",
         "best": title(best),
         "best-drift": f"{drifts.iloc[0]:.3f}",
+        "sign": " (negative: it rises)" if drifts.iloc[0] < 0 else "",
         "order": order,
         "scope": f"The drift compares {cases}; {difference}.",
     }
@@ -294,7 +294,7 @@ def _count_shown(tests: pd.DataFrame) -> str:
     for measure, rows in defined.groupby("measure", sort=False):
         shown = rows[rows["p_together"] < ALPHA]
         down = int((shown["drift"] > 0).sum())
-        parts.append(f"{MEASURES[str(measure)]}: {down} fall and {len(shown) - down} rise among {len(rows)}")
+        parts.append(f"{MEASURES[str(measure)]}: {down} fall and {len(shown) - down} rise among {len(rows)} organs")
     return "; ".join(parts)
 
 

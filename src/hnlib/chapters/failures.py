@@ -49,6 +49,7 @@ def failure_facts(failures: pd.DataFrame, below: float) -> Facts:
     counts = bad["kind"].value_counts()
     by_organ = bad.groupby("organ").size().sort_values(ascending=False, kind="stable")
     worst = worst_cases(failures).iloc[0]
+    ties = int((failures["dsc"] == worst["dsc"]).sum()) - 1
     share = f"{len(bad)} of {len(failures)} outlines ({percent(len(bad) / len(failures))})"
     return {
         "which": f"{experiment_title(str(failures['experiment'].iloc[0]))}, seed {failures['seed'].iloc[0]}",
@@ -56,12 +57,16 @@ def failure_facts(failures: pd.DataFrame, below: float) -> Facts:
         "share": share,
         "commonest": "none" if bad.empty else f"{counts.index[0]} ({counts.iloc[0]} of {len(bad)})",
         "organs": "no organ" if bad.empty else listed([f"{title(str(o))} ({n})" for o, n in by_organ.head(3).items()]),
-        "worst": f"{title(str(worst['organ']))} of case {worst['case']}, DSC {worst['dsc']:.2f}",
+        "worst": f"{title(str(worst['organ']))} of case {worst['case']}, DSC {worst['dsc']:.2f}"
+        + (f", and {ties} others are as bad" if ties else ""),
     }
 
 
-def worst_pictures(tables: Path | str) -> Any:
-    """Return the worst outline of each organ as pictures with what went wrong below, the worst organ first."""
+def worst_pictures(tables: Path | str, below: float) -> Any:
+    """Return the worst outline of each organ as pictures with what went wrong below, the worst organ first.
+
+    One whose DSC is not below the bound is called no failure.
+    """
     from IPython.display import HTML
 
     parts = []
@@ -69,8 +74,9 @@ def worst_pictures(tables: Path | str) -> Any:
         path = Path(tables) / "pictures" / f"worst_{row['organ']}.png"
         facts = json.loads(path.with_suffix(".json").read_text())
         shift = "" if facts["shift_mm"] is None else f", its centre {facts['shift_mm']:.0f} mm off"
+        kind = f"{row['kind']} ({KINDS[str(row['kind'])]})" if row["dsc"] < below else "no failure, above the bound"
         text = (
-            f"{title(str(row['organ']))}: {row['kind']} ({KINDS[str(row['kind'])]}); DSC {row['dsc']:.2f}, "
+            f"{title(str(row['organ']))}: {kind}; DSC {row['dsc']:.2f}, "
             f"{row['volume_ratio']:.1f} times the reference's volume{shift}. "
             f"Case {row['case']}, {facts['attribution']}."
         )

@@ -72,8 +72,13 @@ def listed(values: list[str]) -> str:
     --------
     >>> listed(["a", "b", "c"])
     'a, b and c'
+    >>> listed(["small, CE", "large, CE"])
+    'small, CE; and large, CE'
     """
-    return values[0] if len(values) == 1 else f"{', '.join(values[:-1])} and {values[-1]}"
+    if len(values) == 1:
+        return values[0]
+    comma, last = ("; ", "; and ") if any(", " in value for value in values) else (", ", " and ")
+    return comma.join(values[:-1]) + last + values[-1]
 
 
 def counted(number: int, noun: str) -> str:
@@ -149,7 +154,7 @@ def provenance(tables: Path | str, profile: str = "") -> pd.DataFrame:
     rows = {
         "data": study["attribution"],
         "profile": profile or study["profile"],
-        "runs": f"{len(shown)} ({shown['experiment'].nunique()} experiments, seeds {seeds})",
+        "runs": f"{len(shown)} ({shown['experiment'].nunique()} experiments; numbers of the seeds: {seeds})",
         **made_on(shown),
         "data digest": "; ".join(shown["digests"].str.extract(r"data=(\w+)")[0].unique()) or study["data_digest"],
     }

@@ -80,8 +80,8 @@ def choices_table(plan: PlanTables) -> pd.DataFrame:
             "of the largest organ's box": f"{row['organ_box']:.0%}",
             "draw of the centres": row["draw"],
             "organ shown least": title(row["rarest"]),
-            "in so many patches": percent(row["least_presence"]),
-            "and patches a step": f"{row['sightings']:.2f}",
+            "share of patches that show it": percent(row["least_presence"]),
+            "patches a step that show it": f"{row['sightings']:.2f}",
         }
     return pd.DataFrame(columns).rename_axis("choice")
 
@@ -163,7 +163,8 @@ def _nnunet(plan: PlanTables) -> str:
         for row in rows.to_dict("records")
     ]
     same = (rows[PATCH] == rule[PATCH].to_numpy(int)).all(axis=1).any()
-    agrees = " One of them is the patch of the rule as this library computes it." if same else ""
+    own = " x ".join(str(int(rule[edge])) for edge in PATCH)
+    agrees = f" The rule as this library computes it gives {own} too." if same else ""
     version = ", ".join(sorted(set(notes.values())))
     return f"Its own planner ({version}), asked for these scans, says {listed(said)}.{agrees}"
 

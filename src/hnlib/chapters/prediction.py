@@ -230,8 +230,8 @@ def _verdict(study: DrawStudy, means: pd.DataFrame, configurations: int, runs: i
     else:
         name, row = max(known.iterrows(), key=lambda found: float(found[1]["rho"]))
         parts.append(
-            f"none of the {len(means)} measures is shown to predict; nearest comes {TITLES[str(name)]} ({_plain(row)}, "
-            f"p {row['p_holm']:.2g} after correction)."
+            f"none of the {len(means)} measures, context among them, is shown to predict; nearest comes "
+            f"{TITLES[str(name)]} ({_plain(row)}, p {row['p_holm']:.2g} after correction)."
         )
     if len(wrong):
         names = [f"{TITLES[str(name)]} ({_plain(row)})" for name, row in _by_size(wrong)]

@@ -18,6 +18,7 @@ from hnlib.stats import (
     choose_by_validation,
     compare_experiments,
     detectable_differences,
+    least_p,
     mean_over_organs,
     organ_summary,
     paper_layout,
@@ -26,6 +27,9 @@ from hnlib.stats import (
     table_one,
 )
 from hnlib.stats import seed_spread as spread_over_seeds
+
+#: Of the tests.
+ALPHA = 0.05
 
 # 03: training
 
@@ -100,6 +104,8 @@ def results_table(metrics: pd.DataFrame, metric: str) -> pd.DataFrame:
         mean_over_organs(metrics).query("split == 'test' and metric == @metric").groupby("experiment")["mean"].mean()
     )
     table.loc["average"] = [mean_sd(means[name], np.nan, digits) for name in table.columns]
+    had, all_organs = len(table) - 1, metrics["organ"].nunique()
+    average = "mean over organs" if had == all_organs else f"mean over the {had} of {all_organs} organs that were found"
     nearest = next(key for key, value in PAPER_NEAREST.items() if value == metric)
     paper = paper_table1()
     paper = paper[paper["metric"] == nearest]
@@ -107,11 +113,11 @@ def results_table(metrics: pd.DataFrame, metric: str) -> pd.DataFrame:
     wide = printed.pivot_table(index="organ", columns="configuration", values="text", aggfunc="first", sort=False)
     wide = wide.reindex(index=table.index, columns=[name for name in table.columns if name in wide.columns])
     wide = wide.dropna(how="all")
-    both = pd.concat({"this study": table, "paper": wide}).swaplevel().rename_axis([metric, ""])
+    both = pd.concat({"this study": table, "paper": wide}).swaplevel().rename_axis([METRIC_LABELS[metric], ""])
     rows = [
         (organ, source) for organ in table.index for source in ("this study", "paper") if (organ, source) in both.index
     ]
-    names = {**{name: title(name) for name in table.index}, "average": "mean over organs"}
+    names = {**{name: title(name) for name in table.index}, "average": average}
     return both.loc[rows].fillna("").rename(index=names, columns=experiment_title).rename_axis(columns=None)
 
 
@@ -140,7 +146,7 @@ def partial_table(tables: Path | str) -> pd.DataFrame:
     -------
     pandas.DataFrame
         One row an organ, with the number of test patients who have it; one column each profile of the
-        study's experiments that such a profile trains. Empty where there is none.
+        study's experiments that such a profile trains. A line that says so where there is none.
     """
     read = read_tables(tables)
     metrics = read["metrics"]
@@ -148,7 +154,7 @@ def partial_table(tables: Path | str) -> pd.DataFrame:
     found = organ_summary(own).query("split == 'test' and metric == 'dsc'")
     wider = found.groupby("profile")["cases"].transform("nunique") > 1
     if not wider.any():
-        return pd.DataFrame()
+        return pd.DataFrame({"": ["no profile of this study trains such organs"]}, index=[""])
     counts = found[wider].groupby("organ", sort=False)["cases"].max()
     shown = found[found["experiment"].isin(found[wider]["experiment"])]
     text = shown.assign(value=[mean_sd(m, s, 3) for m, s in zip(shown["mean"], shown["sd"], strict=True)])
@@ -211,10 +217,11 @@ def shown_table(tests: pd.DataFrame) -> pd.DataFrame:
 
 
 def detectable_table(metrics: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """Return the smallest difference in DSC that the test patients would show with a probability of 80 %."""
+    """Return the smallest difference in DSC that the test patients would show with a probability of 80 %; or a dash."""
     table = detectable_differences(metrics, baseline).set_index("organ").round(4)
     names = {"sd": "SD of the difference", "detectable": "one test", "detectable_holm": "first of all tests"}
-    return table.rename(index=lambda name: name if name == ALL_ORGANS else title(name), columns=names)
+    named = table.rename(index=lambda name: name if name == ALL_ORGANS else title(name), columns=names)
+    return named.astype(object).where(named.notna(), DASH)
 
 
 def seed_table(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -241,6 +248,9 @@ def evaluation_facts(metrics: pd.DataFrame, differences: pd.DataFrame) -> Facts:
         verdict += _seeds_caveat(clear)
     else:
         verdict = "Against the baseline the tests, corrected for their number, show no difference."
+        cases = int(differences["cases"].min())
+        if least_p(cases) > ALPHA / len(differences):
+            verdict += f" Of {cases} test cases they could not have shown any, however large."
     caveat = (
         f"{seeds} seeds give a rough idea of the spread between runs, no more."
         if seeds > 1

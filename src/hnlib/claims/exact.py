@@ -100,9 +100,12 @@ def largest_are(organs: Sequence[str], patches: Sequence[str]) -> Finding:
 def absent_class_counts_as_perfect(mass_voxels: float = 1.0) -> Finding:
     """Ask what the Dice term of a class that is not in the patch is worth: eps / (S + eps), S its predicted mass."""
     values = {mass: EPSILON / (mass + EPSILON) for mass in (0.0, 1e-3, mass_voxels)}
-    text = ", ".join(f"{value:.2g} at a predicted mass of {mass:g} voxels" for mass, value in values.items())
+    text = ", ".join(f"{value:.2g} at a predicted mass of {mass:g}" for mass, value in values.items())
     return own_numbers(
-        values[mass_voxels] > 0.5, f"1 is perfect; {text}", row="Eq. 2 and 3, ε = 1e-5", chapter="../methods"
+        values[mass_voxels] > 0.5,
+        f"1 is perfect; {text} (in voxels)",
+        row="Eq. 2 and 3, ε = 1e-5",
+        chapter="../methods",
     )
 
 
@@ -140,7 +143,7 @@ def weights_balance_at_start(patch: str) -> Finding:
     predicted = np.full(len(labels), 1 / len(labels))
     printed, meant = ((1 - part) / part for part in (predicted, labels))
     text = (
-        f"as printed, with predicted sums, weights start between {printed.min():.0f} and {printed.max():.0f}; "
+        f"as printed, with predicted sums, weights start at {printed.min():.0f} to {printed.max():.0f}; "
         f"with label sums they would lie between {meant.min():.2g} and {meant.max():.2g}"
     )
     return own_numbers(bool(printed.max() > 1.01 * printed.min()), text, row="Eq. 2 at a uniform prediction")

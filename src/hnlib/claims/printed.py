@@ -182,7 +182,7 @@ def leads(
     counts = {" and ".join(ahead): pd.concat(ahead, axis=1).all(axis=1)} if together else ahead
     holds = all(_as_claimed(int(found.sum()), len(found), claimed) for found in counts.values())
     words = [
-        f"{int(found.sum())} of {len(found)} (Table {name}: {', '.join(found.index[found])})"
+        f"{int(found.sum())} of {len(found)} (Table {name}: {', '.join(found.index[found]) or 'none'})"
         for name, found in counts.items()
     ]
     return own_numbers(holds, "; ".join(words), row=_where(paper, *tables))

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from hnlib.organs import organ
@@ -150,11 +151,13 @@ def landscape_maps(
         filled = axes.contourf(x, z, values, levels=doubling, cmap="cividis", norm=norm)
         every = filled.levels[1:-1] if quantity in log else filled.levels[2::3]
         lines = axes.contour(x, z, values, levels=every, colors="white", linewidths=0.7)
-        axes.clabel(lines, fmt=lambda value: f"{value:.0f}" if value >= 100 else f"{value:.3g}", fontsize=7)
+        texts = axes.clabel(lines, fmt=lambda value: f"{value:.0f}" if value >= 100 else f"{value:.3g}", fontsize=7)
         for name, size in marks.items():
             place = size[0] * spacing_mm[0], size[2] * spacing_mm[2]
             axes.plot(*place, "o", color="white", mec=INK, ms=5, clip_on=False)
-            axes.annotate(name, place, (4, 4), textcoords="offset points", fontsize=8, color="white")
+            texts.append(axes.annotate(name, place, (4, 4), textcoords="offset points", fontsize=8, color="white"))
+        for text in texts:  # legible on yellow too
+            text.set_path_effects([withStroke(linewidth=1.6, foreground=INK)])
         axes.set_title(QUANTITIES[quantity])
     for axes in list(panels.flat)[len(quantities) :]:
         axes.remove()
@@ -214,7 +217,7 @@ def landscape_explorer(table: pd.DataFrame, quantities: Sequence[str], rules: Se
         font={"size": 12},
     )
     figure.update_yaxes(title_text="voxels head to foot", col=1)
-    figure.update_xaxes(title_text="voxels left to right")
+    figure.update_xaxes(title_text="voxels left to right", col=1 + len(rules) // 2)
     return figure
 
 

@@ -96,9 +96,9 @@ def linked_points(table: pd.DataFrame, label: str, name: str) -> Any:
     )
     figure.update_xaxes(title_text=label, gridcolor=FAINT, zerolinecolor=INK)
     figure.update_layout(
-        height=120 + 42 * len(organs),
+        height=144 + 42 * len(organs),
         showlegend=False,
-        margin={"l": 110, "r": 10, "t": 10, "b": 45},
+        margin={"l": 110, "r": 10, "t": 34, "b": 50},
         plot_bgcolor="white",
         font={"size": 12},
     )

@@ -63,7 +63,7 @@ def plan_front(
         ax.annotate(
             name,
             place,
-            (9 if right else -9, 8),
+            (9 if right else -10, 8 if right else -3),
             textcoords="offset points",
             fontsize=8,
             ha="left" if right else "right",

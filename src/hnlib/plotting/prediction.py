@@ -98,7 +98,7 @@ def correlation_intervals(table: pd.DataFrame, titles: Mapping[str, str], whole:
         ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color="#777777")
     ax.set_yticks(range(len(measures)), [titles[name] for name in measures])
     ax.set_ylim(len(measures) - 0.5, -0.5)
-    ax.set_xlim(-1.05, 1.05)
+    ax.set_xlim(-1.08, 1.08)
     ax.tick_params(axis="y", length=0)
     ax.set_xlabel("rank correlation with the results (above 0: the measure is right)")
     ax.grid(axis="x")

@@ -338,6 +338,9 @@ def equivalence_intervals(table: pd.DataFrame, quantities: Mapping[str, str]) ->
         if ratio:
             ax.set_xscale("log")
             ax.xaxis.set_minor_locator(NullLocator())
+            outermost = 2.0 ** round(math.log2(rows["low"].min()))
+            if outermost < ticks[0] / 2:  # the ticks of the margin come too near to each other to be three
+                ticks = [outermost, ticks[0], ticks[2]]
         ax.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
         ax.set_xlabel(label)
         ax.tick_params(axis="y", length=0)

@@ -9,7 +9,7 @@ from hnlib.stats.association import LEAST_CONFIGURATIONS, pair_agreement, rank_c
 from hnlib.stats.layout import latex, paper_layout, table_one
 from hnlib.stats.paired import PairedDifference, case_differences, paired_difference, seed_interval
 from hnlib.stats.permutation import DRIFT_COLUMNS, drift_tests
-from hnlib.stats.power import detectable_differences, minimum_detectable_effect
+from hnlib.stats.power import detectable_differences, least_p, minimum_detectable_effect
 from hnlib.stats.printed import PAPER_NEAREST, PRINTED, paper_table1, printed_table
 from hnlib.stats.ranking import Ranking, rank_experiments
 from hnlib.stats.tables import (
@@ -41,6 +41,7 @@ __all__ = [
     "gatekept",
     "holm",
     "latex",
+    "least_p",
     "lower_is_better",
     "mean_over_organs",
     "minimum_detectable_effect",

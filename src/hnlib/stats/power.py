@@ -46,6 +46,17 @@ def minimum_detectable_effect(
     return float(np.squeeze(effect)) * sd
 
 
+def least_p(cases: int) -> float:
+    """Return the least two-sided p that Wilcoxon's signed ranks can have: all differences of one sign.
+
+    Examples
+    --------
+    >>> least_p(6)
+    0.03125
+    """
+    return 2.0 ** (1 - cases)
+
+
 def detectable_differences(
     metrics: pd.DataFrame,
     baseline: str,
@@ -71,7 +82,8 @@ def detectable_differences(
     pandas.DataFrame
         ``organ``, ``cases`` (the least over the experiments), ``sd`` of the paired difference over patients (root
         mean square over the experiments), ``detectable`` by a test on its own, and ``detectable_holm`` by the
-        first of a test for each organ and experiment. The mean over organs is tested once an experiment.
+        first of a test for each organ and experiment. The mean over organs is tested once an experiment. NaN where
+        nothing can be shown: all differences are alike, or Wilcoxon's least p for so few patients is too large.
     """
     table = case_differences(metrics, baseline, metric=metric, split=split)
     whole = table.groupby(["experiment", "case"], as_index=False)["difference"].mean().assign(organ=ALL_ORGANS)
@@ -83,7 +95,10 @@ def detectable_differences(
         cases, sd = int(part["count"].min()), float(np.sqrt((part["std"] ** 2).mean()))
         tests = experiments * (1 if organ == ALL_ORGANS else organs)
         alone, first = (
-            minimum_detectable_effect(cases, sd=sd, alpha=alpha, power=power, tests=number) for number in (1, tests)
+            minimum_detectable_effect(cases, sd=sd, alpha=alpha, power=power, tests=number)
+            if sd > 0 and least_p(cases) <= alpha / number
+            else float("nan")
+            for number in (1, tests)
         )
         rows.append({"organ": organ, "cases": cases, "sd": sd, "detectable": alone, "detectable_holm": first})
     return pd.DataFrame(rows, columns=["organ", "cases", "sd", "detectable", "detectable_holm"])

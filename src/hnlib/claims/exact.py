@@ -100,10 +100,10 @@ def largest_are(organs: Sequence[str], patches: Sequence[str]) -> Finding:
 def absent_class_counts_as_perfect(mass_voxels: float = 1.0) -> Finding:
     """Ask what the Dice term of a class that is not in the patch is worth: eps / (S + eps), S its predicted mass."""
     values = {mass: EPSILON / (mass + EPSILON) for mass in (0.0, 1e-3, mass_voxels)}
-    text = ", ".join(f"{value:.2g} at a predicted mass of {mass:g}" for mass, value in values.items())
+    text = ", ".join(f"{value:.2g} at a predicted mass of {mass:g}" for mass, value in values.items()) + " (in voxels)"
     return own_numbers(
         values[mass_voxels] > 0.5,
-        f"1 is perfect; {text} (in voxels)",
+        f"1 is perfect; {text}",
         row="Eq. 2 and 3, ε = 1e-5",
         chapter="../methods",
     )

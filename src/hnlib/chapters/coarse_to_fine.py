@@ -101,7 +101,7 @@ def questions_table(metrics: pd.DataFrame) -> pd.DataFrame:
         if {experiment, baseline} <= done:
             pair = test[test["experiment"].isin((experiment, baseline))]
             one = compare_experiments(pair, baseline, measures=["dsc"]).query("primary").iloc[0]
-            row |= {"difference": f"{one['difference']:+.3f}", "over patients": limits(one["low"], one["high"])}
+            row |= {"difference": f"{one['difference']:+z.3f}", "over patients": limits(one["low"], one["high"])}
             row |= {"over seeds": limits(*seed_interval(pair, experiment, baseline)), "cases": int(one["cases"])}
         else:
             row |= {"difference": NOT_RUN, "over patients": DASH, "over seeds": DASH, "cases": 0}
@@ -179,8 +179,8 @@ def coarse_facts(metrics: pd.DataFrame) -> Facts:
     return {
         "fusion": _answer("The fused volume against the axial view", fusion, metrics, "coarse_fused"),
         "fine": _answer("The fine stage against the coarse one", fine, metrics, "coarse_to_fine"),
-        "paper-fusion": f"{views['fusion'] - views['top']:+.1f}",
-        "paper-fine": f"{rivals[METHODS['coarse_to_fine']] - views['fusion']:+.1f}",
+        "paper-fusion": f"{views['fusion'] - views['top']:+z.1f}",
+        "paper-fine": f"{rivals[METHODS['coarse_to_fine']] - views['fusion']:+z.1f}",
         "winner": _winner(metrics),
         "state": _state(metrics),
     }
@@ -225,7 +225,7 @@ def _winner(metrics: pd.DataFrame) -> str:
     gain = tests[tests["low"] > 0].sort_values("difference", ascending=False)
     loss = tests[tests["high"] < 0].sort_values("difference")
     words = [
-        f"{verb} " + ", ".join(f"{title(str(row['organ']))} ({row['difference']:+.3f})" for _, row in part.iterrows())
+        f"{verb} " + ", ".join(f"{title(str(row['organ']))} ({row['difference']:+z.3f})" for _, row in part.iterrows())
         for verb, part in (("gains in", gain), ("loses in", loss))
         if len(part)
     ]

@@ -143,7 +143,7 @@ def primary_table(tests: pd.DataFrame) -> pd.DataFrame:
     over_seeds = rows[["seeds_low", "seeds_high"]].itertuples(index=False) if len(rows) else ()
     return pd.DataFrame(
         {
-            "difference in DSC": [f"{value:+.4f}" for value in rows["difference"]],
+            "difference in DSC": [f"{value:+z.4f}" for value in rows["difference"]],
             "over patients": [limits(a, b) for a, b in zip(rows["low"], rows["high"], strict=True)],
             "p (Holm)": [f"{p:.2g}" for p in rows["p_holm"]],
             "over seeds": [limits(low, high) for low, high in over_seeds],
@@ -174,7 +174,7 @@ def secondary_table(tests: pd.DataFrame) -> pd.DataFrame:
     """Return differences by metric and experiment (rows) and organ; a star where the chain of tests shows them."""
     rows = tests[~tests["primary"].astype(bool)] if len(tests) else tests
     text = [
-        f"{value:+.3f}{'*' if shown else ''}" for value, shown in zip(rows["difference"], rows["shown"], strict=True)
+        f"{value:+z.3f}{'*' if shown else ''}" for value, shown in zip(rows["difference"], rows["shown"], strict=True)
     ]
     wide = rows.assign(text=text).pivot_table(
         index=["metric", "experiment"], columns="organ", values="text", aggfunc="first", sort=False
@@ -225,8 +225,8 @@ def beside_hosseini(metrics: pd.DataFrame) -> pd.DataFrame:
         else (0.0 if own in known and own == HOSSEINI["ce_dice"] else np.nan)
         for own in HOSSEINI.values()
     ]
-    table = gains.map(lambda value: f"{value:+.2f}")
-    table.insert(0, "head and neck, CT (here)", [DASH if np.isnan(gain) else f"{gain:+.2f}" for gain in ours])
+    table = gains.map(lambda value: f"{value:+z.2f}")
+    table.insert(0, "head and neck, CT (here)", [DASH if np.isnan(gain) else f"{gain:+z.2f}" for gain in ours])
     table.index = pd.Index(HOSSEINI_TITLES, name="gain over CE + Dice, points")
     return table.rename_axis(columns=None)
 
@@ -246,7 +246,7 @@ def percent_table(metrics: pd.DataFrame) -> pd.DataFrame:
             cells[metric] = DASH if means.empty else f"{means.mean():.3f}"
             if percent != 100 and len(means) and (test["experiment"] == whole).any():
                 found = paired_difference(test, name, whole, metric=metric)
-                cells[metric] += f" ({found.low:+.3f} to {found.high:+.3f})"
+                cells[metric] += f" ({found.low:+z.3f} to {found.high:+z.3f})"
         rows[f"K = {percent} %"] = {**cells, "seeds": str(test.loc[test["experiment"] == name, "seed"].nunique())}
     return pd.DataFrame(rows).T
 
@@ -258,7 +258,7 @@ def percent_phrase(metrics: pd.DataFrame) -> str:
     if not {whole, half} <= set(test["experiment"]):
         return "Networks trained at K = 100 and K = 50 are not both in these tables yet."
     found = {name: paired_difference(test, half, whole, metric=name) for name in ("precision", "recall")}
-    words = [f"{name} by {one.difference:+.3f} ({one.low:+.3f} to {one.high:+.3f})" for name, one in found.items()]
+    words = [f"{name} by {one.difference:+z.3f} ({one.low:+z.3f} to {one.high:+z.3f})" for name, one in found.items()]
     agrees = found["precision"].high < 0 < found["recall"].low
     against = found["precision"].low > 0 or found["recall"].high < 0
     verdict = "as predicted" if agrees else "against the prediction" if against else "which decides nothing"
@@ -299,10 +299,10 @@ def compared_facts(metrics: pd.DataFrame, tests: pd.DataFrame, runs: pd.DataFram
 
 
 def _range(rows: pd.DataFrame) -> str:
-    return f"from {rows['difference'].min():+.3f} to {rows['difference'].max():+.3f}"
+    return f"from {rows['difference'].min():+z.3f} to {rows['difference'].max():+z.3f}"
 
 
 def _named(rows: pd.DataFrame) -> list[str]:
     """Return experiments with their differences, in words."""
     pairs = zip(rows["experiment"], rows["difference"], strict=True)
-    return [f"{experiment_title(str(name))} ({difference:+.3f})" for name, difference in pairs]
+    return [f"{experiment_title(str(name))} ({difference:+z.3f})" for name, difference in pairs]

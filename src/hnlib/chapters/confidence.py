@@ -52,7 +52,7 @@ def drift_points(cases: pd.DataFrame, measure: str = "soft_recall") -> pd.DataFr
     test = cases[(cases["measure"] == measure) & (cases["split"] == "test")]
     found = test.groupby(["organ", "case"], sort=False)["drift"].mean().rename("value").reset_index()
     rows = found.to_dict("records")
-    return found.assign(text=[f"{row['case']}, {title(str(row['organ']))}: drift {row['value']:+.3f}" for row in rows])
+    return found.assign(text=[f"{row['case']}, {title(str(row['organ']))}: drift {row['value']:+z.3f}" for row in rows])
 
 
 def drift_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -161,7 +161,7 @@ def _depth_drift(splits: pd.DataFrame) -> str:
     mean, sd, cases = (splits[name] for name in ("margin", "margin_sd", "cases"))
     groups = [Group(float(mean[name]), float(sd[name]), int(cases[name])) for name in ("train", "test")]
     if min(group.cases for group in groups) < 2:
-        return f"{groups[0].mean - groups[1].mean:+.2f}"
+        return f"{groups[0].mean - groups[1].mean:+z.2f}"
     found = mean_difference(*groups, confidence_level=0.95)
     return with_limits(found.value, found.low, found.high, digits=2)
 
@@ -303,7 +303,7 @@ def _growth_phrase(growth: pd.DataFrame) -> str:
         return "Runs on fewer training patients are not among these tables."
     rows = growth[(growth["organ"] == ALL_ORGANS) & (growth["measure"] == "soft_recall")]
     parts = [
-        f"{patch} patch, {listed([f'{row.drift:+.3f} ({row.patients:g})' for row in found.itertuples()])}"
+        f"{patch} patch, {listed([f'{row.drift:+z.3f} ({row.patients:g})' for row in found.itertuples()])}"
         for patch, found in rows.groupby("patch", sort=False)
     ]
     return f"Drift of soft recall, mean over organs (training patients in brackets): {'; '.join(parts)}."
@@ -314,7 +314,7 @@ def _place(name: str) -> int:
 
 
 def _signed(value: float) -> str:
-    return DASH if np.isnan(value) else f"{round(value, 3) + 0.0:+.3f}"
+    return DASH if np.isnan(value) else f"{value:+z.3f}"
 
 
 def _intervals(rows: pd.DataFrame) -> list[str]:

@@ -150,7 +150,7 @@ def contrast_view(table: pd.DataFrame) -> pd.DataFrame:
     rows = [
         {
             "question": row.question,
-            "difference": DASH if np.isnan(row.value) else f"{row.value:+.3f}",
+            "difference": DASH if np.isnan(row.value) else f"{row.value:+z.3f}",
             "over patients": limits(row.low, row.high),
             "over seeds": limits(row.seeds_low, row.seeds_high),
             "state": _state(row),
@@ -226,10 +226,10 @@ def controlled_facts(answers: pd.DataFrame, by_switch: pd.DataFrame, study: dict
     """Return the phrases of the chapter."""
     done = answers[answers["lacking"] == ""]
     clear = [row for row in done.itertuples() if _clear(row)]
-    words = [f"{row.question} ({row.value:+.3f})" for row in clear]
+    words = [f"{row.question} ({row.value:+z.3f})" for row in clear]
     partial = int((done["seeds"] < done["wanted"]).sum())
     first = answers.iloc[0]
-    whole = DASH if np.isnan(first["value"]) else f"{first['value']:+.3f}"
+    whole = DASH if np.isnan(first["value"]) else f"{first['value']:+z.3f}"
     return {
         "profile": str(study["profile"]),
         "steps": str(load_profile(str(study["profile"])).training.steps),

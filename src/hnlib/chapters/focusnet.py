@@ -236,8 +236,8 @@ def focus_facts(metrics: pd.DataFrame) -> Facts:
         return {"difference": NOT_RUN, "verdict": verdict, "small": NOT_RUN, "open": NOT_RUN, "elsewhere": NOT_RUN}
     found = paired_difference(rows, "focusnet", "snet")
     count = rows.groupby("experiment")["seed"].nunique()[["focusnet", "snet"]].min()
-    interval = f"95 % interval {found.low:+.3f} to {found.high:+.3f}, {found.cases} cases, {counted(count, 'seed')}"
-    text = f"{found.difference:+.3f} DSC ({interval})"
+    interval = f"95 % interval {found.low:+z.3f} to {found.high:+z.3f}, {found.cases} cases, {counted(count, 'seed')}"
+    text = f"{found.difference:+z.3f} DSC ({interval})"
     others = metrics[~metrics["organ"].isin(small) & (metrics["split"] == "test")]
     rest = paired_difference(others, "focusnet", "snet") if len(others) else None
     elsewhere = with_limits(rest.difference, rest.low, rest.high) if rest else "not defined: there is none"

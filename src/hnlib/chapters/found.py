@@ -139,10 +139,10 @@ def draw_found(published: Path) -> Path:
 
 
 def _named(rows: pd.DataFrame) -> str:
-    return "; ".join(f"{row['question']}, {row['value']:+.3f}" for _, row in rows.iterrows()) or "none"
+    return "; ".join(f"{row['question']}, {row['value']:+z.3f}" for _, row in rows.iterrows()) or "none"
 
 
 def _value(row: pd.Series) -> str:
     if np.isnan(row["value"]):
         return "waits for runs"
-    return f"{row['value']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
+    return f"{row['value']:+z.3f} ({row['low']:+z.3f} to {row['high']:+z.3f})"

@@ -112,7 +112,7 @@ def swapped_table(tables: Tables) -> pd.DataFrame:
             "right": found["right"].map("{:.3f}".format),
             "swapped": found["swapped"].map("{:.3f}".format),
             "difference": [with_limits(*row) for row in limits],
-            "scan that moves most": found["largest"].map("{:+.3f}".format),
+            "scan that moves most": found["largest"].map("{:+z.3f}".format),
         }
     )
     return table.set_index("organ")
@@ -144,6 +144,7 @@ def context_series(tables: Tables, metrics: pd.DataFrame, study: Mapping[str, An
     networks = found[found["quantity"].isin(AGREEMENT)]
     networks = networks.assign(series=[f"{experiment_title(str(name))} ({data})" for name in networks["experiment"]])
     both = pd.concat([people, networks], ignore_index=True)
+    both = both.assign(low=both["low"].clip(lower=0))  # Student's interval knows nothing of the end of the scale
     common = set(people["organ"]) & set(networks["organ"])
     return both[both["organ"].isin(common or set(people["organ"]))][
         ["organ", "series", "quantity", "value", "low", "high"]
@@ -220,5 +221,5 @@ def _metric_facts(tables: Tables) -> Facts:
         "definitions-least": f"{ratio.min():.2f}",
         "definitions-most": f"{ratio.max():.2f}",
         "lost": listed(shares) if shares else "none",
-        "grid-change": f"{change.min():+.3f} to {change.max():+.3f}",
+        "grid-change": f"{change.min():+z.3f} to {change.max():+z.3f}",
     }

@@ -125,7 +125,7 @@ def limits(low: float, high: float, digits: int = 3) -> str:
     >>> limits(-0.01, 0.02).replace(NBSP, " "), limits(float("nan"), float("nan"))
     ('-0.010 to +0.020', '–')
     """
-    return DASH if np.isnan(low) else f"{low:+.{digits}f} to {high:+.{digits}f}".replace(" ", NBSP)
+    return DASH if np.isnan(low) else f"{low:+z.{digits}f} to {high:+z.{digits}f}".replace(" ", NBSP)
 
 
 def with_limits(value: float, low: float, high: float, digits: int = 3, sign: str = "+") -> str:
@@ -133,10 +133,10 @@ def with_limits(value: float, low: float, high: float, digits: int = 3, sign: st
 
     Examples
     --------
-    >>> with_limits(0.01, -0.01, 0.03).replace(NBSP, " "), with_limits(9.5, 9, 10, 1, sign="").replace(NBSP, " ")
-    ('+0.010 (-0.010 to +0.030)', '9.5 (9.0 to 10.0)')
+    >>> with_limits(0.01, -0.0001, 0.03).replace(NBSP, " "), with_limits(9.5, 9, 10, 1, sign="").replace(NBSP, " ")
+    ('+0.010 (+0.000 to +0.030)', '9.5 (9.0 to 10.0)')
     """
-    form = f"{sign}.{digits}f"
+    form = f"{sign}z.{digits}f"
     return f"{value:{form}} ({low:{form}} to {high:{form}})".replace(" ", NBSP)
 
 

@@ -273,7 +273,7 @@ def planned_beside_nnunet(study: DrawStudy) -> pd.DataFrame:
         found = paired_difference(pair, planned, NNUNET, metric=metric)
         seeds = seed_interval(pair, planned, NNUNET, metric=metric)
         rows[name] = {
-            "difference": f"{found.difference:+.4f}",
+            "difference": f"{found.difference:+z.4f}",
             "over patients": limits(found.low, found.high),
             "over seeds": limits(*seeds),
             "seeds": f"{found.seeds} and {found.baseline_seeds}",

@@ -189,7 +189,7 @@ def difference_view(differences: pd.DataFrame) -> pd.DataFrame:
 
     return pd.DataFrame(
         {
-            "difference": [f"{value:+.4f}" for value in differences["difference"]],
+            "difference": [f"{value:+z.4f}" for value in differences["difference"]],
             "over patients": interval("low", "high"),
             "over seeds": interval("seeds_low", "seeds_high"),
             "p (Holm)": differences["p_holm"].to_numpy(),
@@ -207,7 +207,7 @@ def shown_table(tests: pd.DataFrame) -> pd.DataFrame:
     """Return differences by organ and metric, one column an experiment; a star where the chain of tests shows them."""
     rows = tests[~tests["primary"].astype(bool)]
     text = [
-        DASH if np.isnan(value) else f"{value:+.{2 if str(metric).endswith('_mm') else 3}f}{'*' if shown else ''}"
+        DASH if np.isnan(value) else f"{value:+z.{2 if str(metric).endswith('_mm') else 3}f}{'*' if shown else ''}"
         for value, metric, shown in zip(rows["difference"], rows["metric"], rows["shown"], strict=True)
     ]
     wide = rows.assign(text=text).pivot(index=["metric", "organ"], columns="experiment", values="text")
@@ -243,7 +243,7 @@ def evaluation_facts(metrics: pd.DataFrame, differences: pd.DataFrame) -> Facts:
     if not len(differences):
         verdict = "There is nothing to compare it with."
     elif len(clear):
-        signs = listed([f"{name} ({value:+.3f})" for name, value in clear["difference"].items()])
+        signs = listed([f"{name} ({value:+z.3f})" for name, value in clear["difference"].items()])
         verdict = f"Against the baseline the tests, corrected for their number, show a difference for {signs}."
         verdict += _seeds_caveat(clear)
     else:

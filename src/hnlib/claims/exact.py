@@ -32,7 +32,7 @@ def sigma_is(patch: str, *, extreme: str) -> Finding:
 def sigma_falls(patch: str, to: str) -> Finding:
     """Ask whether sigma falls from one patch to another, as printed."""
     first, second = sigma_of_mean(PAPER_RATIOS[patch]), sigma_of_mean(PAPER_RATIOS[to])
-    text = f"{first:.5f} to {second:.5f}, {100 * (second / first - 1):+.1f} %"
+    text = f"{first:.5f} to {second:.5f}, {100 * (second / first - 1):+z.1f} %"
     return own_numbers(second < first, text, row=SHARES, chapter=IMBALANCE)
 
 

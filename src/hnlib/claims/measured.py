@@ -96,7 +96,7 @@ def difference(
     else:
         verdict, word = _beyond_seeds(verdict, word, *seed_interval(rows, experiment, baseline, metric=metric))
     scale, unit = _scale(metric)
-    text = f"{scale * found.difference:+.2f}{unit}{word}, {found.cases} patients"
+    text = f"{scale * found.difference:+z.2f}{unit}{word}, {found.cases} patients"
     return Finding(verdict, text, _interval_text(interval, scale), partial, row, EVALUATION)
 
 
@@ -125,7 +125,7 @@ def interaction(evidence: Evidence, dataset: str, *, metric: str = "dsc", seeds:
     ]
     verdict, word = _beyond_seeds(verdict, word, *_over_seeds(*per_run))
     scale, unit = _scale(metric)
-    text = f"{scale * found.difference:+.2f}{unit}{word}, {found.cases} patients"
+    text = f"{scale * found.difference:+z.2f}{unit}{word}, {found.cases} patients"
     return Finding(verdict, text, _interval_text(interval, scale), _partial(rows, FOUR, seeds), row, EVALUATION)
 
 
@@ -152,7 +152,7 @@ def drift_larger(
     parts = [rows[chosen].groupby(["split", "case"])["soft_recall"].mean() for chosen in (inside, ~inside)]
     interval = _drift((parts[0] - parts[1]).dropna())
     verdict, word = _sided(interval, 1 if larger else -1)
-    text = f"{interval.value:+.3f}{word}"
+    text = f"{interval.value:+z.3f}{word}"
     return Finding(verdict, text, _interval_text(interval), _partial(rows, experiments, 0), row, CONFIDENCE)
 
 
@@ -188,7 +188,7 @@ def drift_changes(
     if unchanged:
         verdict = NOT_REPRODUCED if verdict == REPRODUCED else REPRODUCED
     partial = _partial(rows, both, 0)
-    return Finding(verdict, f"{interval.value:+.3f}{word}", _interval_text(interval), partial, row, CONFIDENCE)
+    return Finding(verdict, f"{interval.value:+z.3f}{word}", _interval_text(interval), partial, row, CONFIDENCE)
 
 
 def confidence_rises(evidence: Evidence, dataset: str, experiment: str, baseline: str) -> Finding:
@@ -207,7 +207,7 @@ def confidence_rises(evidence: Evidence, dataset: str, experiment: str, baseline
     verdict, word = _sided(interval, 1)
     over_seeds = seed_interval(long, experiment, baseline, metric="soft_recall")
     verdict, word = _beyond_seeds(verdict, word, *over_seeds)
-    text = f"{found.difference:+.3f}{word}, {found.cases} patients"
+    text = f"{found.difference:+z.3f}{word}, {found.cases} patients"
     return Finding(verdict, text, _interval_text(interval), _partial(rows, both, 0), row, CONFIDENCE)
 
 
@@ -336,7 +336,7 @@ def _interval_text(interval: Interval, scale: float = 1.0) -> str:
     if np.isnan(interval.low):
         return ""
     digits = 3 if scale == 1.0 and abs(interval.high) < 1 else 2
-    return f"{scale * interval.low:+.{digits}f} to {scale * interval.high:+.{digits}f}"
+    return f"{scale * interval.low:+z.{digits}f} to {scale * interval.high:+z.{digits}f}"
 
 
 def _partial(rows: pd.DataFrame, experiments: Sequence[str], seeds: int) -> str:

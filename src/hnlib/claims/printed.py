@@ -73,8 +73,8 @@ def change(
     holds = value - error <= claimed + half and claimed - half <= value + error
     word = {"points": " points", "mm": " mm", "percent": " %"}[unit]
     places = max(digits + 1, 2 if unit == "mm" else 1)
-    relative = "" if unit == "percent" else f", {100 * (first / second - 1):+.1f} % relative"
-    text = f"{value:+.{places}f}{word}{relative} (rounding of the rows: ±{error:.{places}f})"
+    relative = "" if unit == "percent" else f", {100 * (first / second - 1):+z.1f} % relative"
+    text = f"{value:+z.{places}f}{word}{relative} (rounding of the rows: ±{error:.{places}f})"
     return own_numbers(holds, text, row=_where("tappeiner2022", "1"))
 
 
@@ -89,7 +89,7 @@ def without_miss(cases: int = 15, penalty: float = 1000.0) -> Finding:
     means.loc["optic_chiasm", "large_ca_dice_ce"] = others
     corrected, baseline = float(means["large_ca_dice_ce"].mean()), float(means["large_nnu_dice_ce"].mean())
     text = (
-        f"{corrected:.2f} mm without it, baseline {baseline:.2f} mm ({100 * (corrected / baseline - 1):+.0f} %); "
+        f"{corrected:.2f} mm without it, baseline {baseline:.2f} mm ({100 * (corrected / baseline - 1):+z.0f} %); "
         f"the other {cases - 1} chiasms average {others:.2f} mm, and one miss gives an SD of {implied_sd:.1f}, "
         f"printed {printed_sd}"
     )
@@ -209,7 +209,7 @@ def larger_gain(
         gain = (rows[method] - rows[baseline]) * (-1 if lower_is_better(metric) else 1)
         inside, outside = float(gain[list(organs)].mean()), float(gain.drop(list(organs)).mean())
         holds &= inside > max(outside, 0)
-        words.append(f"{method}: {inside:+.1f} there, {outside:+.1f} elsewhere")
+        words.append(f"{method}: {inside:+z.1f} there, {outside:+z.1f} elsewhere")
     return own_numbers(holds, "; ".join(words), row=_where(paper, table))
 
 
@@ -218,7 +218,7 @@ def not_worse(paper: str, table: str, metric: str, method: str, baseline: str, o
     rows = organ_rows(paper, table, metric).loc[list(organs)]
     gain = (rows[method] - rows[baseline]) * (-1 if lower_is_better(metric) else 1)
     worse = list(gain.index[gain < 0])
-    text = f"{gain.mean():+.1f} on average; worse in {len(worse)} of {len(gain)}" + (
+    text = f"{gain.mean():+z.1f} on average; worse in {len(worse)} of {len(gain)}" + (
         f" ({', '.join(worse)})" if worse else ""
     )
     return own_numbers(bool(gain.mean() >= 0), text, row=_where(paper, table))
@@ -234,7 +234,7 @@ def little_gain(
         for row in [_one_row(paper, table, metric)]
         for method in methods
     ]
-    text = f"{min(gains):+.2f} to {max(gains):+.2f} points against {baseline}"
+    text = f"{min(gains):+z.2f} to {max(gains):+z.2f} points against {baseline}"
     return own_numbers(max(gains) <= limit, text, row=_where(paper, *tables))
 
 
@@ -267,7 +267,5 @@ def loss_gains_more_at_small() -> Finding:
         size: 100 * float(means[f"{size}_ca_dice_ce"] - means[f"{size}_nnu_dice_ce"]) for size in ("small", "large")
     }
     error = 2 * 2 / math.sqrt(12 * 7)  # two SDs of a sum of four means over seven rows rounded to 1 point
-    text = (
-        f"{gains['small']:+.1f} points at the small, {gains['large']:+.1f} at the large patch (rounding: ±{error:.1f})"
-    )
+    text = f"{gains['small']:+z.1f} points at the small, {gains['large']:+z.1f} at the large patch (rounding: ±{error:.1f})"
     return own_numbers(gains["small"] - gains["large"] > -error, text, row=_where("tappeiner2022", "1"))

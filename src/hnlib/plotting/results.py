@@ -261,7 +261,7 @@ def confidence_violins(confidence_quantiles: pd.DataFrame, drift: pd.DataFrame) 
                 _draw_violin(ax, found, name, names)
             number = drifts.get((experiment, name), math.nan)
             if math.isfinite(number):
-                ax.annotate(f"{round(number, 3) + 0.0:+.3f}", (column, 1.04), ha="center", va="bottom", fontsize=8)
+                ax.annotate(f"{round(number, 3) + 0.0:+z.3f}", (column, 1.04), ha="center", va="bottom", fontsize=8)
         ax.set_ylim(0, 1.2)
         ax.set_yticks([0, 0.5, 1])
         ax.set_ylabel("p(true class)")

@@ -125,7 +125,7 @@ def contour_panel(
         _letters(ax, plane)
         ax.set_xlabel(f"{plane}, {'xyz'[_PLANES[plane]]} = {index}", labelpad=3)
     _scale_bar(axes[0])
-    styles = {"reference": "-", **({"prediction": "--"} if prediction is not None else {})}
+    styles = {} if prediction is None else {"reference": "-", "prediction": "--"}
     handles = [Line2D([], [], color=INK, ls=style, label=name) for name, style in styles.items()]
     title = f"CT window {window[0]:g} to {window[1]:g} HU"
     organ_legend(fig, shown, marker=False, first=handles, title=title)

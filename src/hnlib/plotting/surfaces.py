@@ -47,7 +47,7 @@ def surface_explorer(meshes: Mapping[str, Mesh]) -> Any:
         x, y, z = points.T
         i, j, k = faces.T
         colour = {"color": "#999999"} if missed else {"intensity": error, "coloraxis": "coloraxis"}
-        words = f"{organ(name).title}<br>{'missed' if missed else '%{intensity:+.1f} mm'}<extra></extra>"
+        words = f"{organ(name).title}<br>{'missed' if missed else '%{intensity:+z.1f} mm'}<extra></extra>"
         corners = {"x": x, "y": y, "z": z, "i": i, "j": j, "k": k}
         light = {"ambient": 0.6, "diffuse": 0.6, "specular": 0.1}
         figure.add_trace(

@@ -267,5 +267,6 @@ def loss_gains_more_at_small() -> Finding:
         size: 100 * float(means[f"{size}_ca_dice_ce"] - means[f"{size}_nnu_dice_ce"]) for size in ("small", "large")
     }
     error = 2 * 2 / math.sqrt(12 * 7)  # two SDs of a sum of four means over seven rows rounded to 1 point
-    text = f"{gains['small']:+.1f} points at the small, {gains['large']:+.1f} at the large patch (rounding: ±{error:.1f})"
-    return own_numbers(gains["small"] - gains["large"] > -error, text, row=_where("tappeiner2022", "1"))
+    small, large = gains["small"], gains["large"]
+    text = f"{small:+z.1f} points at the small, {large:+z.1f} at the large patch (rounding: ±{error:.1f})"
+    return own_numbers(small - large > -error, text, row=_where("tappeiner2022", "1"))

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from hnlib.chapters.data import picture
-from hnlib.chapters.page import DASH, TOO_WEAK, Facts, counted, limits, mean_sd, percent, title
+from hnlib.chapters.page import DASH, NBSP, TOO_WEAK, Facts, counted, limits, mean_sd, percent, title
 from hnlib.experiment_files import experiment_title
 from hnlib.experiments import read_tables
 from hnlib.files import read_json
@@ -41,6 +41,19 @@ QUESTIONS = (
     ("coarse_to_fine_shared_pairs", "coarse_to_fine"),
     ("hybrid_ca_dice_ce", "small_ca_dice_ce"),
 )
+#: Differences that the chapter puts into words: phrase, experiment, baseline.
+ANSWERS = {
+    "fusion": ("The fused volume against the axial view", "coarse_fused", "coarse_axial"),
+    "fine": ("The fine stage against the coarse one", "coarse_to_fine", "coarse_fused_weights"),
+    "whole": ("The whole system against one 3D network", "coarse_to_fine", "rival_dynunet"),
+    "weights": ("Learned weights of the views against their plain mean", "coarse_fused_weights", "coarse_fused"),
+    "pairs": (
+        "One network for both organs of a pair against one each",
+        "coarse_to_fine_shared_pairs",
+        "coarse_to_fine",
+    ),
+    "hybrid": ("The hybrid network against the 3D one", "hybrid_ca_dice_ce", "small_ca_dice_ce"),
+}
 METHODS = {
     "unet": "U-Net",
     "two_stage_unet": "two-stage 3D U-Net",
@@ -171,14 +184,9 @@ def coarse_facts(metrics: pd.DataFrame) -> Facts:
         paper_view_table().loc["mean of the nine"],
         paper_rival_table()["II, DSC (%)"].loc["mean of the nine"],
     )
-    found = questions_table(metrics)["difference"]
-    fusion, fine = (
-        found[(experiment_title(one), experiment_title(other))]
-        for one, other in (("coarse_fused", "coarse_axial"), ("coarse_to_fine", "coarse_fused_weights"))
-    )
+    questions = questions_table(metrics)
     return {
-        "fusion": _answer("The fused volume against the axial view", fusion, metrics, "coarse_fused"),
-        "fine": _answer("The fine stage against the coarse one", fine, metrics, "coarse_to_fine"),
+        **{name: _answer(questions, metrics, *pair) for name, pair in ANSWERS.items()},
         "paper-fusion": f"{views['fusion'] - views['top']:+z.1f}",
         "paper-fine": f"{rivals[METHODS['coarse_to_fine']] - views['fusion']:+z.1f}",
         "winner": _winner(metrics),
@@ -186,12 +194,16 @@ def coarse_facts(metrics: pd.DataFrame) -> Facts:
     }
 
 
-def _answer(what: str, difference: str, metrics: pd.DataFrame, experiment: str) -> str:
-    if difference == NOT_RUN:
+def _answer(questions: pd.DataFrame, metrics: pd.DataFrame, what: str, experiment: str, baseline: str) -> str:
+    found = questions.loc[(experiment_title(experiment), experiment_title(baseline))]
+    if found["difference"] == NOT_RUN:
         return f"{what} is not yet run."
     rows = metrics[(metrics["experiment"] == experiment) & (metrics["split"] == "test")]
     sample = f"{counted(rows['seed'].nunique(), 'seed')}, {counted(rows['case'].nunique(), 'case')}"
-    return f"{what}: {difference} in mean test DSC ({sample})."
+    seeds = "" if found["over seeds"] == DASH else f", over seeds {found['over seeds']}"
+    return (
+        f"{what}: {found['difference']} in mean test DSC (over patients {found['over patients']}{seeds}; {sample})."
+    ).replace(NBSP, " ")
 
 
 def _state(metrics: pd.DataFrame) -> str:

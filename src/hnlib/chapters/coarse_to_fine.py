@@ -195,7 +195,7 @@ def coarse_facts(metrics: pd.DataFrame) -> Facts:
 
 
 def _answer(questions: pd.DataFrame, metrics: pd.DataFrame, what: str, experiment: str, baseline: str) -> str:
-    found = questions.loc[(experiment_title(experiment), experiment_title(baseline))]
+    (found,) = questions.loc[[(experiment_title(experiment), experiment_title(baseline))]].to_dict("records")
     if found["difference"] == NOT_RUN:
         return f"{what} is not yet run."
     rows = metrics[(metrics["experiment"] == experiment) & (metrics["split"] == "test")]

@@ -201,7 +201,9 @@ def focus_results(metrics: pd.DataFrame) -> pd.DataFrame:
         found[_name(str(name))] = {
             "all organs": f"{organs.mean():.3f}",
             "small organs": f"{organs.reindex(small).mean():.3f}" if small else DASH,
-            "large organs": f"{organs.drop(small, errors='ignore').mean():.3f}" if len(organs) > len(small) else DASH,
+            "large organs": f"{organs.drop(small, errors='ignore').mean():.3f}"
+            if len(organs) > len(small) > 0
+            else DASH,
             "seeds": str(part["seed"].nunique()),
             "cases": str(part["case"].nunique()),
         }

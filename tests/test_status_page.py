@@ -44,6 +44,10 @@ def test_a_benchmark_says_whether_its_goal_was_met() -> None:
     assert "not measured: no GPU" in texts[1]
 
 
+def test_numbers_have_three_digits_and_no_exponent_where_they_are_large() -> None:
+    assert [status.quantity(value) for value in (0.03944, 1251.3, 14720484.6)] == ["0.0394", "1,250", "14,700,000"]
+
+
 def test_a_stale_row_says_so_in_words() -> None:
     page = status.html(pd.DataFrame({"table": ["x", "y"], "stale": ["", "code on its path changed"]}))
     assert "stale: code on its path changed" in page

@@ -77,7 +77,9 @@ def benches(rows: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, list[str]]
 
 def quantity(value: float | None) -> str:
     """Return a measured number with three digits, or a dash where it was not measured."""
-    return "\N{EN DASH}" if value is None else f"{value:.3g}"
+    if value is None:
+        return "\N{EN DASH}"
+    return f"{float(f'{value:.3g}'):,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def circumstances(run: Any) -> str:
@@ -94,12 +96,13 @@ def numbered(table: pd.DataFrame, column: str, text: Callable[[Any], str]) -> tu
 
 
 def html(table: pd.DataFrame) -> str:
-    """Return a table as wide as its column, its long words broken; a stale row says so in words."""
+    """Return a table as wide as its column, long names in its cells broken; a stale row says so in words."""
     shown = table
     if "stale" in table:
         shown = table.assign(stale=[f"stale: {why}" if why else "no" for why in table["stale"]])
     text = shown.to_html(index=False, border=0, classes="table", float_format="{:.2f}".format)
-    style = "width: 100%; overflow-wrap: anywhere; font-size: 0.8em"
+    wrap = "normal" if "ratio" in table else "anywhere"  # numbers stay whole
+    style = f"width: 100%; overflow-wrap: {wrap}; font-size: 0.8em"
     return text.replace("<table ", f'<table style="{style}" ', 1)
 
 

@@ -1,7 +1,8 @@
-"""Mend what the theme leaves undone for screen readers; `tests/test_book.py` holds every page to WCAG A and AA."""
+"""Mend what the theme leaves undone for readers; `tests/test_book.py` holds every page to WCAG A and AA."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ MENDED = {
     ' role="doc-biblioentry"': "",
 }
 
+#: A value that a notebook puts into its text is bold; where it is a whole sentence, that would shout.
+SENTENCE = re.compile(r'<span class="pasted-text">(?=[^<]*\.</span>)')
+
 
 def _mend(app: Any, exception: Exception | None) -> None:
     if exception is not None or app.builder.format != "html":
@@ -28,6 +32,7 @@ def _mend(app: Any, exception: Exception | None) -> None:
         text = before = page.read_text()
         for old, new in MENDED.items():
             text = text.replace(old, new)
+        text = SENTENCE.sub('<span class="pasted-text sentence">', text)
         if text != before:
             page.write_text(text)
 

@@ -37,6 +37,7 @@ def test_before_any_run_every_table_says_so() -> None:
     assert chapters.coarse_to_fine.box_table(NONE).to_numpy().tolist() == [["not yet run"]]
     facts = chapters.coarse_to_fine.coarse_facts(NONE)
     assert facts["fusion"].endswith("is not yet run.")
+    assert facts["verdict"].endswith("have not both been run yet.")
     assert facts["winner"] == "Where two stages beat one waits for runs."
 
 
@@ -58,6 +59,15 @@ def test_some_runs_leave_dashes_for_the_others() -> None:
         "+0.100 in mean test DSC (over patients +0.100 to +0.100, over seeds +0.097 to +0.103; 2 seeds, 8 cases)"
         in said
     )
+
+
+@pytest.mark.parametrize(("system", "word"), [(0.9, "Yes: "), (0.7, "No: ")])
+def test_the_verdict_is_that_of_both_intervals(system: float, word: str) -> None:
+    """Against one network at 0.8; the views stand at 0.5 and 0.6, their learned fusion at 0.65."""
+    values = {"coarse_axial": 0.5, "coarse_fused": 0.6, "coarse_fused_weights": 0.65, "rival_dynunet": 0.8}
+    said = chapters.coarse_to_fine.coarse_facts(rows({**values, "coarse_to_fine": system}))["verdict"]
+    assert said.startswith(word)
+    assert f"fusing adds +0.100 to the axial view, and the networks of the organs {system - 0.65:+.3f}" in said
 
 
 def test_boxes_are_counted_by_organ() -> None:

@@ -84,7 +84,7 @@ def test_what_the_tests_show_is_starred() -> None:
     rows = pd.concat([rows, rows.assign(experiment="small_ca_dice_ce", value=rows["value"] + gain)])
     tests = chapters.runs.comparison(rows, "base")
     column = chapters.runs.shown_table(tests)["small, ca-Dice+CE"]
-    assert column.to_dict() == {("dsc", "Brainstem"): "+0.112*", ("dsc", "Mandible"): "+0.000"}
+    assert column.to_dict() == {("DSC", "Brainstem"): "+0.112*", ("DSC", "Mandible"): "+0.000"}
     table = chapters.runs.difference_table(tests, rows, "base")
     row = table.loc["small, ca-Dice+CE", ["difference", "cases", "left_out"]].tolist()
     assert row == pytest.approx([0.055775, 12, 0])

@@ -186,12 +186,32 @@ def coarse_facts(metrics: pd.DataFrame) -> Facts:
     )
     questions = questions_table(metrics)
     return {
+        "verdict": _verdict(questions),
         **{name: _answer(questions, metrics, *pair) for name, pair in ANSWERS.items()},
         "paper-fusion": f"{views['fusion'] - views['top']:+z.1f}",
         "paper-fine": f"{rivals[METHODS['coarse_to_fine']] - views['fusion']:+z.1f}",
         "winner": _winner(metrics),
         "state": _state(metrics),
     }
+
+
+def _verdict(questions: pd.DataFrame) -> str:
+    """Say whether the whole system beats one network, and what its parts add, in two sentences."""
+    rows = {}
+    for name in ("whole", "fusion", "fine"):
+        _, experiment, baseline = ANSWERS[name]
+        (rows[name],) = questions.loc[[(experiment_title(experiment), experiment_title(baseline))]].to_dict("records")
+    if any(row["difference"] == NOT_RUN for row in rows.values()):
+        return "The system and one network alone have not both been run yet."
+    whole = rows["whole"]
+    signs = {text[0] for key in ("over patients", "over seeds") for text in whole[key].replace(NBSP, " ").split(" to ")}
+    word = {"+": "Yes", "-": "No"}.get("".join(signs), "Not shown")
+    return (
+        f"{word}: at equal time the whole system has {whole['difference']} in mean test DSC against one 3D network "
+        f"(over patients {whole['over patients']}, over seeds {whole['over seeds']}). Inside the system fusing adds "
+        f"{rows['fusion']['difference']} to the axial view, and the networks of the organs "
+        f"{rows['fine']['difference']} to the fused views."
+    ).replace(NBSP, " ")
 
 
 def _answer(questions: pd.DataFrame, metrics: pd.DataFrame, what: str, experiment: str, baseline: str) -> str:

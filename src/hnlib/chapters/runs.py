@@ -213,7 +213,8 @@ def shown_table(tests: pd.DataFrame) -> pd.DataFrame:
     wide = rows.assign(text=text).pivot(index=["metric", "organ"], columns="experiment", values="text")
     wide = wide.loc[rows.set_index(["metric", "organ"]).index.unique(), rows["experiment"].unique()]
     names = {name: name if name == ALL_ORGANS else title(name) for name in rows["organ"].unique()}
-    return wide.rename(index=names, level="organ").rename(columns=experiment_title).rename_axis(columns=None)
+    wide = wide.rename(index=names, level="organ").rename(index=METRIC_LABELS, level="metric")
+    return wide.rename(columns=experiment_title).rename_axis(columns=None)
 
 
 def detectable_table(metrics: pd.DataFrame, baseline: str) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from benchmarks.process import Found, need, now
 from benchmarks.sizes import CLASSES, SIZES, WARM_UP, Size
 from hnlib.losses import DeepSupervision, build_loss
 from hnlib.networks import build_network
-from hnlib.networks.instance_norm import use_lean_instance_norm
+from hnlib.networks.cpu import fit_for_cpu
 from hnlib.training import Settings, choose_precision, keep_freed_memory, train
 
 Precision = Literal["bf16-mixed", "32-true"]
@@ -43,7 +43,7 @@ def beside_monai(side: str, size: str, device: str = "cpu", compiled: bool = Fal
     loss: nn.Module = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
     if side.startswith("ours"):
         keep_freed_memory()
-        network = use_lean_instance_norm(network).to(memory_format=torch.channels_last_3d)
+        network = fit_for_cpu(network).to(memory_format=torch.channels_last_3d)
         image = image.contiguous(memory_format=torch.channels_last_3d)
         loss = build_loss("nnu_dice+ce")
         precision = choose_precision("auto") if side == "ours" else precision

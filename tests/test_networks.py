@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hnlib.errors import ConfigError
 from hnlib.networks import (
+    NETWORKS,
     Topology,
     build_network,
     forward_operations,
@@ -19,6 +20,7 @@ from hnlib.networks import (
     receptive_field,
     set_output_prior,
 )
+from hnlib.networks.convolution import use_sound_convolutions
 from hnlib.networks.instance_norm import InstanceNorm3d, use_lean_instance_norm
 
 PAPER_SPACING = (0.98000002, 0.98000002, 2.49962478)
@@ -297,3 +299,52 @@ def test_a_hybrid_is_flat_above_and_deep_below() -> None:
     assert sum(p.numel() for p in network.parameters()) < sum(p.numel() for p in plain.parameters())
     with pytest.raises(ConfigError, match="flat_levels is 9"):
         build_network("hybrid", topology, 2, width=4, cap=8, flat_levels=9)
+
+
+# Convolutions in bfloat16 on a CPU
+
+
+def weight_gradient(conv: nn.Module, x: torch.Tensor, bfloat16: bool) -> torch.Tensor:
+    conv.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        out = conv(x)
+    assert out.dtype == (torch.bfloat16 if bfloat16 else torch.float32)
+    out.float().square().mean().backward()
+    return next(conv.parameters()).grad.clone()
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("shape", [(2, 3, 3), (2, 2, 2), (1, 4, 1), (3, 4, 1), (3, 3, 3), (2, 1), (4, 4)])
+def test_gradients_of_few_voxels_in_bfloat16_are_those_of_float32(shape: tuple[int, ...], stride: int) -> None:
+    """Where oneDNN's bfloat16 kernels read beyond their memory; PyTorch's own class may end the process there."""
+    make = nn.Conv3d if len(shape) == 3 else nn.Conv2d
+    torch.manual_seed(0)
+    conv = use_sound_convolutions(nn.Sequential(make(8, 8, 3, stride=stride, padding=1)))
+    x = torch.randn(2, 8, *shape)
+    wanted, found = weight_gradient(conv, x, False), weight_gradient(conv, x, True)
+    assert float((found - wanted).abs().max()) < 0.05 * float(wanted.abs().max())
+
+
+def test_only_small_inputs_in_bfloat16_are_computed_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    plain = nn.Conv3d.forward
+
+    def watched(conv: nn.Conv3d, x: torch.Tensor) -> torch.Tensor:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return plain(conv, x)
+
+    monkeypatch.setattr(nn.Conv3d, "forward", watched)
+    conv = use_sound_convolutions(nn.Sequential(nn.Conv3d(1, 1, 3, padding=1)))
+    with torch.autocast("cpu", torch.bfloat16):
+        conv(torch.zeros(1, 1, 3, 3, 3))
+        conv(torch.zeros(1, 1, 2, 3, 3))
+    conv(torch.zeros(1, 1, 2, 3, 3))
+    assert seen == [True, False, False]
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_every_network_has_sound_convolutions(name: str) -> None:
+    network = build_network(name, plan_topology((64, 64, 64), (1, 1, 1)), 3, width=4, cap=8)
+    kinds = {type(layer) for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Conv3d)}
+    assert kinds
+    assert not kinds & {nn.Conv2d, nn.Conv3d}

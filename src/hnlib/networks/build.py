@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from hnlib.errors import ConfigError, unknown
+from hnlib.networks.cpu import fit_for_cpu
 from hnlib.networks.focusnet_build import deeplab, fat_snet, seres_unet, snet
-from hnlib.networks.instance_norm import use_lean_instance_norm
 from hnlib.networks.plan import Topology
 from hnlib.networks.se_unet import flat_topology, se_unet
 
@@ -78,7 +78,7 @@ def _unet(topology: Topology, num_classes: int, filters: Sequence[int], in_chann
     else:
         supervised = topology.num_heads > 1
         network = PlannedUNet(**layers, deep_supervision=supervised, deep_supr_num=max(1, topology.num_heads - 1))
-    return use_lean_instance_norm(network).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
+    return fit_for_cpu(network).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
 
 
 #: Name to builder; each takes (topology, num_classes, width=..., cap=...) and options of its own.

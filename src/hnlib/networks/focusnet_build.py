@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from hnlib.errors import ConfigError
-from hnlib.networks.instance_norm import use_lean_instance_norm
+from hnlib.networks.cpu import fit_for_cpu
 from hnlib.networks.plan import Index, Topology
 
 if TYPE_CHECKING:
@@ -134,6 +134,6 @@ def _levels(
 
 
 def _lean(network: Module) -> Module:
-    """Return a network whose norms keep the channels of a voxel side by side, as convolutions on a CPU want them."""
-    use_lean_instance_norm(network)
+    """Return a network fit for a CPU, with the channels of a voxel side by side."""
+    fit_for_cpu(network)
     return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]

@@ -91,10 +91,10 @@ def se_unet(
     squeeze: bool = True,
 ) -> nn.Module:
     """Return the SE U-Net of Pu et al.; of the topology nothing is used: poolings are by 2, as many as said."""
-    from hnlib.networks.instance_norm import use_lean_instance_norm
+    from hnlib.networks.cpu import fit_for_cpu
 
     filters = tuple(min(width * 2**level, cap) for level in range(poolings + 1))
-    network = use_lean_instance_norm(SEUNet(spatial_dims, num_classes, filters, squeeze=squeeze))
+    network = fit_for_cpu(SEUNet(spatial_dims, num_classes, filters, squeeze=squeeze))
     layout = torch.channels_last if spatial_dims == 2 else torch.channels_last_3d
     return network.to(memory_format=layout)  # type: ignore[call-overload,no-any-return]
 

@@ -257,7 +257,13 @@ def test_slices_alone_are_a_system(tmp_path: Path) -> None:
     [
         ("coarse_to_fine", {"output": "front"}, "unknown output 'front'"),
         ("coarse_to_fine", {"foldz": 3}, "unknown coarse_to_fine option 'foldz': did you mean 'folds'"),
-        ("coarse_to_fine", {"folds": 1}, "at least 2 are needed"),
+        ("coarse_to_fine", {"folds": 1}, "option 'folds' is 1; at least 2 is needed"),
+        ("coarse_to_fine", {"mass": 1.5}, "option 'mass' is 1.5; a share above 0"),
+        ("two_stage", {"mass": 0.0}, "option 'mass' is 0.0; a share above 0"),
+        ("coarse_to_fine", {"fusion_cases": 0}, "option 'fusion_cases' is 0; at least 1"),
+        ("coarse_to_fine", {"fine_width": 0}, "option 'fine_width' is 0; at least 1"),
+        ("coarse_to_fine", {"margin_mm": -20.0}, "option 'margin_mm' is -20.0; at least 0"),
+        ("slices", {"checks": -1}, "option 'checks' is -1; at least 0"),
         ("coarse_to_fine", {"share_pairs": 1}, "option 'share_pairs' is 1"),
         ("slices", {"view": "front"}, "unknown view 'front'"),
         ("two_stage", {"folds": 2}, "unknown two_stage option"),
@@ -266,6 +272,12 @@ def test_slices_alone_are_a_system(tmp_path: Path) -> None:
 def test_wrong_options_are_refused(system: str, options: dict[str, Any], text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         build_system(replace(blueprint(system), options=options))
+
+
+def test_an_organ_that_is_in_no_training_case_is_told(tmp_path: Path) -> None:
+    cases = [patient(k, ORGANS[:2]) for k in range(4)]
+    with pytest.raises(DataError, match="organ parotid_right: outlined in no training case"):
+        fit(blueprint("slices"), tmp_path, (Stage("network", budget(2), "ce"),), cases=cases)
 
 
 def test_fewer_patients_than_folds_are_refused(tmp_path: Path) -> None:

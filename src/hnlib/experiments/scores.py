@@ -17,6 +17,7 @@ PLACE = {
     "centre_error_mm": "centre off by {:.1f} mm",
     "located": "gate open in {:.0%}",
     "box_recall": "{:.1%} of it in its box",
+    "box_fallback": "box at its place in training in {:.0%}",
 }
 
 

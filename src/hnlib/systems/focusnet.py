@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -59,13 +59,13 @@ class FocusNetOptions(BaseModel):
     below_voxels: float = Field(1000, gt=0)
     below_ml: float = Field(float("inf"), gt=0)
     longest_mm: float = Field(float("inf"), gt=0)
-    roi: float = Field(3, gt=0)
+    roi: float = Field(3, ge=1)
     sigma_mm: float = Field(5.0, gt=0)
     heat_power: float = Field(1.0, ge=0, le=1)
     small_draw: float = Field(0.5, ge=0, le=1)
     gate: float = Field(0.3, ge=0, le=1)
     downsamplings: int = Field(1, ge=1, le=4)
-    dilations: tuple[int, ...] = DILATIONS
+    dilations: tuple[Annotated[int, Field(ge=1)], ...] = DILATIONS
     sos_channels: int | None = Field(None, ge=2)
     largest_voxels: int = Field(2**24, ge=0)
 

@@ -96,18 +96,21 @@ def _train_one(
     part, budget = system.part(name, material, done), material.budget
     if part.checks:
         budget = replace(budget, validate_every=max(1, steps // part.checks))
-    trained, rows = train(
-        part.network,
-        part.loss,
-        part.stream,
-        budget,
-        fabric=fabric,
-        checkpoint=path,
-        identity=identity,
-        validate=part.validate,
-        report=report(name, steps) if report else None,
-        keep_best=part.checks > 0,
-    )
+    try:
+        trained, rows = train(
+            part.network,
+            part.loss,
+            part.stream,
+            budget,
+            fabric=fabric,
+            checkpoint=path,
+            identity=identity,
+            validate=part.validate,
+            report=report(name, steps) if report else None,
+            keep_best=part.checks > 0,
+        )
+    except DataError as fault:
+        raise DataError(f"{name}, {fault}") from None
     return plain(trained).state_dict(), rows
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hnlib.augmentation import AUGMENTATIONS, Augmentation
+from hnlib.errors import DataError
 from hnlib.networks import Topology, build_network
 from hnlib.preprocess import Plan, Prepared
 from hnlib.sampling import CentreDistribution
@@ -119,7 +120,15 @@ def class_fractions(cases: Sequence[Prepared], organs: Sequence[str]) -> list[fl
     """Return the mean share of each class over the scans in which it was outlined.
 
     An organ without a voxel counts as one voxel.
+
+    Raises
+    ------
+    DataError
+        When an organ was outlined in none of them.
     """
+    for organ in organs:
+        if not any(organ in case.labelled for case in cases):
+            raise DataError(f"organ {organ}: outlined in no training case; leave it out of the organs, or add a case")
     rows = []
     for case in cases:
         counts = np.maximum(np.bincount(np.asarray(case.labels).ravel(), minlength=len(organs) + 1), 1)

@@ -56,6 +56,10 @@ class SliceSystem(System):
         return Predictor((network,), partial(view_probabilities, network, view=self.options["view"], device=device))
 
 
+#: Least values of options that are numbers; 0 of all others.
+LEAST = {"folds": 2, "fusion_cases": 1, "fine_width": 1}
+
+
 def read_options(system: str, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return a system's options with those given; ConfigError for one that it does not have, or of another kind."""
     for name, value in given.items():
@@ -67,6 +71,10 @@ def read_options(system: str, defaults: Mapping[str, Any], given: Mapping[str, A
             kind is float and number
         ):
             raise ConfigError(f"{system} option '{name}' is {value!r}; a value like {defaults[name]!r} is needed")
+        if kind in (int, float) and value < LEAST.get(name, 0):
+            raise ConfigError(f"{system} option '{name}' is {value}; at least {LEAST.get(name, 0)} is needed")
+        if name == "mass" and not 0 < value <= 1:
+            raise ConfigError(f"{system} option 'mass' is {value}; a share above 0 and at most 1 is needed")
     return {**defaults, **given}
 
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from hnlib.errors import ConfigError, DataError, unknown
+from hnlib.errors import DataError, unknown
 from hnlib.losses import build_loss
 from hnlib.networks import build_network, set_output_prior
 from hnlib.organs import organ
@@ -183,8 +183,6 @@ class CoarseToFine(FineStage):
         if self.options["output"] not in OUTPUTS:
             raise unknown("output", self.options["output"], OUTPUTS)
         self.output, self.num_folds = self.options["output"], self.options["folds"]
-        if self.num_folds < 2:
-            raise ConfigError(f"coarse_to_fine option 'folds' is {self.num_folds}; at least 2 are needed")
 
     def trainings(self, stage: str) -> tuple[str, ...]:
         """Return the names of the trainings of a stage."""

@@ -46,12 +46,6 @@ ANSWERS = {
     "fusion": ("The fused volume against the axial view", "coarse_fused", "coarse_axial"),
     "fine": ("The fine stage against the coarse one", "coarse_to_fine", "coarse_fused_weights"),
     "whole": ("The whole system against one 3D network", "coarse_to_fine", "rival_dynunet"),
-    "weights": ("Learned weights of the views against their plain mean", "coarse_fused_weights", "coarse_fused"),
-    "pairs": (
-        "One network for both organs of a pair against one each",
-        "coarse_to_fine_shared_pairs",
-        "coarse_to_fine",
-    ),
     "hybrid": ("The hybrid network against the 3D one", "hybrid_ca_dice_ce", "small_ca_dice_ce"),
 }
 METHODS = {

@@ -330,12 +330,12 @@ def losses(name: Annotated[str | None, typer.Argument(help="one of them: its opt
     """List the names that a loss may have in an experiment, one line each."""
     from hnlib.losses import LOSSES, loss_options
 
-    for known in [name] if name else LOSSES:
-        options = loss_options(known)
-        say(f"{known:24} {LOSSES[known]}")
-        if name:
-            say("\n".join(f"    {option}={value}" for option, value in options.items()) or "    no options")
-    if not name:
+    if name:
+        options = "\n".join(f"    {option}={value}" for option, value in loss_options(name).items())
+        say(f"{name:24} {LOSSES[name]}\n{options or '    no options'}")
+    else:
+        for known, description in LOSSES.items():
+            say(f"{known:24} {description}")
         say("join names by +, options in brackets: 0.5*ce+topk_dice(percent=30); hnlib losses NAME lists the options")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hnlib.chapters.page import DASH, Facts, is_phantom, limits, listed, load, title, with_limits
+from hnlib.chapters.page import ALPHA, DASH, Facts, is_phantom, limits, listed, load, title, with_limits
 from hnlib.confidence import DRIFT_MEASURES, calibration_error, drift
 from hnlib.equivalence import Group, mean_difference
 from hnlib.errors import ConfigError
@@ -22,7 +22,6 @@ from hnlib.stats import ALL_ORGANS, drift_tests
 LEARNT = 0.3
 #: Permutations are drawn from this seed, so that a page is the same every time.
 PERMUTATION_SEED = 0
-ALPHA = 0.05
 
 
 def load_if_any(tables: Path | str, name: str, *, profile: str, arms: str = "") -> pd.DataFrame:

@@ -16,6 +16,8 @@ from hnlib.organs import RESERVED, organ
 from hnlib.plotting import use_style
 
 Facts = dict[str, str]
+#: Level of the tests.
+ALPHA = 0.05
 #: Below this mean test DSC a network's masks are no outlines.
 TOO_WEAK = 0.2
 DASH = "–"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from hnlib.chapters.page import DASH, NBSP, Facts, limits, made_on, title, with_limits
+from hnlib.chapters.page import ALPHA, DASH, NBSP, Facts, limits, made_on, title, with_limits
 from hnlib.errors import DataError
 from hnlib.experiments import load_profile
 from hnlib.files import read_table
@@ -47,7 +47,6 @@ TITLES: Mapping[str, str] = {
 }
 #: The configuration of the nine that is nearest to nnU-Net's own: its large patch, classes drawn alike.
 NNUNET = "large_class_draw"
-ALPHA = 0.05
 
 
 class DrawStudy(NamedTuple):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hnlib.chapters.page import DASH, NBSP, Facts, limits, listed, mean_sd, title
+from hnlib.chapters.page import ALPHA, DASH, NBSP, Facts, limits, listed, mean_sd, title
 from hnlib.experiment_files import experiment_title
 from hnlib.experiments import FOUR_CONFIGURATIONS, Run, Study, load_profile, prepare_study, read_tables
 from hnlib.files import write_json
@@ -27,9 +27,6 @@ from hnlib.stats import (
     table_one,
 )
 from hnlib.stats import seed_spread as spread_over_seeds
-
-#: Of the tests.
-ALPHA = 0.05
 
 # 03: training
 

@@ -8,6 +8,8 @@ small as these cost the same in float32.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -15,31 +17,30 @@ from torch import Tensor, nn
 FEW_VOXELS = 2
 
 
-class Conv3d(nn.Conv3d):
+class _Sound(nn.Module):
+    """Goes before a convolution of torch among the base classes."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolve a tensor (N, C, X, Y) or (N, C, X, Y, Z)."""
+        if not _in_doubt(self, input):
+            found: Tensor = super().forward(input)
+            return found
+        with torch.autocast("cpu", enabled=False):
+            wide: Tensor = super().forward(input.float())
+            return wide.to(torch.bfloat16)
+
+
+class Conv3d(_Sound, nn.Conv3d):
     """``torch.nn.Conv3d``, in float32 where bfloat16 is asked of a CPU for an input of few voxels along an axis."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Convolve a tensor (N, C, X, Y, Z)."""
-        if not _in_doubt(self, input):
-            return super().forward(input)
-        with torch.autocast("cpu", enabled=False):
-            return super().forward(input.float()).to(torch.bfloat16)
 
-
-class Conv2d(nn.Conv2d):
+class Conv2d(_Sound, nn.Conv2d):
     """``torch.nn.Conv2d``, the same for images."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Convolve a tensor (N, C, X, Y)."""
-        if not _in_doubt(self, input):
-            return super().forward(input)
-        with torch.autocast("cpu", enabled=False):
-            return super().forward(input.float()).to(torch.bfloat16)
 
-
-def _in_doubt(convolution: nn.Conv2d | nn.Conv3d, x: Tensor) -> bool:
+def _in_doubt(convolution: Any, x: Tensor) -> bool:
     wide = max(convolution.kernel_size) > 1
-    few = wide and x.device.type == "cpu" and min(x.shape[2:]) <= FEW_VOXELS
+    few: bool = wide and x.device.type == "cpu" and min(x.shape[2:]) <= FEW_VOXELS
     return few and torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
 
 

@@ -36,7 +36,7 @@ def test_before_any_run_every_table_says_so() -> None:
     assert set(chapters.coarse_to_fine.questions_table(NONE)["difference"]) == {"not yet run"}
     assert chapters.coarse_to_fine.box_table(NONE).to_numpy().tolist() == [["not yet run"]]
     facts = chapters.coarse_to_fine.coarse_facts(NONE)
-    assert facts["fusion"].endswith("is not yet run.")
+    assert facts["hybrid"].endswith("is not yet run.")
     assert facts["verdict"].endswith("have not both been run yet.")
     assert facts["winner"] == "Where two stages beat one waits for runs."
 
@@ -54,7 +54,13 @@ def test_some_runs_leave_dashes_for_the_others() -> None:
         8,
     ]
     assert asked.loc[("coarse to fine", "two 3D stages"), "difference"] == "not yet run"
-    said = chapters.coarse_to_fine.coarse_facts(metrics)["fusion"]
+    assert chapters.coarse_to_fine.coarse_facts(metrics)["verdict"].endswith("have not both been run yet.")
+
+
+def test_the_hybrid_is_told_with_both_intervals_and_its_sample() -> None:
+    """0.1 above the 3D network in every case."""
+    metrics = rows({"small_ca_dice_ce": 0.6, "hybrid_ca_dice_ce": 0.7})
+    said = chapters.coarse_to_fine.coarse_facts(metrics)["hybrid"]
     assert (
         "+0.100 in mean test DSC (over patients +0.100 to +0.100, over seeds +0.097 to +0.103; 2 seeds, 8 cases)"
         in said

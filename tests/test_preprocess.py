@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.ndimage import zoom
+from threadpoolctl import threadpool_limits
 
 from hnlib.cache import cache_digest
 from hnlib.cases import Case
@@ -59,6 +60,16 @@ def test_plan_takes_median_in_plane_and_tenth_percentile_across() -> None:
     assert plan.median_shape == (10, 12, 11)  # 20 / 2, 24 / 2, 24 mm / 2.2
     assert plan.mean_hu == pytest.approx(300)
     assert plan.organs == ("brainstem", "mandible")
+
+
+def test_the_plan_is_the_same_to_the_last_digit_on_any_number_of_threads() -> None:
+    """It names the cache: a machine with other cores would else look for another one."""
+    hu = np.random.default_rng(0).normal(100, 2000, (64, 64, 64)).astype(np.float32)
+    case = replace(block(), image_hu=hu, labels=np.ones(hu.shape, np.uint8))
+    with threadpool_limits(1):
+        alone = make_plan([case])
+    with threadpool_limits(2):
+        assert make_plan([case]) == alone
 
 
 def test_plan_needs_a_labelled_voxel() -> None:

@@ -26,28 +26,26 @@ EXTRA = (
     "small_ca_dice_ce",
     "hybrid_ca_dice_ce",
 )
+#: The differences that the chapter puts into words: experiment, baseline.
+WHOLE = ("coarse_to_fine", "rival_dynunet")
+FUSION = ("coarse_fused", "coarse_axial")
+FINE = ("coarse_to_fine", "coarse_fused_weights")
+HYBRID = ("hybrid_ca_dice_ce", "small_ca_dice_ce")
 #: Differences that the chapter asks for: experiment, baseline.
 QUESTIONS = (
-    ("coarse_fused", "coarse_axial"),
+    FUSION,
     ("coarse_fused", "coarse_coronal"),
     ("coarse_fused", "coarse_sagittal"),
     ("coarse_fused_weights", "coarse_fused"),
-    ("coarse_to_fine", "coarse_fused_weights"),
+    FINE,
     ("coarse_to_fine", "unet_2d"),
     ("coarse_to_fine", "two_stage"),
-    ("coarse_to_fine", "rival_dynunet"),
+    WHOLE,
     ("coarse_axial", "coarse_axial_plain"),
     ("coarse_axial", "coarse_axial_full_weights"),
     ("coarse_to_fine_shared_pairs", "coarse_to_fine"),
-    ("hybrid_ca_dice_ce", "small_ca_dice_ce"),
+    HYBRID,
 )
-#: Differences that the chapter puts into words: phrase, experiment, baseline.
-ANSWERS = {
-    "fusion": ("The fused volume against the axial view", "coarse_fused", "coarse_axial"),
-    "fine": ("The fine stage against the coarse one", "coarse_to_fine", "coarse_fused_weights"),
-    "whole": ("The whole system against one 3D network", "coarse_to_fine", "rival_dynunet"),
-    "hybrid": ("The hybrid network against the 3D one", "hybrid_ca_dice_ce", "small_ca_dice_ce"),
-}
 METHODS = {
     "unet": "U-Net",
     "two_stage_unet": "two-stage 3D U-Net",
@@ -181,7 +179,7 @@ def coarse_facts(metrics: pd.DataFrame) -> Facts:
     questions = questions_table(metrics)
     return {
         "verdict": _verdict(questions),
-        **{name: _answer(questions, metrics, *pair) for name, pair in ANSWERS.items()},
+        "hybrid": _hybrid(questions, metrics),
         "paper-fusion": f"{views['fusion'] - views['top']:+z.1f}",
         "paper-fine": f"{rivals[METHODS['coarse_to_fine']] - views['fusion']:+z.1f}",
         "winner": _winner(metrics),
@@ -191,33 +189,37 @@ def coarse_facts(metrics: pd.DataFrame) -> Facts:
 
 def _verdict(questions: pd.DataFrame) -> str:
     """Say whether the whole system beats one network, and what its parts add, in two sentences."""
-    rows = {}
-    for name in ("whole", "fusion", "fine"):
-        _, experiment, baseline = ANSWERS[name]
-        (rows[name],) = questions.loc[[(experiment_title(experiment), experiment_title(baseline))]].to_dict("records")
-    if any(row["difference"] == NOT_RUN for row in rows.values()):
+    whole, fusion, fine = (_asked(questions, pair) for pair in (WHOLE, FUSION, FINE))
+    if NOT_RUN in (whole["difference"], fusion["difference"], fine["difference"]):
         return "The system and one network alone have not both been run yet."
-    whole = rows["whole"]
     signs = {text[0] for key in ("over patients", "over seeds") for text in whole[key].replace(NBSP, " ").split(" to ")}
     word = {"+": "Yes", "-": "No"}.get("".join(signs), "Not shown")
     return (
         f"{word}: at equal time the whole system has {whole['difference']} in mean test DSC against one 3D network "
         f"(over patients {whole['over patients']}, over seeds {whole['over seeds']}). Inside the system fusing adds "
-        f"{rows['fusion']['difference']} to the axial view, and the networks of the organs "
-        f"{rows['fine']['difference']} to the fused views."
+        f"{fusion['difference']} to the axial view, and the networks of the organs "
+        f"{fine['difference']} to the fused views."
     ).replace(NBSP, " ")
 
 
-def _answer(questions: pd.DataFrame, metrics: pd.DataFrame, what: str, experiment: str, baseline: str) -> str:
-    (found,) = questions.loc[[(experiment_title(experiment), experiment_title(baseline))]].to_dict("records")
+def _hybrid(questions: pd.DataFrame, metrics: pd.DataFrame) -> str:
+    """Say what the network of 2D and 3D layers gains over the 3D one."""
+    found = _asked(questions, HYBRID)
     if found["difference"] == NOT_RUN:
-        return f"{what} is not yet run."
-    rows = metrics[(metrics["experiment"] == experiment) & (metrics["split"] == "test")]
+        return "The hybrid network is not yet run."
+    rows = metrics[(metrics["experiment"] == HYBRID[0]) & (metrics["split"] == "test")]
     sample = f"{counted(rows['seed'].nunique(), 'seed')}, {counted(rows['case'].nunique(), 'case')}"
     seeds = "" if found["over seeds"] == DASH else f", over seeds {found['over seeds']}"
     return (
-        f"{what}: {found['difference']} in mean test DSC (over patients {found['over patients']}{seeds}; {sample})."
+        f"The hybrid network against the 3D one: {found['difference']} in mean test DSC "
+        f"(over patients {found['over patients']}{seeds}; {sample})."
     ).replace(NBSP, " ")
+
+
+def _asked(questions: pd.DataFrame, pair: tuple[str, str]) -> dict[str, Any]:
+    """Return the row of one question."""
+    (row,) = questions.loc[[tuple(map(experiment_title, pair))]].to_dict("records")
+    return {str(key): value for key, value in row.items()}
 
 
 def _state(metrics: pd.DataFrame) -> str:

@@ -234,7 +234,8 @@ def _intensity_scale(values: NDArray[np.float32], counts: NDArray[np.intp]) -> t
     low, high = percentile(0.005), percentile(0.995)
     clipped = np.clip(values, low, high)
     weights = counts[order] / upto[-1]
-    mean = math.fsum(clipped * weights)  # not a dot product: its last digits hang on the threads, and they name the cache
+    # Not a dot product: its last digits hang on the number of threads, and they name the cache.
+    mean = math.fsum(clipped * weights)
     return low, high, mean, math.sqrt(math.fsum(np.square(clipped - mean) * weights))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +21,8 @@ from hnlib.imbalance.candidates import Candidate, candidate_of, candidates
 from hnlib.imbalance.grids import planning_cases, scans_on_grid
 from hnlib.imbalance.planner import PLAN_MEASURES, PatchPlan, assess, held_organ_box
 from hnlib.imbalance.report import lines, read_size
-from hnlib.sampling import RULES, CentreDistribution, ClassUniform, UniformPosition
+from hnlib.networks import plan_topology
+from hnlib.sampling import RULES, CentreDistribution, ClassUniform, Triple, UniformPosition
 
 ORGANS = ("gland", "cord", "lens")
 SPACING = (2.0, 2.0, 3.0)
@@ -67,6 +70,37 @@ def test_every_candidate_keeps_to_the_limits() -> None:
         assert candidate.memory.total <= LIMITS.memory_bytes
         edges = [n * mm for n, mm in zip(size, SPACING, strict=True)]
         assert max(edges) <= 2 * min(edges)
+
+
+def test_no_patch_that_a_network_takes_is_left_out() -> None:
+    """All triples of whole numbers from 8 up to the first side that holds the scan: 20, 20 and 14."""
+    limits = replace(LIMITS, voxels_per_step=20_000)
+    expected = set()
+    for size in itertools.product(range(8, 21), range(8, 21), range(8, 15)):
+        edges = [n * mm for n, mm in zip(size, SPACING, strict=True)]
+        batch = round(20_000 / math.prod(size))
+        near = any(abs(n * math.prod(size) / 20_000 - 1) <= 0.1 for n in (batch, batch - 1))
+        if near and 2 <= batch <= 64 and max(edges) <= 2 * min(edges):
+            with contextlib.suppress(ValueError):
+                if plan_topology(size, SPACING).num_levels >= 3:
+                    expected.add(size)
+    assert {c.patch_size for c in found(limits, (20, 18, 14))} == expected
+    assert len(expected) > 40
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing_mm", "voxels", "patches"),
+    [
+        ((117, 65, 119), (3.92, 3.92, 2.5), 327_680, [(64, 40, 64), (40, 32, 64), (32, 32, 40)]),
+        ((237, 237, 97), (0.98, 0.98, 2.5), 2 * 192 * 160 * 56, [(192, 160, 56), (96, 80, 48)]),
+    ],
+    ids=["OpenKBP: nnU-Net's own and two that were trained", "PDDCA: the two of Tappeiner et al. 2022"],
+)
+def test_patches_of_others_are_candidates(
+    shape: tuple[int, int, int], spacing_mm: tuple[float, float, float], voxels: int, patches: list[Triple]
+) -> None:
+    limits = Limits(40e9, network="slim_dynunet", width=16, cap=128, voxels_per_step=voxels)
+    assert set(patches) <= {c.patch_size for c in candidates(shape, spacing_mm, 8, limits)}
 
 
 def test_without_a_number_the_voxels_are_those_that_the_memory_holds() -> None:
@@ -161,8 +195,9 @@ def test_reasons_are_sentences_with_their_numbers(planned: PatchPlan) -> None:
     text = planned.reasons
     assert all(reason[0].isupper() or reason[0].isdigit() for reason in text)
     assert all(reason.endswith(".") and "nan" not in reason for reason in text)
-    assert text[0].startswith(f"{len(planned.table)} patches fit the scans, ")
-    assert f", {len(planned.front)} of them are on the front" in text[0]
+    assert text[0].startswith(f"{len(planned.table)} patches are candidates: sides from 8 voxels")
+    assert "no edge more than 2 times" in text[0]
+    assert text[1].startswith(f"{len(planned.front)} of them are on the front")
     assert "largest organ, gland" in " ".join(text)
     assert "That measure does not see" in " ".join(text)
 

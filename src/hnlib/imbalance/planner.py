@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
 from hnlib.errors import ConfigError, DataError, unknown
-from hnlib.imbalance.candidates import GB, Candidate, Limits, Vector, candidates
+from hnlib.imbalance.candidates import GB, SMALLEST, Candidate, Limits, Vector, candidates
 from hnlib.imbalance.draw import AIMS, Draw, best_draw
 from hnlib.imbalance.landscape import landscape, organ_centres
 from hnlib.imbalance.measures import MEASURES, Measure, least_presence
@@ -389,12 +389,13 @@ def _choose(table: pd.DataFrame, wish: Wish, more_is_better: bool) -> int:
 
 
 def _reasons(chosen: PatchPlan, largest: str, even: float, scans: Sequence[Scan]) -> tuple[str, ...]:
-    table, candidate, wish, draw = chosen.table, chosen.candidate, chosen.wish, chosen.draw
+    table, candidate, wish, draw, limits = chosen.table, chosen.candidate, chosen.wish, chosen.draw, chosen.limits
     row, front = table[table["chosen"]].iloc[0], table[table["front"]]
     measure, memory = wish.measure.replace("_", " "), candidate.memory
     holding = int((front["organ_box"] >= wish.organ_box_fraction).sum())
     largest_text = f"of the box of the largest organ, {largest.replace('_', ' ')}"
-    held = f"{holding} of them hold at least {wish.organ_box_fraction:.0%} {largest_text}; this one holds "
+    hold = "holds" if holding == 1 else "hold"
+    held = f"{holding} of them {hold} at least {wish.organ_box_fraction:.0%} {largest_text}; this one holds "
     if not holding:
         held = f"None of them holds {wish.organ_box_fraction:.0%} {largest_text}; this one holds most, "
     padded = sum(any(w > n for w, n in zip(candidate.patch_size, scan.labels.shape, strict=True)) for scan in scans)
@@ -402,12 +403,15 @@ def _reasons(chosen: PatchPlan, largest: str, even: float, scans: Sequence[Scan]
     meaning = " (patches a step that show the organ seen least)" if wish.measure == SIGHTINGS else ""
     budget = (
         f" So many voxels has a step of the largest patch that fits both scans and memory, "
-        f"{chosen.limits.min_batch} at a time; where the scans set that size, more memory changes nothing."
+        f"{limits.min_batch} at a time; where the scans set that size, more memory changes nothing."
     )
     text = [
-        f"{len(table)} patches fit the scans, the memory and the network's strides, {len(front)} of them are on the "
-        "front: no other is as good in the measure, the context, the largest organ's box and the memory and better in "
-        "one of them.",
+        f"{len(table)} patches are candidates: sides from {SMALLEST} voxels to the length of the scans that divide by "
+        f"the network's strides, {limits.min_levels} levels or more, no edge more than {limits.max_aspect:g} times as "
+        f"long in mm as another, and {limits.min_batch} to {limits.max_batch} of them within "
+        f"{limits.voxel_tolerance:.0%} of the voxels a step and within the memory.",
+        f"{len(front)} of them are on the front: no other is as good in the measure, the context, the largest organ's "
+        "box and the memory and better in one of them.",
         f"{held}{row['organ_box']:.0%}, and of these it has the best {measure}{meaning}, {row[wish.measure]:.4g} "
         f"(on the front {front[wish.measure].min():.4g} to {front[wish.measure].max():.4g}).",
         f"That measure does not see {PLAN_MEASURES[wish.measure].blind_to}.",
@@ -416,9 +420,9 @@ def _reasons(chosen: PatchPlan, largest: str, even: float, scans: Sequence[Scan]
         f"forced equally often, the one seen least would be in {even:.1%}."
         + (" The two sides of a pair have the same weight." if wish.symmetric else ""),
         f"A step of {candidate.batch_size} patches, {candidate.voxels_per_step} voxels, needs "
-        f"{memory.total / GB:.2f} of {chosen.limits.memory_bytes / GB:.3g} GB, counted from the layers: "
+        f"{memory.total / GB:.2f} of {limits.memory_bytes / GB:.3g} GB, counted from the layers: "
         f"{shared:.2f} GB for volumes, {memory.total / GB - shared:.2f} GB for weights and optimiser."
-        + ("" if chosen.limits.voxels_per_step else budget),
+        + ("" if limits.voxels_per_step else budget),
         f"The network has {candidate.topology.num_levels} levels and sees "
         f"{' x '.join(map(str, candidate.receptive_field))} voxels; inside the patch that is as much as a cube of "
         f"{row['context_mm']:.0f} mm.",

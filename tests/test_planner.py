@@ -200,6 +200,16 @@ def test_reasons_are_sentences_with_their_numbers(planned: PatchPlan) -> None:
     assert text[1].startswith(f"{len(planned.front)} of them are on the front")
     assert "largest organ, gland" in " ".join(text)
     assert "That measure does not see" in " ".join(text)
+    assert "More memory would add 0 candidates." in " ".join(text)
+
+
+def test_patches_that_only_the_memory_keeps_out_are_counted(planned: PatchPlan) -> None:
+    """With as much memory as the candidates need in the middle, the rest is said to be missing."""
+    middle = float(planned.table["memory_gb"].median()) * 1e9
+    tight = plan(SCANS, SPACING, replace(LIMITS, memory_bytes=middle))
+    missing = len(planned.table) - len(tight.table)
+    assert missing > 0
+    assert f"More memory would add {missing} candidates." in " ".join(tight.reasons)
 
 
 def test_a_patch_longer_than_a_scan_is_said() -> None:

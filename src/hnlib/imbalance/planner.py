@@ -23,11 +23,14 @@ from hnlib.imbalance.draw import AIMS, Draw, best_draw
 from hnlib.imbalance.landscape import landscape, organ_centres
 from hnlib.imbalance.measures import MEASURES, Measure, least_presence
 from hnlib.imbalance.scans import Scan
+from hnlib.imbalance.summary import PATCH
 from hnlib.sampling import UNIFORM
 
 Array = NDArray[np.float64]
 
 
+#: More bytes than any step needs.
+_AMPLE = 1e18
 #: The measure of a plan beside those of `hnlib.imbalance.MEASURES`.
 SIGHTINGS = "sightings"
 #: Measures that a plan can be made by; sightings are the patches a step that show the rarest organ, in expectation.
@@ -233,7 +236,11 @@ def plan(
     uniform = draws[place].weights[UNIFORM]
     evenly = np.append(uniform, np.full(len(organs), (1 - uniform) / len(organs)))
     even = float((shown[place].presence.T @ evenly).min())
-    return replace(chosen, reasons=_reasons(chosen, largest.name, even, scans))
+    more = None
+    if limits.voxels_per_step:
+        more = len(candidates(shape.tolist(), spacing_mm, len(organs) + 1, replace(limits, memory_bytes=_AMPLE)))
+        more -= len(found)
+    return replace(chosen, reasons=_reasons(chosen, largest.name, even, scans, more))
 
 
 def planned_draw(
@@ -323,25 +330,19 @@ def _largest_organ(scans: Sequence[Scan]) -> _Largest:
 
 def _means(parts: pd.DataFrame, sizes: Sequence[Any], organs: tuple[str, ...]) -> list[_Shown]:
     """Return what patches of every size show, from the landscape of the parts of a draw."""
-    rows = parts[parts["class"].isin(organs)].astype({"case": str, "centres": str, "class": str})
-    own = rows[rows["centres"] == rows["class"]]
-    held = own.loc[own["presence"] > 0, ["case", "class"]].drop_duplicates()
-    rows = rows.merge(held, on=["case", "class"])
-    counts = held.groupby("case").size()
-    complete = sorted(counts.index[counts == len(organs)])
-    laws, result = [UNIFORM, *organs], []
-    by_size = dict(iter(rows.groupby(["patch_x", "patch_y", "patch_z"])))
-    for size in sizes:
-        part = by_size[size]
-        presence, ratios = (
-            part.pivot_table(index="centres", columns="class", values=name).loc[laws, list(organs)].to_numpy()
-            for name in ("presence", "ratio")
-        )
-        cases = part.set_index(["case", "centres", "class"])["ratio"]
-        index = pd.MultiIndex.from_product([complete, laws, organs])
-        whole = cases.reindex(index).to_numpy().reshape(len(complete), len(laws), len(organs))
-        result.append(_Shown(presence, ratios, whole))
-    return result
+    rows = parts[parts["class"].isin(organs)]
+    axes = {"centres": [UNIFORM, *organs], "class": list(organs), "case": list(parts["case"].unique())}
+    place = [pd.MultiIndex.from_tuples(sizes).get_indexer(pd.MultiIndex.from_frame(rows[PATCH]))]
+    place += [pd.Index(names).get_indexer(rows[column].astype(str)) for column, names in axes.items()]
+    found = {}
+    for name in ("presence", "ratio"):
+        found[name] = np.full((len(sizes), *map(len, axes.values())), np.nan)
+        found[name][tuple(place)] = rows[name]
+    # an organ is in a case where patches centred on it show it; elsewhere its law is the uniform one
+    held = np.stack([found["presence"][0, 1 + k, k] > 0 for k in range(len(organs))])
+    presence, ratios = (np.nanmean(np.where(held, values, np.nan), axis=3) for values in found.values())
+    whole = found["ratio"][..., held.all(axis=0)].transpose(0, 3, 1, 2)
+    return [_Shown(*one) for one in zip(presence, ratios, whole, strict=True)]
 
 
 def _row(
@@ -388,7 +389,8 @@ def _choose(table: pd.DataFrame, wish: Wish, more_is_better: bool) -> int:
     return int(order.index[0])
 
 
-def _reasons(chosen: PatchPlan, largest: str, even: float, scans: Sequence[Scan]) -> tuple[str, ...]:
+def _reasons(chosen: PatchPlan, largest: str, even: float, scans: Sequence[Scan], more: int | None) -> tuple[str, ...]:
+    """Say why; ``more`` is the number of patches that only the memory keeps out, None where it sets the voxels."""
     table, candidate, wish, draw, limits = chosen.table, chosen.candidate, chosen.wish, chosen.draw, chosen.limits
     row, front = table[table["chosen"]].iloc[0], table[table["front"]]
     measure, memory = wish.measure.replace("_", " "), candidate.memory
@@ -422,7 +424,7 @@ def _reasons(chosen: PatchPlan, largest: str, even: float, scans: Sequence[Scan]
         f"A step of {candidate.batch_size} patches, {candidate.voxels_per_step} voxels, needs "
         f"{memory.total / GB:.2f} of {limits.memory_bytes / GB:.3g} GB, counted from the layers: "
         f"{shared:.2f} GB for volumes, {memory.total / GB - shared:.2f} GB for weights and optimiser."
-        + ("" if limits.voxels_per_step else budget),
+        + (budget if more is None else f" More memory would add {more} candidates."),
         f"The network has {candidate.topology.num_levels} levels and sees "
         f"{' x '.join(map(str, candidate.receptive_field))} voxels; inside the patch that is as much as a cube of "
         f"{row['context_mm']:.0f} mm.",

@@ -233,6 +233,13 @@ def test_faults_of_data_and_wishes_are_one_line() -> None:
         Wish(min_uniform=1.5)
 
 
+def test_the_share_of_the_largest_organ_that_is_asked_for_moves_the_choice(planned: PatchPlan) -> None:
+    """A patch that need hold none of the gland has at least as many sightings, and here more."""
+    free = plan(SCANS, SPACING, LIMITS, Wish(organ_box_fraction=0))
+    sightings = [p.table.loc[p.table["chosen"], "sightings"].item() for p in (planned, free)]
+    assert sightings[1] == free.front["sightings"].max() > sightings[0]
+
+
 # Words and files
 
 
@@ -314,6 +321,19 @@ def test_command_tells_faults_in_one_line(folder: Path, capsys: pytest.CaptureFi
     assert "did you mean 'openkbp'" in fails("opnkbp", "--memory", "11GB")
     assert "such as 11GB" in fails(str(folder), "--memory", "eleven")
     assert "unknown measure 'sigma'" in fails(str(folder), "--memory", "1GB", "--measure", "sigma")
+    assert "unknown network of the memory model 'dynnet'" in fails(
+        str(folder), "--memory", "1GB", "--network", "dynnet"
+    )
+    assert "min_levels is 0" in fails(str(folder), "--memory", "1GB", "--min-levels", "0")
+    assert "organ_box_fraction is 2.0" in fails(str(folder), "--memory", "1GB", "--organ-box", "2")
+    shares = (str(folder), "--memory", "1GB", "--aim", "shares", "--target")
+    assert "target 'mandible'" in fails(*shares, "mandible")
+    assert "target 'mandible=1'" in fails(*shares, "mandible=2", "--target", "mandible=1")
+    assert "all shares are 0" in fails(*shares, "mandible=0")
+    assert "targets are for the aim shares" in fails(str(folder), "--memory", "1GB", "--target", "mandible=1")
+    few = ("--width", "4", "--voxels-per-step", "20000")
+    assert "unknown organ of the targets 'mandibel'" in fails(*shares, "mandibel=1", *few)
+    assert "no patch gives a network of 9 levels" in fails(str(folder), "--memory", "1GB", *few, "--min-levels", "9")
     assert "no patch fits" in fails(str(folder), "--memory", "1kB", "--width", "4")
     assert "cannot be read" in fails(str(folder), "--memory", "1GB", "--nnunet", str(folder / "none.json"))
     (folder / "hnlib.yaml").write_text(yaml.safe_dump({"organs": {"jaw": "jaw", "lens_left": "none"}}))

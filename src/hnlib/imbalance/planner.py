@@ -113,6 +113,8 @@ class Wish:
             raise unknown("measure", self.measure, PLAN_MEASURES)
         if self.aim not in AIMS:
             raise unknown("aim", self.aim, AIMS)
+        if self.targets is not None and self.aim != "shares":
+            raise ConfigError(f"targets are for the aim shares, and the aim is {self.aim}; leave out one of them")
         for name in ("min_uniform", "organ_box_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; a share from 0 to 1 is needed")

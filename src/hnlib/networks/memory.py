@@ -1,7 +1,7 @@
 """What a training step keeps in memory, counted from the layers of the network.
 
 Nothing here is fitted: a U-Net of `hnlib.networks` keeps for its backward pass what its convolutions and norms have
-read, and these volumes follow from topology, channels, patch and batch. ``python -m benchmarks memory`` compares the
+read, and these volumes follow from topology, channels, patch and batch. ``python -m benchmarks planner`` compares the
 count with what torch keeps and holds.
 """
 
@@ -102,7 +102,7 @@ def training_memory(
     keeps its windows before and after the hyperbolic tangent in float32, and as the first convolution reads them. The
     means of instance norms, one number a channel, are left out, and so is what a loss keeps of heads that it enlarges.
     """
-    _check(network, precision, optimiser)
+    check_known(network, precision, optimiser)
     filters, channels = _channels(network, topology, width, cap)
     size, numbers = np.asarray(patch_size, np.int64), 0
     level_voxels = []
@@ -154,7 +154,8 @@ def _channels(network: str, topology: Topology, width: int, cap: int) -> tuple[t
     return (finest, *coarser), 1
 
 
-def _check(network: str, precision: str, optimiser: str) -> None:
+def check_known(network: str, precision: str, optimiser: str) -> None:
+    """Refuse a network, precision or optimiser that the model does not know, by a ConfigError."""
     for kind, name, names in (
         ("network of the memory model", network, ("dynunet", "slim_dynunet")),
         ("precision", precision, VOLUME_BYTES),

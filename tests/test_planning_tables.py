@@ -101,3 +101,13 @@ def test_files_keep_the_draws_of_other_profiles_and_are_what_the_chapters_read(s
     assert plan.draws.groupby("draw")["weight"].sum().max() <= 1 - 1 / 3 + 1e-4
     assert json.loads((tmp_path / "plan.json").read_text())["reasons"] == list(made.reasons)
     assert len(chapters.prediction.load_draws(tmp_path, PROFILE).draws) == 9
+
+
+@pytest.mark.parametrize("dataset", ["openkbp", "phantom"])
+def test_published_reasons_are_in_the_planners_words_and_numbers(dataset: str) -> None:
+    """The first two sentences of plan.json are those of the rows of plan.csv, so that neither is older."""
+    folder = Path(__file__).resolve().parents[1] / "results" / "published" / dataset
+    reasons = json.loads((folder / "plan.json").read_text())["reasons"]
+    table = pd.read_csv(folder / "plan.csv")
+    assert reasons[0].startswith(f"{len(table)} patches are candidates: sides from 8 voxels")
+    assert reasons[1].startswith(f"{table['front'].sum()} of them are on the front")

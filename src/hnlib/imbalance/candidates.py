@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from hnlib.errors import ConfigError
 from hnlib.networks import Topology, TrainingMemory, plan_topology, receptive_field, training_memory
-from hnlib.networks.memory import check_known
 from hnlib.sampling import Triple
 
 Vector = tuple[float, float, float]
@@ -63,7 +62,6 @@ class Limits:
     voxel_tolerance: float = 0.1
 
     def __post_init__(self) -> None:
-        check_known(self.network, self.precision, self.optimiser)
         least = {
             "memory_bytes": self.memory_bytes,
             "width": self.width,

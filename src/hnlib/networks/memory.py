@@ -102,7 +102,7 @@ def training_memory(
     keeps its windows before and after the hyperbolic tangent in float32, and as the first convolution reads them. The
     means of instance norms, one number a channel, are left out, and so is what a loss keeps of heads that it enlarges.
     """
-    check_known(network, precision, optimiser)
+    _check(network, precision, optimiser)
     filters, channels = _channels(network, topology, width, cap)
     size, numbers = np.asarray(patch_size, np.int64), 0
     level_voxels = []
@@ -154,8 +154,7 @@ def _channels(network: str, topology: Topology, width: int, cap: int) -> tuple[t
     return (finest, *coarser), 1
 
 
-def check_known(network: str, precision: str, optimiser: str) -> None:
-    """Refuse a network, precision or optimiser that the model does not know, by a ConfigError."""
+def _check(network: str, precision: str, optimiser: str) -> None:
     for kind, name, names in (
         ("network of the memory model", network, ("dynunet", "slim_dynunet")),
         ("precision", precision, VOLUME_BYTES),

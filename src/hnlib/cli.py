@@ -159,9 +159,9 @@ def plan(
         write_text(out, imbalance.to_yaml(planned, title=out.stem.replace("_", " ")))
         say(f"experiment {out}")
     if nnunet is not None and plans is not None:
-        target = nnunet.with_name(f"{nnunet.stem}_hnlib.json")
-        write_json(target, imbalance.to_nnunet(planned, plans))
-        say(f"nnU-Net's plans {target}: train with -p {target.stem}")
+        beside = nnunet.with_name(f"{nnunet.stem}_hnlib.json")
+        write_json(beside, imbalance.to_nnunet(planned, plans))
+        say(f"nnU-Net's plans {beside}: train with -p {beside.stem}")
 
 
 @app.command(rich_help_panel=WORKFLOW)

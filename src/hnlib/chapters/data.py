@@ -162,7 +162,7 @@ def presence_table(imbalance: pd.DataFrame) -> pd.DataFrame:
 def exact_cost(bench: Path | str) -> str:
     """Return what the exact shares of one patch size cost beside sampled ones, as ``make bench`` measured it."""
     rows = read_json(Path(bench), "run make bench") if Path(bench).exists() else []
-    row = next((row for row in rows if row["name"] == "imbalance_one"), {})
+    row: Mapping[str, Any] = next((row for row in rows if row["name"] == "imbalance_one"), {})
     if row.get("ours") is None:
         return "was not timed here"
     sampled = f"; sampling it as finely as the paper prints it, {row['peer']:.0f} s" if row["peer"] else ""

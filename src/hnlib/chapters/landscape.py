@@ -117,8 +117,8 @@ def foreground_shares(measures: pd.DataFrame, classes: pd.DataFrame, organ: str)
         sizes = rows[rows["centres"] == rule].sort_values("share", kind="stable").reset_index(drop=True)
         if sizes.empty:
             continue
-        best = int(sizes["sigma_of_mean"].idxmin())
-        text = [_size(row) for row in sizes[PATCH].to_numpy()]
+        best = int(sizes["sigma_of_mean"].to_numpy().argmin())
+        text = [_size(row) for row in sizes[PATCH].to_numpy().tolist()]
         found[rule] = {"best": text[best], "share": sizes["share"][best], "place": best + 1, "sizes": len(sizes)}
         found[rule] |= {"least": sizes["share"].iloc[0], "least_at": text[0]}
         found[rule] |= {"most": sizes["share"].iloc[-1], "most_at": text[-1]}
@@ -127,12 +127,13 @@ def foreground_shares(measures: pd.DataFrame, classes: pd.DataFrame, organ: str)
 
 def foreground_table(shares: pd.DataFrame) -> pd.DataFrame:
     """Return `foreground_shares` in words, one row a rule."""
+    rows: list[dict[Any, Any]] = shares.to_dict("records")
     columns = {
         "best patch by σ": shares["best"],
         "share of the foreground there": shares["share"].map(percent),
-        "place from the least": [f"{row.place} of {row.sizes}" for row in shares.itertuples()],
-        "least": [f"{percent(row.least)} ({row.least_at})" for row in shares.itertuples()],
-        "most": [f"{percent(row.most)} ({row.most_at})" for row in shares.itertuples()],
+        "place from the least": [f"{row['place']} of {row['sizes']}" for row in rows],
+        "least": [f"{percent(row['least'])} ({row['least_at']})" for row in rows],
+        "most": [f"{percent(row['most'])} ({row['most_at']})" for row in rows],
     }
     return pd.DataFrame(columns).rename(index=RULE_TITLES)
 
@@ -153,7 +154,8 @@ def worst_facts(shares: pd.DataFrame, organ: str) -> Facts:
     organ
         One of `hnlib.imbalance.PAPER_CLASSES`.
     """
-    vectors, voxel = paper_shares(organ), shares.loc["voxel_uniform"]
+    vectors, rows = paper_shares(organ), dict(zip(shares.index, shares.to_dict("records"), strict=True))
+    voxel = rows["voxel_uniform"]
     best = min(PAPER_RATIOS, key=lambda patch: sigma_of_mean(PAPER_RATIOS[patch]))
     titles = {at: [RULE_TITLES[str(rule)] for rule in rows.index] for at, rows in shares.groupby(shares["place"] == 1)}
     return {
@@ -161,12 +163,10 @@ def worst_facts(shares: pd.DataFrame, organ: str) -> Facts:
         "vectors-verdict": "holds" if vectors[best] == min(vectors.values()) else "fails",
         "holds": f"holds under {listed(titles[True])}" if True in titles else "holds under no rule",
         "fails": f"fails under {listed(titles[False])}" if False in titles else "fails under none",
-        "voxel-worst": f"{percent(float(voxel['least']))}, at {voxel['least_at']}",
+        "voxel-worst": f"{percent(voxel['least'])}, at {voxel['least_at']}",
         **{
-            str(
-                rule
-            ): f"{percent(float(row['share']))} of the foreground, {_place(int(row['place']), int(row['sizes']))}"
-            for rule, row in shares.iterrows()
+            str(rule): f"{percent(row['share'])} of the foreground, {_place(row['place'], row['sizes'])}"
+            for rule, row in rows.items()
         },
     }
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from hnlib.chapters.page import Facts, listed, percent, title
 from hnlib.files import read_json, read_table
+from hnlib.imbalance.report import some_rows
 from hnlib.imbalance.summary import PATCH
 
 _REMEDY = "run python scripts/planning_tables.py, or name another folder"
@@ -89,8 +90,8 @@ def choices_table(plan: PlanTables) -> pd.DataFrame:
 
 
 def front_table(plan: PlanTables) -> pd.DataFrame:
-    """Return the plans on the front, the most context first; the chosen one is marked."""
-    front = plan.candidates[plan.candidates["front"]].sort_values("context_mm", ascending=False)
+    """Return a dozen plans, evenly through the front, the most context first; the chosen one is marked."""
+    front = some_rows(plan.candidates[plan.candidates["front"]].sort_values("context_mm", ascending=False))
     table = pd.DataFrame(
         {
             "patch": [" x ".join(str(row[edge]) for edge in PATCH) for row in front.to_dict("records")],

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 from hnlib.errors import ConfigError
 from hnlib.imbalance.candidates import GB
@@ -63,14 +64,19 @@ def read_targets(texts: Sequence[str] | None) -> dict[str, float] | None:
     return found or None
 
 
+def some_rows(front: pd.DataFrame) -> pd.DataFrame:
+    """Return a dozen rows of a front, evenly through it from the first to the last, and the chosen one."""
+    shown = np.unique(np.linspace(0, len(front) - 1, min(_ROWS, len(front))).round().astype(int))
+    return front.iloc[np.union1d(shown, np.flatnonzero(front["chosen"]))]
+
+
 def lines(plan: PatchPlan) -> list[str]:
     """Return the front as a table, the chosen plan and its reasons, line by line."""
     front, measure = plan.front, plan.wish.measure
-    shown = np.unique(np.linspace(0, len(front) - 1, min(_ROWS, len(front))).round().astype(int))
-    shown = np.union1d(shown, np.flatnonzero(front["chosen"]))
+    shown = some_rows(front)
     head = f"  {'patch':>15} {'batch':>5} {'levels':>6} {'GB':>6} {'context':>8} {'box':>5}  {'rarest organ':26}"
     text = [f"{head} {measure.replace('_', ' ')}"]
-    for row in front.iloc[shown].to_dict("records"):
+    for row in shown.to_dict("records"):
         size = " x ".join(str(row[f"patch_{axis}"]) for axis in "xyz")
         rarest = f"{str(row['rarest']).replace('_', ' ')} {row['least_presence']:.1%}"
         text.append(

@@ -35,7 +35,7 @@ from hnlib.plotting.losses import (
     pull_ratios,
 )
 from hnlib.plotting.planning import draw_comparison, plan_front
-from hnlib.plotting.prediction import correlation_intervals, results_by_measure
+from hnlib.plotting.prediction import correlation_intervals, results_by_measure, results_matrix
 from hnlib.plotting.results import (
     confidence_violins,
     equivalence_intervals,
@@ -93,6 +93,7 @@ __all__ = [
     "ranking",
     "reliability",
     "results_by_measure",
+    "results_matrix",
     "results_by_organ",
     "scan_rows",
     "shown_box",

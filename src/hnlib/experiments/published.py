@@ -87,7 +87,23 @@ def plain_code(text: str) -> str:
     for node in ast.walk(tree):
         if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:] or [ast.Pass()]
-    return ast.dump(tree)
+    return _said(tree)
+
+
+def _said(part: object) -> str:
+    """Return a part of a syntax tree as text that every Python from 3.11 on writes alike, which ``ast.dump`` does not.
+
+    Fields without content are left out, since later versions add some; so are the empty pieces of f-strings that 3.12
+    makes, and the prefix of u-strings, which it keeps where 3.11 drops it.
+    """
+    if isinstance(part, list):
+        return f"[{','.join(map(_said, part))}]"
+    if not isinstance(part, ast.AST):
+        return ascii(part)
+    if isinstance(part, ast.JoinedStr):
+        part.values = [piece for piece in part.values if getattr(piece, "value", None) != ""]
+    fields = [(name, value) for name, value in ast.iter_fields(part) if value not in (None, []) and name != "kind"]
+    return f"{type(part).__name__}({','.join(f'{name}={_said(value)}' for name, value in fields)})"
 
 
 def tables_of(published: Path) -> Iterator[tuple[str, Path]]:

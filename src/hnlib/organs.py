@@ -24,6 +24,16 @@ PROVISIONAL = "no published value found; provisional choice of this library"
 DEFAULT = "not in the vocabulary; default of this library"
 #: Tolerance of organs outside the vocabulary: what most of its soft organs have.
 DEFAULT_TOLERANCE_MM = 2.5
+#: The organs of Tappeiner et al. 2022, in the paper's order; also those that PDDCA outlines.
+PAPER_ORGANS: tuple[str, ...] = (
+    "brainstem",
+    "optic_chiasm",
+    "optic_nerve_left",
+    "optic_nerve_right",
+    "parotid_left",
+    "parotid_right",
+    "mandible",
+)
 #: Classes and rows of tables that are no organs.
 RESERVED = frozenset({"background", "average"})
 
@@ -61,11 +71,6 @@ class Organ:
     spellings: MappingProxyType[str, tuple[str, ...]]
     side: Literal["left", "right"] | None = None
     mirror: str | None = None
-
-    @property
-    def tolerance_verified(self) -> bool:
-        """True where the tolerance was confirmed in a published source."""
-        return self.tolerance_source in (NIKOLOV, TAPPEINER)
 
 
 def _row(

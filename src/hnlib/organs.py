@@ -12,6 +12,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 from typing import Literal
 
@@ -209,6 +210,34 @@ def _own(name: str) -> Organ:
         side,
         mirror,
     )
+
+
+def organ_name(text: str) -> str:
+    """Return the library's name for what a tool calls an organ: by the spellings of the data sets, else as it is.
+
+    Examples
+    --------
+    >>> organ_name("Parotid_L"), organ_name("RightParotid"), organ_name("Optic-Nerve-Lt"), organ_name("Eye R")
+    ('parotid_left', 'parotid_right', 'optic_nerve_left', 'eye_right')
+    """
+    known = _spellings().get(_letters(text))
+    if known:
+        return known
+    name = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
+    return re.sub(r"_(?:l|lt)$", "_left", re.sub(r"_(?:r|rt)$", "_right", name))
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.lower())
+
+
+@cache
+def _spellings() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for one in ORGANS.values():
+        for text in (one.name, one.title, *(name for names in one.spellings.values() for name in names)):
+            found[_letters(text)] = one.name
+    return found
 
 
 def mirror_values(organs: Sequence[str]) -> tuple[int, ...]:

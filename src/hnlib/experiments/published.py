@@ -11,7 +11,8 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from datetime import date as day
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,19 @@ def status(published: Path) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def tell_stale(published: Path, accept: str, say: Callable[[str], None]) -> int:
+    """Say which tables are stale, and return how many; with a reason to accept them, record first that they are not."""
+    if accept:
+        for name in record(published, f"{day.today()}", accept):
+            say(f"recorded: {name}")
+    found = status(published)
+    stale = found[found["stale"] != ""]
+    for row in stale.itertuples():
+        say(f"stale: {row.table}: {row.stale}")
+    say(f"{len(found)} tables, {len(stale)} stale")
+    return len(stale)
 
 
 def runs_status(path: Path) -> pd.DataFrame:

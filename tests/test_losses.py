@@ -652,6 +652,16 @@ def test_memory_layout_changes_nothing(layout: torch.memory_format) -> None:
     )
 
 
+def test_labels_may_have_the_channel_axis_of_monai() -> None:
+    """Alone, in a sum with a foreign loss, and under deep supervision."""
+    logits, target = example()
+    foreign = SumLoss([(1, nn.CrossEntropyLoss()), (1, build_loss("ca_dice"))])
+    for loss in (build_loss("topk_dice+ce"), foreign, DiceLoss()):
+        torch.testing.assert_close(loss(logits, target[:, None]), loss(logits, target), rtol=0, atol=0)
+        heads, deep = [logits, logits[:, :, ::2]], DeepSupervision(loss)
+        torch.testing.assert_close(deep(heads, target[:, None]), deep(heads, target), rtol=0, atol=0)
+
+
 # Faults
 
 
@@ -662,7 +672,7 @@ def test_memory_layout_changes_nothing(layout: torch.memory_format) -> None:
         (torch.zeros(1, 3, 4, 4), torch.zeros(1, 4, 4), "target is torch.float32"),
         (torch.zeros(1, 3, 4, 4), torch.zeros(1, 4, 4, dtype=torch.bool), "target is torch.bool"),
         (torch.zeros(1, 3, 4, 4), torch.zeros(1, 4, 5, dtype=torch.int64), "target has shape (1, 4, 5)"),
-        (torch.zeros(1, 3, 4, 4), torch.zeros(1, 1, 4, 4, dtype=torch.int64), "without a channel axis"),
+        (torch.zeros(1, 3, 4, 4), torch.zeros(1, 2, 4, 4, dtype=torch.int64), "with a channel axis of length 1"),
         (torch.zeros(2, 3, 4, 4), torch.zeros(1, 4, 4, dtype=torch.int64), "target has shape (1, 4, 4)"),
         (torch.zeros(1, 1, 4, 4), torch.zeros(1, 4, 4, dtype=torch.int64), "at least two classes"),
         (torch.zeros(0, 3, 4, 4), torch.zeros(0, 4, 4, dtype=torch.int64), "at least one voxel"),

@@ -173,7 +173,9 @@ def test_the_example_for_monai_runs_as_it_stands(capsys: pytest.CaptureFixture[s
 
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "book" / "nnunet.md").read_text(), re.DOTALL)
     torch.manual_seed(0)
-    exec(next(block for block in blocks if "monai" in block), {})
+    example = next(block for block in blocks if "monai" in block)
+    assert len(example.rpartition("\n\n")[2].splitlines()) == 10
+    exec(example, {})
     found = re.search(r"mandible\s+dsc\s+([\d.]+)", capsys.readouterr().out)
     assert found
     assert float(found[1]) > 0.5

@@ -33,6 +33,9 @@ class TwoStepsTrainer(TopKDiceTrainer):
     def __init__(self, plans, configuration, fold, dataset_json, device):
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.num_epochs, self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = 1, 2, 1
+
+    def perform_actual_validation(self, save_probabilities=False):
+        pass  # whole scans, eight times mirrored: minutes
 '''
 
 

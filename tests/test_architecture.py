@@ -13,7 +13,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "hnlib"
 
 LAYERS = (
     ("errors", "experiment_files", "files", "organs", "processes"),
-    ("anatomy", "cases", "datasets", "dicom", "dicom_export", "surfaces", "volumes"),
+    ("anatomy", "cases", "datasets", "dicom", "surfaces", "volumes"),
     ("preprocess", "sampling", "augmentation", "losses", "networks", "metrics"),
     ("cache", "imbalance", "patches", "training", "inference", "confidence"),
     (

@@ -5,10 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("agg")
-
 import numpy as np
 import pandas as pd
 import pytest

@@ -18,6 +18,7 @@ from hnlib import __version__
 from hnlib.errors import HnlibError
 from hnlib.evaluation import commands as evaluation
 from hnlib.files import reason
+from hnlib.nnunet import commands as nnunet
 from hnlib.report import commands as reports
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -31,6 +32,7 @@ _Unreadable: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__na
 StudyFile = Annotated[Path, typer.Argument(help="study.json, written by hnlib prepare")]
 ExperimentName = Annotated[str, typer.Argument(help="name of a file in experiments, such as large_nnu_dice_ce")]
 Seed = Annotated[int, typer.Argument(help="number of the repetition, from 0", min=0)]
+PublishedFolder = Annotated[Path, typer.Option(help="folder of the committed results")]
 Root = Annotated[str, typer.Option(help="folder of the data; the phantom needs none")]
 
 
@@ -264,7 +266,7 @@ def stages(
 def publish(
     study_file: StudyFile,
     results: Annotated[Path, typer.Option(help="folder of the study's results")] = Path("results"),
-    published: Annotated[Path, typer.Option(help="folder of the committed results")] = Path("results/published"),
+    published: PublishedFolder = Path("results/published"),
 ) -> None:
     """Copy the finished runs and data tables of a study into the committed results, run by run."""
     from hnlib.chapters.found import draw_found
@@ -277,6 +279,17 @@ def publish(
     say(f"{study.dataset}: {runs} runs published in {published / study.dataset}")
     record(published, f"{date.today()}", "published", tables)
     say(f"picture {draw_found(published)}")
+
+
+@app.command("check-published", rich_help_panel=WORKFLOW)
+def check_published(
+    published: PublishedFolder = Path("results/published"),
+    accept: Annotated[str, typer.Option(help="why tables still hold though code on their path changed")] = "",
+) -> None:
+    """Say which published tables are stale, and why; status 1 where there are some."""
+    from hnlib.experiments.published import tell_stale
+
+    raise typer.Exit(1 if tell_stale(published, accept, say) else 0)
 
 
 @app.command()
@@ -384,7 +397,8 @@ def notebook(
 
 
 evaluation.register(app, say)
-reports.register(app, say)
+reports.register(app, say, _progress)
+nnunet.register(app, say)
 
 
 @app.command()

@@ -12,6 +12,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 from typing import Literal
 
@@ -24,6 +25,16 @@ PROVISIONAL = "no published value found; provisional choice of this library"
 DEFAULT = "not in the vocabulary; default of this library"
 #: Tolerance of organs outside the vocabulary: what most of its soft organs have.
 DEFAULT_TOLERANCE_MM = 2.5
+#: The organs of Tappeiner et al. 2022, in the paper's order; also those that PDDCA outlines.
+PAPER_ORGANS: tuple[str, ...] = (
+    "brainstem",
+    "optic_chiasm",
+    "optic_nerve_left",
+    "optic_nerve_right",
+    "parotid_left",
+    "parotid_right",
+    "mandible",
+)
 #: Classes and rows of tables that are no organs.
 RESERVED = frozenset({"background", "average"})
 
@@ -61,11 +72,6 @@ class Organ:
     spellings: MappingProxyType[str, tuple[str, ...]]
     side: Literal["left", "right"] | None = None
     mirror: str | None = None
-
-    @property
-    def tolerance_verified(self) -> bool:
-        """True where the tolerance was confirmed in a published source."""
-        return self.tolerance_source in (NIKOLOV, TAPPEINER)
 
 
 def _row(
@@ -204,6 +210,34 @@ def _own(name: str) -> Organ:
         side,
         mirror,
     )
+
+
+def organ_name(text: str) -> str:
+    """Return the library's name for what a tool calls an organ: by the spellings of the data sets, else as it is.
+
+    Examples
+    --------
+    >>> organ_name("Parotid_L"), organ_name("RightParotid"), organ_name("Optic-Nerve-Lt"), organ_name("Eye R")
+    ('parotid_left', 'parotid_right', 'optic_nerve_left', 'eye_right')
+    """
+    known = _spellings().get(_letters(text))
+    if known:
+        return known
+    name = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
+    return re.sub(r"_(?:l|lt)$", "_left", re.sub(r"_(?:r|rt)$", "_right", name))
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.lower())
+
+
+@cache
+def _spellings() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for one in ORGANS.values():
+        for text in (one.name, one.title, *(name for names in one.spellings.values() for name in names)):
+            found[_letters(text)] = one.name
+    return found
 
 
 def mirror_values(organs: Sequence[str]) -> tuple[int, ...]:

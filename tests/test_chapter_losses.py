@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,8 +21,6 @@ from hnlib.stats import COLUMNS
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT / "results" / "published"
 DASH = "\N{EN DASH}"
-
-mpl.use("Agg")
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,7 @@ from benchmarks.batch import random_batch
 from benchmarks.process import Found
 from benchmarks.sizes import CLASSES, SIZES, WARM_UP, Size
 from hnlib.losses import build_loss
-from hnlib.networks import build_network
-from hnlib.networks.focusnet_build import focusnet
+from hnlib.networks import build_focusnet, build_network
 from hnlib.systems.focusnet_losses import FocusLoss, HeatLoss, RoiLoss
 from hnlib.training import keep_freed_memory
 
@@ -36,7 +35,7 @@ def s_net(size: Size) -> tuple[nn.Module, Callable[..., Any]]:
 
 def joint(size: Size) -> tuple[nn.Module, Callable[..., Any]]:
     x, y, z = (edge // 2 for edge in size.patch)
-    network = focusnet(size.topology, CLASSES, SMALL, [(x, y, z)] * len(SMALL), width=size.width)
+    network = build_focusnet(size.topology, CLASSES, SMALL, [(x, y, z)] * len(SMALL), width=size.width)
     losses = [build_loss("weighted_focal+gao_dice", class_voxels=(9, 1)) for _ in SMALL]
     return network.train_stage("joint"), FocusLoss(RoiLoss(losses, SMALL), _main(), HeatLoss(SMALL, SPACING_MM))
 

@@ -23,6 +23,7 @@ MODULES = (
     "hnlib.networks",
     "hnlib.systems",
     "hnlib.systems.coarse_to_fine",
+    "hnlib.atlas",
     "hnlib.training",
     "hnlib.inference",
     "hnlib.confidence",

@@ -45,10 +45,11 @@ def describe_figures() -> None:
     """Give every figure that the running notebook shows its words as alternative text; without a notebook, nothing."""
     from IPython.core.getipython import get_ipython
 
-    shell = get_ipython()  # type: ignore[no-untyped-call]
-    if shell is not None:
-        bundles = shell.display_formatter.mimebundle_formatter
-        bundles.for_type(Figure, lambda figure: ({}, {"image/png": {"alt": figure_words(figure)}}))
+    formatter = getattr(get_ipython(), "display_formatter", None)
+    if formatter is not None:
+        formatter.mimebundle_formatter.for_type(
+            Figure, lambda figure: ({}, {"image/png": {"alt": figure_words(figure)}})
+        )
 
 
 def _axis_words(axes: Axes, axis: Axis) -> str:

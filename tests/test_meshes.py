@@ -76,8 +76,8 @@ def test_every_organ_can_be_turned_and_is_drawn_for_print() -> None:
     np.testing.assert_allclose(mandible.x, meshes["mandible"]["vertices_mm"][:, 0])
     assert chiasm.intensity is None
     assert "missed" in chiasm.hovertemplate
-    labels = [button.label for button in figure.layout.updatemenus[0].buttons]
-    assert labels == ["all organs", "Mandible", "Optic chiasm"]
+    assert list(figure.layout.meta["choices"]) == ["all organs", "Mandible", "Optic chiasm"]
+    assert figure.layout.meta["choices"]["Mandible"] == {"visible": [True, False]}
     still = plotting.surface_views(meshes)
     counts = [sum(len(part.get_facecolor()) for part in ax.collections) for ax in still.axes[:2]]
     assert counts == [sum(len(mesh["faces"]) for mesh in meshes.values())] * 2

@@ -1,7 +1,7 @@
 """The vocabulary of organs at risk: one row an organ, used by every data set and figure.
 
-Colours are the Okabe-Ito set, extended by Tol's muted set (both safe for colour-blind readers);
-the two organs of a pair share a colour and differ in their marker.
+Colours are the Okabe-Ito set without its grey, extended by colours of Tol; any two are told apart under red- and
+green-blindness too, as a test computes. The two organs of a pair share a colour and differ in their marker.
 Tolerances are those of surface Dice, with the source beside each number.
 """
 
@@ -124,7 +124,7 @@ ORGANS: MappingProxyType[str, Organ] = MappingProxyType(
                 "parotid_right", "Parotid R", "#009E73", ">", 2.85, NIKOLOV, "RightParotid", "Parotid_R", "Parotid-Rt"
             ),
             _row("mandible", "Mandible", "#0072B2", "o", 1.01, NIKOLOV, "Mandible", "Mandible", "Mandible"),
-            _row("larynx", "Larynx", "#999999", "P", 2.5, PROVISIONAL, "Larynx"),
+            _row("larynx", "Larynx", "#DDCC77", "P", 2.5, PROVISIONAL, "Larynx"),
             _row("oesophagus", "Oesophagus", "#F0E442", "h", 2.5, PROVISIONAL, "Esophagus"),
             _row("optic_chiasm", "Optic chiasm", "#E69F00", "X", 2.5, TAPPEINER, "", "Chiasm"),
             _row(
@@ -157,8 +157,8 @@ ORGANS: MappingProxyType[str, Organ] = MappingProxyType(
             ),
             _row("lens_left", "Lens L", "#332288", "<", 0.98, UNVERIFIED, tcia="Lens-Lt"),
             _row("lens_right", "Lens R", "#332288", ">", 0.98, UNVERIFIED, tcia="Lens-Rt"),
-            _row("cochlea_left", "Cochlea L", "#44AA99", "<", 1.25, UNVERIFIED, tcia="Cochlea-Lt"),
-            _row("cochlea_right", "Cochlea R", "#44AA99", ">", 1.25, UNVERIFIED, tcia="Cochlea-Rt"),
+            _row("cochlea_left", "Cochlea L", "#661100", "<", 1.25, UNVERIFIED, tcia="Cochlea-Lt"),
+            _row("cochlea_right", "Cochlea R", "#661100", ">", 1.25, UNVERIFIED, tcia="Cochlea-Rt"),
         )
     }
 )

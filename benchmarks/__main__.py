@@ -33,6 +33,9 @@ MONAI, NNUNET = "MONAI DynUNet + DiceCELoss, float32", "nnU-Net v2"
 STEP = "benchmarks.training_step"
 #: What is timed of FocusNet, on which sides, and what the peer shares.
 FOCUSNET = (("step", ("s_net", "focusnet"), ", patch and batch"), ("case", ("focusnet",), " and patch"))
+KEPT, PEAK = "saved tensors of torch", "most memory that torch holds"
+#: How far the count of memory may be from what is measured.
+ALLOWED = 0.15
 #: Time of ours over time of MONAI's that each loss may take.
 LOSS_GOALS = {"nnu_dice+ce": 0.5, "ca_dice+ce": 0.5, "topk_dice+ce": 1.0}
 
@@ -77,6 +80,16 @@ def compare(
         low, middle, high = (float(f"{ratio:.3g}") for ratio in (min(ratios), median(ratios), max(ratios)))
         row |= {"ratio": middle, "ratio_range": [low, high]}
     return {**row, "note": "; ".join(notes)}
+
+
+def deviation(found: Sequence[Found], part: str) -> list[Found]:
+    """Return the worst deviation of a count from its measurement, above or below, as a share of the measurement."""
+    if "not_measured" in found[0]:
+        return [found[0]]
+    ratios = [one[f"{part}_by_count"] / one[part] for one in found]
+    note = f"count over measurement {min(ratios):.3f} to {max(ratios):.3f}"
+    notes = "; ".join(filter(None, (found[0].get("note"), note)))
+    return [{**found[0], "deviation": max(abs(ratio - 1) for ratio in ratios), "note": notes}]
 
 
 def add_share(row: Row, size: str, heads: int | None, rate: Found) -> Row:
@@ -177,15 +190,13 @@ def planner(size: str, measure: Measure, device: str = "cpu") -> list[Row]:
     tail, rows = ("_gpu" if device == "cuda" else ""), []
     counted = measure("benchmarks.memory:networks", {"device": device})
     each = [{**counted, **network} for network in counted.get("networks", [{}])]
-    for part, peer in (("kept", "saved tensors of torch"), ("peak", "most memory that torch holds")):
-        keys = {"key": f"{part}_by_count", "peer_key": part}
-        unit = "MiB, median of five networks"
-        rows.append(compare(f"planner_memory_{part}{tail}", each, each, peer, goal=1.15, unit=unit, **keys))
+    sides = [(f"memory_{part}", each, part, peer) for part, peer in (("kept", KEPT), ("peak", PEAK))]
     if device == "cpu":
-        loaded = measure("benchmarks.plans:load_in_nnunet", {})
-        keys = {"key": "kept_by_count", "peer_key": "kept"}
-        peer = f"{NNUNET}, network of the plan that it loads"
-        rows.append(compare("planner_nnunet", [loaded], [loaded], peer, goal=1.15, unit="MiB", **keys))
+        sides.append(("nnunet", [measure("benchmarks.plans:load_in_nnunet", {})], "kept", f"{NNUNET}, its network"))
+    for name, found, part, peer in sides:
+        unit, keys = "of the measurement, worst of all", {"key": "deviation", "peer_key": "allowed"}
+        pair = (deviation(found, part), [{"allowed": ALLOWED}])
+        rows.append(compare(f"planner_{name}{tail}", *pair, f"allowed; {peer}", goal=1.0, unit=unit, **keys))
     return rows
 
 
@@ -208,6 +219,27 @@ def imbalance(size: str, measure: Measure) -> list[Row]:
         compare("imbalance_one", found["exact"], found["monai"], crops, goal=None, unit="s for one patch size"),
         compare("imbalance_grid", found["exact_grid"], found["monai_grid"], crops, goal=1e-4, unit=unit),
         compare("imbalance_grid_vs_prefix_sum", found["exact_grid"], found["prefix_sums"], best, goal=0.5, unit=unit),
+    ]
+
+
+def landscape(size: str, measure: Measure) -> list[Row]:
+    """Hold the landscape of real scans at full resolution against its limits of time and memory, and many cases to few.
+
+    A limit stands where another row has a peer: a ratio of at most 1 meets it.
+    """
+    sizes, where = len(grid_sizes(size)), "benchmarks.landscape"
+    one, shown, every, cases = (
+        [measure(f"{where}:{name}", {"size": size})] for name in ("one_scan", "moments", "all_scans", "cases")
+    )
+    limits = [{"seconds": 20.0, "peak_mib": 2048.0}], [{"seconds": 480.0}]
+    unit, name = f"s for {sizes} patch sizes of one real scan", "limit of its specification"
+    keys = {"key": "many", "peer_key": "few"}
+    return [
+        compare("landscape_scan", one, limits[0], name, goal=1.0, unit=unit),
+        compare("landscape_scan_memory", one, limits[0], name, goal=1.0, unit="MiB at the peak", key="peak_mib"),
+        compare("landscape_moments", shown, one, "expectations of the whole grid", goal=None, unit="s for a sub-grid"),
+        compare("landscape_scans", every, limits[1], name, goal=1.0, unit=f"s for {sizes} patch sizes of all scans"),
+        compare("landscape_cases", cases, cases, "a quarter of the cases", goal=1.2, unit="s a case", **keys),
     ]
 
 
@@ -295,6 +327,7 @@ GROUPS = {
     "scan": scan,
     "loading": loading,
     "imbalance": imbalance,
+    "landscape": landscape,
     "planner": planner,
     "losses": losses,
     "evaluation": evaluation,

@@ -15,7 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import losses, process
-from benchmarks.__main__ import GROUPS, alternate, compare, line, main
+from benchmarks.__main__ import GROUPS, alternate, compare, landscape, line, main, planner
 from benchmarks.sizes import BATCH, CLASSES, LOGITS, SIZES
 from benchmarks.training_step import dynunet
 from hnlib.networks import forward_operations
@@ -91,6 +91,23 @@ def test_ratio_is_the_median_of_rounds() -> None:
     assert (row["ours"], row["peer"], row["ratio"], row["ratio_range"]) == (3.0, 3.0, 0.5, [0.5, 1.0])
 
 
+def test_the_landscape_of_real_scans_is_held_against_its_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice the seconds miss the limit, half the memory meets it; without the scans each row says so."""
+    found = {
+        "one_scan": {**HERE, "seconds": 40.0, "peak_mib": 1024.0},
+        "moments": {**HERE, "seconds": 4.0},
+        "all_scans": {**HERE, "seconds": 240.0},
+        "cases": {**HERE, "few": 2.0, "many": 2.2},
+    }
+    rows = landscape("tiny", lambda function, _given: found[function.split(":")[1]])
+    assert [row["ratio"] for row in rows] == [2.0, 0.5, 0.1, 0.5, 1.1]
+    assert ["missed" in line(row) for row in rows] == [True, False, False, False, False]
+    monkeypatch.setenv("HNLIB_DATA", "/nowhere")
+    monkeypatch.setattr("benchmarks.landscape.ROOT", Path("/nowhere/at/all"))
+    rows = landscape("tiny", in_this_process)
+    assert all(row["ours"] is None and "tcia-ct-scan-dataset is not in HNLIB_DATA" in row["note"] for row in rows)
+
+
 def test_a_side_that_cannot_be_measured_is_asked_once() -> None:
     """The other side is measured in every round."""
     asked = []
@@ -101,6 +118,24 @@ def test_a_side_that_cannot_be_measured_is_asked_once() -> None:
 
     alternate({"ours": ("ours", {}), "peer": ("peer", {})}, 3, measure)
     assert asked == ["ours", "peer", "ours", "ours"]
+
+
+def test_the_memory_model_is_judged_by_its_worst_network_on_either_side() -> None:
+    """A count of 0.8 of what is measured misses a goal that a median of 1.0 would meet."""
+    each = [{**HERE, "peak": 10.0, "peak_by_count": count} for count in (8.0, 10.0, 11.0)]
+
+    def measure(function: str, _given: Mapping[str, Any]) -> process.Found:
+        if function.endswith("load_in_nnunet"):
+            return {"not_measured": "nnunetv2 is not installed"}
+        return {**HERE, "networks": [{**one, "kept": 10.0, "kept_by_count": 10.5} for one in each]}
+
+    found = {row["name"]: row for row in planner("tiny", measure)}
+    assert found["planner_memory_peak"]["ours"] == pytest.approx(0.2)
+    assert found["planner_memory_peak"]["ratio"] == pytest.approx(0.2 / 0.15, rel=0.01)
+    assert "count over measurement 0.800 to 1.100" in found["planner_memory_peak"]["note"]
+    assert "missed" in line(found["planner_memory_peak"])
+    assert "met" in line(found["planner_memory_kept"])
+    assert found["planner_nnunet"]["ours"] is None
 
 
 def test_small_ratios_keep_their_digits() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -272,6 +273,20 @@ def test_recommendations_are_for_against_or_undecided() -> None:
         True
     ] * 4
     assert "A1" not in page
+
+
+def test_the_cost_of_exact_shares_is_the_benchs(tmp_path: Path) -> None:
+    """Both sides where they were measured, ours alone without the peer, and no number without a file."""
+    file = tmp_path / "bench.json"
+    assert chapters.data.exact_cost(file) == "was not timed here"
+    row = {"name": "imbalance_one", "ours": 0.389, "peer": 1996.3, "hardware": "a machine"}
+    file.write_text(json.dumps([row]))
+    both = (
+        "takes 0.39 s on a full-size scan; sampling it as finely as the paper prints it, 1996 s (make bench, a machine)"
+    )
+    assert chapters.data.exact_cost(file) == both
+    file.write_text(json.dumps([{**row, "peer": None}]))
+    assert chapters.data.exact_cost(file) == "takes 0.39 s on a full-size scan (make bench, a machine)"
 
 
 def test_figure_1_has_the_papers_vectors_first_and_patches_in_order() -> None:

@@ -271,6 +271,14 @@ def test_a_plan_stands_beside_the_choices_of_others(tmp_path: Path) -> None:
     assert chapters.planning.plan_reasons(plan).data == "- One.\n- Two."
 
 
+def test_where_every_patch_shows_every_organ_none_is_shown_least(tmp_path: Path) -> None:
+    """A tie of presences of 1 names no organ; 0.99 does."""
+    plan = write_plan(tmp_path / "t")
+    choices = plan.choices.assign(least_presence=[0.3, 1.0, 0.99, 0.6])
+    table = chapters.planning.choices_table(plan._replace(choices=choices))
+    assert table.loc["organ shown least"].tolist() == ["Brainstem", "all alike", "Brainstem", "Brainstem"]
+
+
 def test_the_phrases_of_a_plan_are_those_of_its_tables(tmp_path: Path) -> None:
     facts = chapters.planning.plan_facts(write_plan(tmp_path / "t"))
     assert (facts["candidates"], facts["front"], facts["patch"]) == ("3", "2", "32 x 24 x 32")
@@ -278,6 +286,11 @@ def test_the_phrases_of_a_plan_are_those_of_its_tables(tmp_path: Path) -> None:
     assert facts["presence-voxel-uniform"] == "20 % (brainstem)"
     assert facts["weights"] == "brainstem 60 % and mandible 6.7 %"
     assert facts["through"] == ""
+    assert facts["memory"] == "0.20 to 0.30 of 4 GB"
+    assert facts["command"] == (
+        "hnlib plan ROOT --memory 4GB --network slim_dynunet --width 16 --cap 128 --precision float32 "
+        "--voxels-per-step 327680 --spacing-mm 1 1 2"
+    )
     assert "128 x 40 x 64 at batch 2 (8 GB) and 64 x 40 x 64 at batch 2 (0.6 GB)." in facts["nnunet"]
     assert facts["nnunet"].endswith("The rule as this library computes it gives 64 x 40 x 64 too.")
 

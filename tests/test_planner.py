@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +21,8 @@ from hnlib.imbalance.candidates import Candidate, candidate_of, candidates
 from hnlib.imbalance.grids import planning_cases, scans_on_grid
 from hnlib.imbalance.planner import PLAN_MEASURES, PatchPlan, assess, held_organ_box
 from hnlib.imbalance.report import lines, read_size
-from hnlib.sampling import RULES, CentreDistribution, ClassUniform, UniformPosition
+from hnlib.networks import plan_topology
+from hnlib.sampling import RULES, CentreDistribution, ClassUniform, Triple, UniformPosition
 
 ORGANS = ("gland", "cord", "lens")
 SPACING = (2.0, 2.0, 3.0)
@@ -67,6 +70,37 @@ def test_every_candidate_keeps_to_the_limits() -> None:
         assert candidate.memory.total <= LIMITS.memory_bytes
         edges = [n * mm for n, mm in zip(size, SPACING, strict=True)]
         assert max(edges) <= 2 * min(edges)
+
+
+def test_no_patch_that_a_network_takes_is_left_out() -> None:
+    """All triples of whole numbers from 8 up to the first side that holds the scan: 20, 20 and 14."""
+    limits = replace(LIMITS, voxels_per_step=20_000)
+    expected = set()
+    for size in itertools.product(range(8, 21), range(8, 21), range(8, 15)):
+        edges = [n * mm for n, mm in zip(size, SPACING, strict=True)]
+        batch = round(20_000 / math.prod(size))
+        near = any(abs(n * math.prod(size) / 20_000 - 1) <= 0.1 for n in (batch, batch - 1))
+        if near and 2 <= batch <= 64 and max(edges) <= 2 * min(edges):
+            with contextlib.suppress(ValueError):
+                if plan_topology(size, SPACING).num_levels >= 3:
+                    expected.add(size)
+    assert {c.patch_size for c in found(limits, (20, 18, 14))} == expected
+    assert len(expected) > 40
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing_mm", "voxels", "patches"),
+    [
+        ((117, 65, 119), (3.92, 3.92, 2.5), 327_680, [(64, 40, 64), (40, 32, 64), (32, 32, 40)]),
+        ((237, 237, 97), (0.98, 0.98, 2.5), 2 * 192 * 160 * 56, [(192, 160, 56), (96, 80, 48)]),
+    ],
+    ids=["OpenKBP: nnU-Net's own and two that were trained", "PDDCA: the two of Tappeiner et al. 2022"],
+)
+def test_patches_of_others_are_candidates(
+    shape: tuple[int, int, int], spacing_mm: tuple[float, float, float], voxels: int, patches: list[Triple]
+) -> None:
+    limits = Limits(40e9, network="slim_dynunet", width=16, cap=128, voxels_per_step=voxels)
+    assert set(patches) <= {c.patch_size for c in candidates(shape, spacing_mm, 8, limits)}
 
 
 def test_without_a_number_the_voxels_are_those_that_the_memory_holds() -> None:
@@ -161,10 +195,21 @@ def test_reasons_are_sentences_with_their_numbers(planned: PatchPlan) -> None:
     text = planned.reasons
     assert all(reason[0].isupper() or reason[0].isdigit() for reason in text)
     assert all(reason.endswith(".") and "nan" not in reason for reason in text)
-    assert text[0].startswith(f"{len(planned.table)} patches fit the scans, ")
-    assert f", {len(planned.front)} of them are on the front" in text[0]
+    assert text[0].startswith(f"{len(planned.table)} patches are candidates: sides from 8 voxels")
+    assert "no edge more than 2 times" in text[0]
+    assert text[1].startswith(f"{len(planned.front)} of them are on the front")
     assert "largest organ, gland" in " ".join(text)
     assert "That measure does not see" in " ".join(text)
+    assert "More memory would add 0 candidates." in " ".join(text)
+
+
+def test_patches_that_only_the_memory_keeps_out_are_counted(planned: PatchPlan) -> None:
+    """With as much memory as the candidates need in the middle, the rest is said to be missing."""
+    middle = float(planned.table["memory_gb"].median()) * 1e9
+    tight = plan(SCANS, SPACING, replace(LIMITS, memory_bytes=middle))
+    missing = len(planned.table) - len(tight.table)
+    assert missing > 0
+    assert f"More memory would add {missing} candidates." in " ".join(tight.reasons)
 
 
 def test_a_patch_longer_than_a_scan_is_said() -> None:
@@ -186,6 +231,13 @@ def test_faults_of_data_and_wishes_are_one_line() -> None:
         Wish(aim="shere")
     with pytest.raises(ConfigError, match=r"min_uniform is 1\.5"):
         Wish(min_uniform=1.5)
+
+
+def test_the_share_of_the_largest_organ_that_is_asked_for_moves_the_choice(planned: PatchPlan) -> None:
+    """A patch that need hold none of the gland has at least as many sightings, and here more."""
+    free = plan(SCANS, SPACING, LIMITS, Wish(organ_box_fraction=0))
+    sightings = [p.table.loc[p.table["chosen"], "sightings"].item() for p in (planned, free)]
+    assert sightings[1] == free.front["sightings"].max() > sightings[0]
 
 
 # Words and files
@@ -269,6 +321,19 @@ def test_command_tells_faults_in_one_line(folder: Path, capsys: pytest.CaptureFi
     assert "did you mean 'openkbp'" in fails("opnkbp", "--memory", "11GB")
     assert "such as 11GB" in fails(str(folder), "--memory", "eleven")
     assert "unknown measure 'sigma'" in fails(str(folder), "--memory", "1GB", "--measure", "sigma")
+    assert "unknown network of the memory model 'dynnet'" in fails(
+        str(folder), "--memory", "1GB", "--network", "dynnet"
+    )
+    assert "min_levels is 0" in fails(str(folder), "--memory", "1GB", "--min-levels", "0")
+    assert "organ_box_fraction is 2.0" in fails(str(folder), "--memory", "1GB", "--organ-box", "2")
+    shares = (str(folder), "--memory", "1GB", "--aim", "shares", "--target")
+    assert "target 'mandible'" in fails(*shares, "mandible")
+    assert "target 'mandible=1'" in fails(*shares, "mandible=2", "--target", "mandible=1")
+    assert "all shares are 0" in fails(*shares, "mandible=0")
+    assert "targets are for the aim shares" in fails(str(folder), "--memory", "1GB", "--target", "mandible=1")
+    few = ("--width", "4", "--voxels-per-step", "20000")
+    assert "unknown organ of the targets 'mandibel'" in fails(*shares, "mandibel=1", *few)
+    assert "no patch gives a network of 9 levels" in fails(str(folder), "--memory", "1GB", *few, "--min-levels", "9")
     assert "no patch fits" in fails(str(folder), "--memory", "1kB", "--width", "4")
     assert "cannot be read" in fails(str(folder), "--memory", "1GB", "--nnunet", str(folder / "none.json"))
     (folder / "hnlib.yaml").write_text(yaml.safe_dump({"organs": {"jaw": "jaw", "lens_left": "none"}}))

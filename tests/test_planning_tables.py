@@ -22,6 +22,9 @@ from hnlib.preprocess import Plan
 ORGANS = tuple(ALL_ORGANS[:3])
 SHAPE = (72, 72, 40)
 PROFILE = "phantom-draws"
+PATCHES = {str(name): size for name, size in (load_profile(PROFILE).patches or {}).items()}
+#: Every experiment of the profile shows as many voxels a step as two large patches.
+VOXELS = 2 * int(np.prod(PATCHES["large"]))
 
 
 def labels(seed: int, organs: int = 3) -> np.ndarray:
@@ -44,16 +47,19 @@ CASES = {
 def study(monkeypatch: pytest.MonkeyPatch) -> Study:
     """A study in memory: two complete training cases and one in which nobody outlined the tiny organ."""
     monkeypatch.setattr(Study, "open_case", lambda _, name: CASES[name])
-    patches = {str(name): size for name, size in (load_profile(PROFILE).patches or {}).items()}
     plan = Plan((2.5, 2.5, 3.0), SHAPE, (-100.0, 1500.0), 300.0, 400.0, ORGANS)
     split = {"train": ("a", "b", "c"), "validation": (), "test": ()}
-    return Study("phantom", PROFILE, "", "Made up", "0", "cache", split, patches, plan)
+    return Study("phantom", PROFILE, "", "Made up", "0", "cache", split, PATCHES, plan)
 
 
 def test_only_complete_training_cases_are_planned_on(study: Study) -> None:
     assert [scan.name for scan in planning_scans(study)] == ["a", "b"]
     limits = study_limits(study, 4e9)
-    assert (limits.voxels_per_step, limits.network, limits.width) == (262_144, "slim_dynunet", 8)
+    assert (limits.voxels_per_step, limits.network, limits.width) == (
+        VOXELS,
+        "slim_dynunet",
+        load_profile(PROFILE).width,
+    )
 
 
 def test_draws_hold_what_the_exact_functions_say(study: Study) -> None:
@@ -61,17 +67,17 @@ def test_draws_hold_what_the_exact_functions_say(study: Study) -> None:
     tables = draw_tables(study, planning_scans(study))
     draws = tables["draws"].set_index("experiment")
     assert list(draws.index) == list(study.settings.all_experiments)
-    assert set(draws["voxels_per_step"]) == {262_144}
-    name = "small_voxel_draw"
+    assert set(draws["voxels_per_step"]) == {VOXELS}
+    name, size = "small_voxel_draw", PATCHES["small"]
     rule, row = study.centres(load_experiment(name)), draws.loc[name]
-    shown = np.mean([presence(CASES[c].labels, 4, (32, 32, 32), rule) for c in "ab"], axis=0)
-    ratios = np.mean([expected_ratios(CASES[c].labels, 4, (32, 32, 32), rule) for c in "ab"], axis=0)
+    shown = np.mean([presence(CASES[c].labels, 4, size, rule) for c in "ab"], axis=0)
+    ratios = np.mean([expected_ratios(CASES[c].labels, 4, size, rule) for c in "ab"], axis=0)
     classes = tables["draws_classes"].query("experiment == @name").set_index("class")
     assert classes.loc[["background", *ORGANS], "presence"].tolist() == pytest.approx(shown.tolist())
     assert classes.loc[["background", *ORGANS], "ratio"].tolist() == pytest.approx(ratios.tolist())
     assert row["sigma_of_mean"] == pytest.approx(sigma_of_mean(ratios))
     assert row["least_presence"] == pytest.approx(shown[1:].min())
-    assert row["sightings"] == pytest.approx(8 * shown[1:].min())
+    assert row["sightings"] == pytest.approx(VOXELS / np.prod(size) * shown[1:].min())
     assert row["organ_box"] == 1
     planned = draws.loc["small_planned_draw", "least_presence"]
     assert planned >= draws.loc[["small_voxel_draw", "small_class_draw"], "least_presence"].max() - 1e-9
@@ -91,7 +97,17 @@ def test_files_keep_the_draws_of_other_profiles_and_are_what_the_chapters_read(s
     assert (row["patch_x"], row["patch_y"], row["patch_z"]) == made.candidate.patch_size
     assert row["sightings"] == pytest.approx(made.table.loc[made.table["chosen"], "sightings"].item(), rel=1e-5)
     rule = plan.choices.iloc[1]
-    assert (rule["patch_x"], rule["patch_y"], rule["patch_z"]) == plan_patch(SHAPE, (2.5, 2.5, 3.0), 131_072)
+    assert (rule["patch_x"], rule["patch_y"], rule["patch_z"]) == plan_patch(SHAPE, (2.5, 2.5, 3.0), VOXELS // 2)
     assert plan.draws.groupby("draw")["weight"].sum().max() <= 1 - 1 / 3 + 1e-4
     assert json.loads((tmp_path / "plan.json").read_text())["reasons"] == list(made.reasons)
     assert len(chapters.prediction.load_draws(tmp_path, PROFILE).draws) == 9
+
+
+@pytest.mark.parametrize("dataset", ["openkbp", "phantom"])
+def test_published_reasons_are_in_the_planners_words_and_numbers(dataset: str) -> None:
+    """The first two sentences of plan.json are those of the rows of plan.csv, so that neither is older."""
+    folder = Path(__file__).resolve().parents[1] / "results" / "published" / dataset
+    reasons = json.loads((folder / "plan.json").read_text())["reasons"]
+    table = pd.read_csv(folder / "plan.csv")
+    assert reasons[0].startswith(f"{len(table)} patches are candidates: sides from 8 voxels")
+    assert reasons[1].startswith(f"{table['front'].sum()} of them are on the front")

@@ -43,6 +43,16 @@ def test_what_is_recorded_is_not_stale(folder: Path) -> None:
     assert list(status(folder)["date"]) == ["2026-01-02"] * 2
 
 
+def test_the_reasons_of_a_plan_are_published_too(folder: Path) -> None:
+    """Beside plan.csv, by a name of their own; other files of JSON are no tables."""
+    for name in ("plan.csv", "plan.json", "study.json"):
+        (folder / "openkbp" / name).write_text("{}\n")
+    assert record(folder, "2026-01-03", "published") == ["openkbp/plan", "openkbp/plan.json"]
+    (folder / "openkbp" / "plan.json").write_text('{"reasons": ["other"]}\n')
+    assert stale(folder)["openkbp/plan.json"] == "content changed since its record"
+    assert stale(folder)["openkbp/plan"] == ""
+
+
 def test_a_table_that_changed_without_a_record_is_stale(folder: Path) -> None:
     (folder / "openkbp" / "metrics.csv").write_text("case,value\na,9\n")
     assert stale(folder) == {"openkbp/metrics": "content changed since its record", "phantom/dataset": ""}

@@ -112,7 +112,12 @@ def plan(
         str, typer.Option(help="what the draw of centres is best for: presence, voxels, shares")
     ] = "presence",
     min_uniform: Annotated[float, typer.Option(help="least share of patches anywhere")] = 1 / 3,
+    target: Annotated[list[str] | None, typer.Option(help="share of an organ for the aim shares: mandible=0.2")] = None,
+    organ_box: Annotated[float, typer.Option(help="share of the largest organ's box that a patch is to hold")] = 0.9,
+    network: Annotated[str, typer.Option(help="dynunet or slim_dynunet")] = "dynunet",
     width: Annotated[int, typer.Option(help="channels of the finest level")] = 32,
+    cap: Annotated[int, typer.Option(help="most channels of a level")] = 320,
+    min_levels: Annotated[int, typer.Option(help="least number of levels of the network")] = 3,
     precision: Annotated[str, typer.Option(help="auto, float32 or bf16")] = "auto",
     voxels_per_step: Annotated[int | None, typer.Option(help="of every plan; by default what the memory holds")] = None,
     spacing_mm: Annotated[
@@ -133,11 +138,12 @@ def plan(
     from hnlib.report.labelled import open_labelled
     from hnlib.training import choose_precision
 
-    wish = imbalance.Wish(measure=measure, aim=aim, min_uniform=min_uniform)
+    wish = imbalance.Wish(measure, aim, min_uniform, report.read_targets(target), organ_box)
     if precision not in ("auto", "float32", "bf16"):
         raise unknown("precision", precision, ("auto", "float32", "bf16"))
+    chosen = choose_precision(precision)
     limits = imbalance.Limits(
-        report.read_size(memory), width=width, precision=choose_precision(precision), voxels_per_step=voxels_per_step
+        report.read_size(memory), network, width, cap, chosen, voxels_per_step=voxels_per_step, min_levels=min_levels
     )
     plans = None if nnunet is None else imbalance.read_nnunet(nnunet)
     grid = spacing_mm if plans is None or spacing_mm else imbalance.nnunet_spacing(plans)

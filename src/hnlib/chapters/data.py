@@ -14,6 +14,7 @@ from hnlib.cases import SPLITS
 from hnlib.chapters.page import Facts, is_phantom, percent, title
 from hnlib.errors import ConfigError, DataError
 from hnlib.experiment_files import experiment_title
+from hnlib.files import read_json
 from hnlib.imbalance import PAPER_SIGMA, sigma_of_mean, sigma_pooled
 
 NOT_LABELLED = "Larynx and oesophagus are outlined in a part of these patients only and are left out here."
@@ -156,6 +157,16 @@ def presence_table(imbalance: pd.DataFrame) -> pd.DataFrame:
     organs = imbalance[(imbalance["class"] != "background") & (imbalance["patch"] != "whole scan")]
     table = organs.pivot_table(index=["patch", "centres"], columns="class", values="presence", sort=False)
     return (100 * table).round(0).astype(int).rename(columns=title).rename_axis(columns=None)
+
+
+def exact_cost(bench: Path | str) -> str:
+    """Return what the exact shares of one patch size cost beside sampled ones, as ``make bench`` measured it."""
+    rows = read_json(Path(bench), "run make bench") if Path(bench).exists() else []
+    row = next((row for row in rows if row["name"] == "imbalance_one"), {})
+    if row.get("ours") is None:
+        return "was not timed here"
+    sampled = f"; sampling it as finely as the paper prints it, {row['peer']:.0f} s" if row["peer"] else ""
+    return f"takes {row['ours']:.2g} s on a full-size scan{sampled} (make bench, {row['hardware']})"
 
 
 def imbalance_facts(chosen: pd.DataFrame) -> Facts:

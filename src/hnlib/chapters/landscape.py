@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,105 @@ def rarest_facts(classes: pd.DataFrame, organ: str, patches: Mapping[str, Sequen
     return found
 
 
+def equal_steps(measures: pd.DataFrame, large: Sequence[int]) -> pd.DataFrame:
+    """Return measures whose voxels of the rarest organ are for a step of as many voxels, whatever the patch.
+
+    Parameters
+    ----------
+    measures
+        Rows of ``landscape.csv``, where a step has two patches of any size.
+    large
+        Voxels of a patch along X, Y, Z: a step has as many as two of it.
+    """
+    patches = math.prod(large) / measures[PATCH].prod(axis=1)
+    return measures.assign(rarest_voxels=measures["rarest_voxels"] * patches)
+
+
+def foreground_shares(measures: pd.DataFrame, classes: pd.DataFrame, organ: str) -> pd.DataFrame:
+    """Return an organ's share of the foreground at the best patch by sigma, beside all sizes, for each rule.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Index ``rule``; ``best`` by sigma, ``share`` there, its ``place`` among ``sizes`` (1: the least share),
+        ``least`` and ``most`` with the patches ``least_at`` and ``most_at``. Shares of 0..1.
+    """
+    organs = classes[classes["class"] != "background"]
+    share = organs["ratio"] / organs.groupby([*PATCH, "centres"])["ratio"].transform("sum")
+    own = organs.assign(share=share)[organs["class"] == organ]
+    rows = own.merge(measures[[*PATCH, "centres", "sigma_of_mean"]], on=[*PATCH, "centres"])
+    found = {}
+    for rule in RULES:
+        sizes = rows[rows["centres"] == rule].sort_values("share", kind="stable").reset_index(drop=True)
+        if sizes.empty:
+            continue
+        best = int(sizes["sigma_of_mean"].idxmin())
+        text = [_size(row) for row in sizes[PATCH].to_numpy()]
+        found[rule] = {"best": text[best], "share": sizes["share"][best], "place": best + 1, "sizes": len(sizes)}
+        found[rule] |= {"least": sizes["share"].iloc[0], "least_at": text[0]}
+        found[rule] |= {"most": sizes["share"].iloc[-1], "most_at": text[-1]}
+    return pd.DataFrame.from_dict(found, orient="index").rename_axis("rule")
+
+
+def foreground_table(shares: pd.DataFrame) -> pd.DataFrame:
+    """Return `foreground_shares` in words, one row a rule."""
+    columns = {
+        "best patch by σ": shares["best"],
+        "share of the foreground there": shares["share"].map(percent),
+        "place from the least": [f"{row.place} of {row.sizes}" for row in shares.itertuples()],
+        "least": [f"{percent(row.least)} ({row.least_at})" for row in shares.itertuples()],
+        "most": [f"{percent(row.most)} ({row.most_at})" for row in shares.itertuples()],
+    }
+    return pd.DataFrame(columns).rename(index=RULE_TITLES)
+
+
+def paper_shares(organ: str) -> dict[str, float]:
+    """Return an organ's share of the foreground in the paper's four mean vectors, by patch, the largest first."""
+    k = PAPER_CLASSES.index(organ)
+    return {patch: shares[k] / sum(shares[1:]) for patch, shares in PAPER_RATIOS.items()}
+
+
+def worst_facts(shares: pd.DataFrame, organ: str) -> Facts:
+    """Return the phrases on whether sigma's best patch is the worst for an organ's share of the foreground.
+
+    Parameters
+    ----------
+    shares
+        As from `foreground_shares`.
+    organ
+        One of `hnlib.imbalance.PAPER_CLASSES`.
+    """
+    vectors, voxel = paper_shares(organ), shares.loc["voxel_uniform"]
+    best = min(PAPER_RATIOS, key=lambda patch: sigma_of_mean(PAPER_RATIOS[patch]))
+    titles = {at: [RULE_TITLES[str(rule)] for rule in rows.index] for at, rows in shares.groupby(shares["place"] == 1)}
+    return {
+        "vectors": listed([f"{percent(v)} ({patch.replace('full', 'whole scan')})" for patch, v in vectors.items()]),
+        "vectors-verdict": "holds" if vectors[best] == min(vectors.values()) else "fails",
+        "holds": f"holds under {listed(titles[True])}" if True in titles else "holds under no rule",
+        "fails": f"fails under {listed(titles[False])}" if False in titles else "fails under none",
+        "voxel-worst": f"{percent(float(voxel['least']))}, at {voxel['least_at']}",
+        **{
+            str(
+                rule
+            ): f"{percent(float(row['share']))} of the foreground, {_place(int(row['place']), int(row['sizes']))}"
+            for rule, row in shares.iterrows()
+        },
+    }
+
+
+def _place(place: int, sizes: int) -> str:
+    """Return a place from the least share in words."""
+    if place in (1, sizes):
+        return f"the {'least' if place == 1 else 'most'} of all {sizes} sizes"
+    return f"number {place} of {sizes} from the least"
+
+
+def _size(edges: Sequence[float]) -> str:
+    return " x ".join(str(int(edge)) for edge in edges)
+
+
 def rank_table(measures: pd.DataFrame, rule: str) -> pd.DataFrame:
-    """Return, for every measure, the patch it likes best and how it agrees in rank with the background's decline.
+    """Return, for every measure, the patch it likes best and how it agrees in rank with the patch's volume.
 
     Returns
     -------
@@ -103,7 +201,7 @@ def rank_table(measures: pd.DataFrame, rule: str) -> pd.DataFrame:
         found.append(
             {
                 "measure": QUANTITIES[name],
-                "likes best": " x ".join(str(int(edge)) for edge in size),
+                "likes best": _size(size),
                 "rank correlation with volume": f"{good.corr(volume, method='spearman'):.2f}",
                 "blind to": measure.blind_to,
             }

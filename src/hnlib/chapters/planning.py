@@ -15,6 +15,8 @@ from hnlib.imbalance.summary import PATCH
 _REMEDY = "run python scripts/planning_tables.py, or name another folder"
 #: How far the voxels of a step may be from the plan's for both to be on one budget.
 _SAME_BUDGET = 0.2
+#: From this presence of the organ shown least on, every patch shows every organ, as far as the tables say.
+_ALWAYS = 1 - 1e-6
 
 
 class PlanTables(NamedTuple):
@@ -79,7 +81,7 @@ def choices_table(plan: PlanTables) -> pd.DataFrame:
             "context, mm": f"{row['context_mm']:.0f}",
             "of the largest organ's box": f"{row['organ_box']:.0%}",
             "draw of the centres": row["draw"],
-            "organ shown least": title(row["rarest"]),
+            "organ shown least": "all alike" if row["least_presence"] >= _ALWAYS else title(row["rarest"]),
             "share of patches that show it": percent(row["least_presence"]),
             "patches a step that show it": f"{row['sightings']:.2f}",
         }
@@ -116,7 +118,7 @@ def plan_facts(plan: PlanTables) -> Facts:
     """Return the phrases of the chapter on planning."""
     facts, own, rule = plan.facts, plan.choices.iloc[0], plan.choices.iloc[1]
     by_draw = {str(draw): rows.set_index("class") for draw, rows in plan.draws.groupby("draw")}
-    least = {draw: rows["presence"] for draw, rows in by_draw.items()}
+    least, need = {draw: rows["presence"] for draw, rows in by_draw.items()}, plan.candidates["memory_gb"]
     forced = by_draw["planned"]["weight"].sort_values(ascending=False)
     chosen = [f"{_name(name)} {percent(float(weight))}" for name, weight in forced.items() if weight > 0]
     unforced = [_name(name) for name, weight in forced.items() if weight == 0]
@@ -125,6 +127,8 @@ def plan_facts(plan: PlanTables) -> Facts:
         "data": f"{facts['cases']} training cases of {facts['attribution']}",
         "candidates": str(len(plan.candidates)),
         "front": str(int(plan.candidates["front"].sum())),
+        "command": _command(plan),
+        "memory": f"{need.min():.2f} to {need.max():.2f} of {facts['limits']['memory_bytes'] / 1e9:g} GB",
         "patch": " x ".join(str(int(own[edge])) for edge in PATCH),
         "batch": f"{own['batch_size']:.0f}",
         "sightings": f"{own['sightings']:.2f}",
@@ -149,6 +153,17 @@ def _name(organ: object) -> str:
     """Return the name of an organ inside a sentence; its side stays a capital."""
     words = title(str(organ))
     return words[0].lower() + words[1:]
+
+
+def _command(plan: PlanTables) -> str:
+    """Return the command that plans for the same network, grid and step."""
+    limits = plan.facts["limits"]
+    precision = "float32" if limits["precision"] == "32-true" else "bf16"
+    return (
+        f"hnlib plan ROOT --memory {limits['memory_bytes'] / 1e9:g}GB --network {limits['network']} "
+        f"--width {limits['width']} --cap {limits['cap']} --precision {precision} "
+        f"--voxels-per-step {limits['voxels_per_step']} --spacing-mm {' '.join(f'{mm:g}' for mm in plan.spacing_mm)}"
+    )
 
 
 def _nnunet(plan: PlanTables) -> str:

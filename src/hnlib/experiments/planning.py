@@ -28,6 +28,8 @@ from hnlib.sampling import RULES, UNIFORM, CentreDistribution, Triple
 NAMED_DRAWS = {"class-uniform": "class_uniform_two_thirds", "voxel-uniform": "voxel_uniform_two_thirds"}
 #: Draw of the maps over patch sizes.
 MAPPED = "class_uniform_two_thirds"
+#: Share of a step that nnU-Net forces onto a class, before it is rounded to patches.
+OVERSAMPLE = 0.33
 
 
 def planning_scans(study: Study) -> list[Scan]:
@@ -131,14 +133,27 @@ def plan_tables(
     return {name: table.assign(profile=study.profile) for name, table in tables.items()}, made
 
 
+def nnunet_forced(batch_size: int) -> float:
+    """Return the share of a step's patches that nnU-Net v2 forces onto a class.
+
+    Those from place ``round(0.67 * batch_size)`` on (`nnunetv2`, `nnUNetDataLoader._oversample_last_XX_percent`).
+
+    Examples
+    --------
+    >>> [nnunet_forced(batch) for batch in (2, 4, 5)]
+    [0.5, 0.25, 0.4]
+    """
+    return (batch_size - round(batch_size * (1 - OVERSAMPLE))) / batch_size
+
+
 def _choices(made: PatchPlan, scans: Sequence[Scan], others: Mapping[str, tuple[Triple, int]]) -> pd.DataFrame:
-    """Return the plan with its draw, and every choice with nnU-Net's: all classes alike, half of two patches forced."""
+    """Return the plan with its draw, and every choice with nnU-Net's: all classes alike, the last third forced."""
     organs, classes = made.organs, len(made.organs) + 1
     chosen: dict[Any, Any] = made.table[made.table["chosen"]].to_dict("records")[0]
     rows = [{"choice": "planned", "draw": "planned", **chosen}]
     for name, (patch, batch) in others.items():
         candidate = candidate_of(patch, batch, made.spacing_mm, classes, made.limits)
-        forced = RULES["nnunet"].weights[1] if batch == 2 else 1 / 3
+        forced = nnunet_forced(batch)
         weights = {UNIFORM: 1 - forced, **dict.fromkeys(organs, forced / len(organs))}
         row = assess(scans, made.spacing_mm, candidate, weights, made.wish)
         rows.append({"choice": name, "draw": "nnU-Net's", **row})

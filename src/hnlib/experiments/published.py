@@ -26,6 +26,8 @@ from hnlib.experiments.config import load_experiment, load_profile, run_digest
 from hnlib.files import read_json, read_table, write_json
 
 RECORD = "status.json"
+#: Numbers and reasons of a plan: the one published table that is no CSV file, as it holds sentences.
+PLAN = "plan.json"
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _DATA = ("cases", "volumes", "organs", "datasets", "preprocess")
 _RUN = (
@@ -46,7 +48,7 @@ _OBSERVERS = (*_DATA, "metrics", "surfaces", "observers", "stats")
 CODE: dict[str, tuple[str, ...]] = {
     "dataset": _DATA,
     **dict.fromkeys(("imbalance", "landscape", "landscape_classes"), _IMBALANCE),
-    **dict.fromkeys(("plan", "plan_choices", "plan_draws", "plan_landscape"), (*_IMBALANCE, "networks")),
+    **dict.fromkeys(("plan", "plan_choices", "plan_draws", "plan_landscape", PLAN), (*_IMBALANCE, "networks")),
     **dict.fromkeys(("draws", "draws_classes"), (*_IMBALANCE, "networks")),
     **dict.fromkeys(("audit", "warnings"), ("losses",)),
     **dict.fromkeys(("metrics", "failures"), (*_RUN, "metrics", "surfaces")),
@@ -131,8 +133,12 @@ def _said(part: object) -> str:
 
 def tables_of(published: Path) -> Iterator[tuple[str, Path]]:
     """Yield the name in the record, such as ``openkbp/metrics``, and the file of every published table."""
-    for path in sorted(published.glob("*/*.csv")):
-        yield f"{path.parent.name}/{path.stem}", path
+    for path in sorted([*published.glob("*/*.csv"), *published.glob(f"*/{PLAN}")]):
+        yield f"{path.parent.name}/{_name(path)}", path
+
+
+def _name(path: Path) -> str:
+    return path.name if path.name == PLAN else path.stem
 
 
 def record(published: Path, date: str, reason: str, only: Collection[str] | None = None) -> list[str]:
@@ -272,9 +278,9 @@ def _versions_of_runs(path: Path) -> str:
 
 
 def _units(path: Path) -> tuple[str, ...]:
-    if path.stem not in CODE:
+    if _name(path) not in CODE:
         raise DataError(f"{path}: no code is named for this table; name its modules in CODE of {__name__}")
-    return CODE[path.stem]
+    return CODE[_name(path)]
 
 
 def _content(path: Path) -> str:

@@ -215,7 +215,7 @@ def _join(
     cover_y, cover_z
         Shape (widths, organ's Y, field's Y) and (widths, organ's Z, columns).
     column_of
-        Shape (columns, sets).
+        Shape (columns, sets): as in `Field`, the columns of a set side by side.
     pairs
         Which pairs of widths along X and Y are wanted; the others stay 0.
     """
@@ -223,6 +223,8 @@ def _join(
     rows, columns = cover_y.shape[2], cover_z.shape[2]
     out = mask.new_zeros((*pairs.shape, cover_z.shape[0], column_of.shape[1]))
     by_slice = mask.permute(2, 0, 1).reshape(nz * nx, ny)
+    depths = (column_of > 0).sum(dim=0).tolist()
+    covers = [part.reshape(-1, len(cover_z)) for part in torch.split(cover_z.permute(1, 2, 0), depths, dim=1)]
     step = max(1, MOST_NUMBERS // (nz * nx * rows))
     for first in range(0, pairs.shape[1], step):
         left = torch.matmul(by_slice, cover_y[first : first + step]).reshape(-1, nz, nx * rows)
@@ -233,5 +235,6 @@ def _join(
             right = along_x(width).reshape(nx * rows, columns)
             joined = (chosen.reshape(-1, nx * rows) @ right).reshape(-1, nz, columns)
             where = torch.as_tensor(first + np.flatnonzero(wanted), device=mask.device)
-            out[width, where] = torch.einsum("yzm,wzm->ywm", joined, cover_z) @ column_of
-    return out
+            parts = zip(torch.split(joined, depths, dim=2), covers, strict=True)
+            out[width, where] = torch.stack([part.reshape(len(joined), -1) @ cover for part, cover in parts], dim=-1)
+    return out * column_of.amax(dim=0)

@@ -1,8 +1,8 @@
 """The patches that a plan may choose from: each with its network, its batch and its memory.
 
-A patch is a candidate when its sides divide by the strides that nnU-Net's rule of topology gives its own network, the
-network is deep enough, its sides in mm are not too unlike, and some batch brings it to the common number of voxels a
-step within the memory. All sizes and spacings are in (X, Y, Z) order.
+A patch is a candidate when its sides, of 8 voxels or more, divide by the strides that nnU-Net's rule of topology gives
+its own network, the network is deep enough, its sides in mm are not too unlike, and some batch brings it to the common
+number of voxels a step within the memory. All sizes and spacings are in (X, Y, Z) order.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from hnlib.sampling import Triple
 
 Vector = tuple[float, float, float]
 GB = 1e9
-#: Sides of a patch: these times powers of two, at least 8. Halved until fewer than 8 are left, they leave no rest.
-_STEPS = (4, 6)
-_SMALLEST = 8
+#: Sides of a patch: these times powers of two, at least `SMALLEST`. Halved until fewer than 8 are left, they leave no
+#: rest, and no others do: four sides a doubling of the length, however long the axis. An axis that nnU-Net's rule stops
+#: halving sooner, as its voxels are the longest, may have others, but only where its edge in mm is more than twice the
+#: shortest.
+_STEPS = (4, 5, 6, 7)
+SMALLEST = 8
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Limits:
     min_batch, max_batch
         Fewest and most patches a step: in a larger batch many come from one scan.
     max_aspect
-        Longest side over shortest side of a patch, in mm.
+        Longest side over shortest side of a patch, in mm. Up to 2, no patch that a network takes is left out.
     voxel_tolerance
         How far from ``voxels_per_step`` a step may be, as a fraction: a batch is a whole number.
     """
@@ -199,7 +202,7 @@ def _topologies(max_shape: Sequence[int], spacing_mm: Vector, limits: Limits) ->
 def _sides(longest: int) -> list[int]:
     """Return the sides of a patch along an axis, up to the first that holds the whole of it."""
     ladder = sorted(step * 2**power for step in _STEPS for power in range(12))
-    ladder = [side for side in ladder if side >= _SMALLEST]
+    ladder = [side for side in ladder if side >= SMALLEST]
     return [side for place, side in enumerate(ladder) if place == 0 or ladder[place - 1] < longest]
 
 

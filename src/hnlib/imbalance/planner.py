@@ -18,16 +18,19 @@ from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
 from hnlib.errors import ConfigError, DataError, unknown
-from hnlib.imbalance.candidates import GB, Candidate, Limits, Vector, candidates
+from hnlib.imbalance.candidates import GB, SMALLEST, Candidate, Limits, Vector, candidates
 from hnlib.imbalance.draw import AIMS, Draw, best_draw
 from hnlib.imbalance.landscape import landscape, organ_centres
 from hnlib.imbalance.measures import MEASURES, Measure, least_presence
 from hnlib.imbalance.scans import Scan
+from hnlib.imbalance.summary import PATCH
 from hnlib.sampling import UNIFORM
 
 Array = NDArray[np.float64]
 
 
+#: More bytes than any step needs.
+_AMPLE = 1e18
 #: The measure of a plan beside those of `hnlib.imbalance.MEASURES`.
 SIGHTINGS = "sightings"
 #: Measures that a plan can be made by; sightings are the patches a step that show the rarest organ, in expectation.
@@ -110,6 +113,8 @@ class Wish:
             raise unknown("measure", self.measure, PLAN_MEASURES)
         if self.aim not in AIMS:
             raise unknown("aim", self.aim, AIMS)
+        if self.targets is not None and self.aim != "shares":
+            raise ConfigError(f"targets are for the aim shares, and the aim is {self.aim}; leave out one of them")
         for name in ("min_uniform", "organ_box_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; a share from 0 to 1 is needed")
@@ -233,7 +238,11 @@ def plan(
     uniform = draws[place].weights[UNIFORM]
     evenly = np.append(uniform, np.full(len(organs), (1 - uniform) / len(organs)))
     even = float((shown[place].presence.T @ evenly).min())
-    return replace(chosen, reasons=_reasons(chosen, largest.name, even, scans))
+    more = None
+    if limits.voxels_per_step:
+        more = len(candidates(shape.tolist(), spacing_mm, len(organs) + 1, replace(limits, memory_bytes=_AMPLE)))
+        more -= len(found)
+    return replace(chosen, reasons=_reasons(chosen, largest.name, even, scans, more))
 
 
 def planned_draw(
@@ -323,25 +332,19 @@ def _largest_organ(scans: Sequence[Scan]) -> _Largest:
 
 def _means(parts: pd.DataFrame, sizes: Sequence[Any], organs: tuple[str, ...]) -> list[_Shown]:
     """Return what patches of every size show, from the landscape of the parts of a draw."""
-    rows = parts[parts["class"].isin(organs)].astype({"case": str, "centres": str, "class": str})
-    own = rows[rows["centres"] == rows["class"]]
-    held = own.loc[own["presence"] > 0, ["case", "class"]].drop_duplicates()
-    rows = rows.merge(held, on=["case", "class"])
-    counts = held.groupby("case").size()
-    complete = sorted(counts.index[counts == len(organs)])
-    laws, result = [UNIFORM, *organs], []
-    by_size = dict(iter(rows.groupby(["patch_x", "patch_y", "patch_z"])))
-    for size in sizes:
-        part = by_size[size]
-        presence, ratios = (
-            part.pivot_table(index="centres", columns="class", values=name).loc[laws, list(organs)].to_numpy()
-            for name in ("presence", "ratio")
-        )
-        cases = part.set_index(["case", "centres", "class"])["ratio"]
-        index = pd.MultiIndex.from_product([complete, laws, organs])
-        whole = cases.reindex(index).to_numpy().reshape(len(complete), len(laws), len(organs))
-        result.append(_Shown(presence, ratios, whole))
-    return result
+    rows = parts[parts["class"].isin(organs)]
+    axes = {"centres": [UNIFORM, *organs], "class": list(organs), "case": list(parts["case"].unique())}
+    place = [pd.MultiIndex.from_tuples(sizes).get_indexer(pd.MultiIndex.from_frame(rows[PATCH]))]
+    place += [pd.Index(names).get_indexer(rows[column].astype(str)) for column, names in axes.items()]
+    found = {}
+    for name in ("presence", "ratio"):
+        found[name] = np.full((len(sizes), *map(len, axes.values())), np.nan)
+        found[name][tuple(place)] = rows[name]
+    # an organ is in a case where patches centred on it show it; elsewhere its law is the uniform one
+    held = np.stack([found["presence"][0, 1 + k, k] > 0 for k in range(len(organs))])
+    presence, ratios = (np.nanmean(np.where(held, values, np.nan), axis=3) for values in found.values())
+    whole = found["ratio"][..., held.all(axis=0)].transpose(0, 3, 1, 2)
+    return [_Shown(*one) for one in zip(presence, ratios, whole, strict=True)]
 
 
 def _row(
@@ -388,13 +391,15 @@ def _choose(table: pd.DataFrame, wish: Wish, more_is_better: bool) -> int:
     return int(order.index[0])
 
 
-def _reasons(chosen: PatchPlan, largest: str, even: float, scans: Sequence[Scan]) -> tuple[str, ...]:
-    table, candidate, wish, draw = chosen.table, chosen.candidate, chosen.wish, chosen.draw
+def _reasons(chosen: PatchPlan, largest: str, even: float, scans: Sequence[Scan], more: int | None) -> tuple[str, ...]:
+    """Say why; ``more`` is the number of patches that only the memory keeps out, None where it sets the voxels."""
+    table, candidate, wish, draw, limits = chosen.table, chosen.candidate, chosen.wish, chosen.draw, chosen.limits
     row, front = table[table["chosen"]].iloc[0], table[table["front"]]
     measure, memory = wish.measure.replace("_", " "), candidate.memory
     holding = int((front["organ_box"] >= wish.organ_box_fraction).sum())
     largest_text = f"of the box of the largest organ, {largest.replace('_', ' ')}"
-    held = f"{holding} of them hold at least {wish.organ_box_fraction:.0%} {largest_text}; this one holds "
+    hold = "holds" if holding == 1 else "hold"
+    held = f"{holding} of them {hold} at least {wish.organ_box_fraction:.0%} {largest_text}; this one holds "
     if not holding:
         held = f"None of them holds {wish.organ_box_fraction:.0%} {largest_text}; this one holds most, "
     padded = sum(any(w > n for w, n in zip(candidate.patch_size, scan.labels.shape, strict=True)) for scan in scans)
@@ -402,12 +407,15 @@ def _reasons(chosen: PatchPlan, largest: str, even: float, scans: Sequence[Scan]
     meaning = " (patches a step that show the organ seen least)" if wish.measure == SIGHTINGS else ""
     budget = (
         f" So many voxels has a step of the largest patch that fits both scans and memory, "
-        f"{chosen.limits.min_batch} at a time; where the scans set that size, more memory changes nothing."
+        f"{limits.min_batch} at a time; where the scans set that size, more memory changes nothing."
     )
     text = [
-        f"{len(table)} patches fit the scans, the memory and the network's strides, {len(front)} of them are on the "
-        "front: no other is as good in the measure, the context, the largest organ's box and the memory and better in "
-        "one of them.",
+        f"{len(table)} patches are candidates: sides from {SMALLEST} voxels to the length of the scans that divide by "
+        f"the network's strides, {limits.min_levels} levels or more, no edge more than {limits.max_aspect:g} times as "
+        f"long in mm as another, and {limits.min_batch} to {limits.max_batch} of them within "
+        f"{limits.voxel_tolerance:.0%} of the voxels a step and within the memory.",
+        f"{len(front)} of them are on the front: no other is as good in the measure, the context, the largest organ's "
+        "box and the memory and better in one of them.",
         f"{held}{row['organ_box']:.0%}, and of these it has the best {measure}{meaning}, {row[wish.measure]:.4g} "
         f"(on the front {front[wish.measure].min():.4g} to {front[wish.measure].max():.4g}).",
         f"That measure does not see {PLAN_MEASURES[wish.measure].blind_to}.",
@@ -416,9 +424,9 @@ def _reasons(chosen: PatchPlan, largest: str, even: float, scans: Sequence[Scan]
         f"forced equally often, the one seen least would be in {even:.1%}."
         + (" The two sides of a pair have the same weight." if wish.symmetric else ""),
         f"A step of {candidate.batch_size} patches, {candidate.voxels_per_step} voxels, needs "
-        f"{memory.total / GB:.2f} of {chosen.limits.memory_bytes / GB:.3g} GB, counted from the layers: "
+        f"{memory.total / GB:.2f} of {limits.memory_bytes / GB:.3g} GB, counted from the layers: "
         f"{shared:.2f} GB for volumes, {memory.total / GB - shared:.2f} GB for weights and optimiser."
-        + ("" if chosen.limits.voxels_per_step else budget),
+        + (budget if more is None else f" More memory would add {more} candidates."),
         f"The network has {candidate.topology.num_levels} levels and sees "
         f"{' x '.join(map(str, candidate.receptive_field))} voxels; inside the patch that is as much as a cube of "
         f"{row['context_mm']:.0f} mm.",

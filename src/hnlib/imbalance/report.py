@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -34,6 +35,32 @@ def read_size(text: str) -> float:
     if found is None or unit is None or not float(found[1]) > 0 or not math.isfinite(float(found[1])):
         raise ConfigError(f"memory '{text}': a number above 0 and a unit, such as 11GB or 800MiB, is needed")
     return float(found[1]) * unit
+
+
+def read_targets(texts: Sequence[str] | None) -> dict[str, float] | None:
+    """Return shares of the foreground by organ, written as ``mandible=0.2``; None where there is none.
+
+    Raises
+    ------
+    ConfigError
+        When one is no organ with a number of at least 0, an organ comes twice, or all are 0.
+
+    Examples
+    --------
+    >>> read_targets(["mandible=0.2", "optic_chiasm=0.8"])
+    {'mandible': 0.2, 'optic_chiasm': 0.8}
+    """
+    found: dict[str, float] = {}
+    for text in texts or ():
+        parts = re.fullmatch(r"\s*(\w+)\s*=\s*(\d+(?:\.\d+)?|\.\d+)\s*", text)
+        if parts is None or parts[1] in found:
+            raise ConfigError(
+                f"target '{text}': an organ and its share, each organ once, such as mandible=0.2, is needed"
+            )
+        found[parts[1]] = float(parts[2])
+    if found and not sum(found.values()) > 0:
+        raise ConfigError("targets: all shares are 0; at least one above 0 is needed")
+    return found or None
 
 
 def lines(plan: PatchPlan) -> list[str]:

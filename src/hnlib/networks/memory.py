@@ -1,7 +1,7 @@
 """What a training step keeps in memory, counted from the layers of the network.
 
 Nothing here is fitted: a U-Net of `hnlib.networks` keeps for its backward pass what its convolutions and norms have
-read, and these volumes follow from topology, channels, patch and batch. ``python -m benchmarks memory`` compares the
+read, and these volumes follow from topology, channels, patch and batch. ``python -m benchmarks planner`` compares the
 count with what torch keeps and holds.
 """
 

@@ -19,7 +19,11 @@ _MENU = """
   REACT
 })();
 """
-_RESTYLE = "menu.addEventListener('change', () => Plotly.restyle(plot, plot.layout.meta.choices[menu.value]));"
+#: A choice holds one value a trace, from the first trace on; traces beyond stay as they are.
+_RESTYLE = """menu.addEventListener('change', () => {
+    const choice = plot.layout.meta.choices[menu.value];
+    Plotly.restyle(plot, choice, [...Object.values(choice)[0].keys()]);
+  });"""
 
 
 def interactive(figure: Any, name: str) -> Any:
@@ -33,7 +37,7 @@ def interactive(figure: Any, name: str) -> Any:
 
 
 def with_choices(figure: Any, alt: str, title: str, choices: Mapping[str, Mapping[str, Any]]) -> Any:
-    """Say of a figure what it shows, and what a menu changes in its traces: a text, and what plotly restyles by it."""
+    """Say of a figure what it shows, and what a menu changes in its traces: a text, and lists of values by trace."""
     return figure.update_layout(meta={"alt": alt, "title": title, "choices": choices})
 
 

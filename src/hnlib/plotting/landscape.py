@@ -120,7 +120,7 @@ def class_ratio_panels(table: pd.DataFrame) -> Figure:
 def landscape_maps(
     table: pd.DataFrame,
     quantities: Sequence[str],
-    spacing_mm: Sequence[float],
+    spacing_mm: Sequence[float] | None,
     marks: Marks,
     *,
     log: Sequence[str] = (),
@@ -134,12 +134,13 @@ def landscape_maps(
     quantities
         Columns of it, named in `QUANTITIES`.
     spacing_mm
-        Voxel edges, for axes in mm.
+        Voxel edges, for axes in mm; None where each scan has its own: axes in voxels.
     marks
         Patches to mark, by name: voxels along X, Y, Z.
     log
         Quantities that run over orders of magnitude: their levels double.
     """
+    (wide, _, deep), unit = (spacing_mm, "mm") if spacing_mm is not None else ((1.0, 1.0, 1.0), "voxels")
     columns = min(len(quantities), 2)
     rows = -(-len(quantities) // columns)
     figure, panels = plt.subplots(
@@ -147,14 +148,14 @@ def landscape_maps(
     )
     for axes, quantity in zip(panels.flat, quantities, strict=False):
         edge, depth, values = _grid(table, quantity)
-        x, z = edge * spacing_mm[0], depth * spacing_mm[2]
+        x, z = edge * wide, depth * deep
         doubling, norm = _doubling(values) if quantity in log else (12, None)
         filled = axes.contourf(x, z, values, levels=doubling, cmap="cividis", norm=norm)
         every = filled.levels[1:-1] if quantity in log else filled.levels[2::3]
         lines = axes.contour(x, z, values, levels=every, colors="white", linewidths=0.7)
         texts = axes.clabel(lines, fmt=lambda value: f"{value:.0f}" if value >= 100 else f"{value:.3g}", fontsize=7)
         for name, size in marks.items():
-            place = size[0] * spacing_mm[0], size[2] * spacing_mm[2]
+            place = size[0] * wide, size[2] * deep
             axes.plot(*place, "o", color="white", mec=INK, ms=5, clip_on=False)
             texts.append(axes.annotate(name, place, (4, 4), textcoords="offset points", fontsize=8, color="white"))
         for text in texts:  # legible on yellow too
@@ -162,8 +163,8 @@ def landscape_maps(
         axes.set_title(QUANTITIES[quantity])
     for axes in list(panels.flat)[len(quantities) :]:
         axes.remove()
-    figure.supxlabel("edge of the patch left to right (mm)", fontsize=9)
-    figure.supylabel("edge of the patch head to foot (mm)", fontsize=9)
+    figure.supxlabel(f"edge of the patch left to right ({unit})", fontsize=9)
+    figure.supylabel(f"edge of the patch head to foot ({unit})", fontsize=9)
     return figure
 
 
@@ -181,7 +182,7 @@ def _grid(table: pd.DataFrame, quantity: str) -> tuple[NDArray[Any], NDArray[Any
     return full.columns.to_numpy(), full.index.to_numpy(), full.to_numpy()
 
 
-def landscape_explorer(table: pd.DataFrame, quantities: Sequence[str], rules: Sequence[str]) -> Any:
+def landscape_explorer(table: pd.DataFrame, quantities: Sequence[str], rules: Sequence[str], marks: Marks) -> Any:
     """Return a figure to explore in a browser: a map for each rule, the quantity chosen from a menu.
 
     Parameters
@@ -190,6 +191,8 @@ def landscape_explorer(table: pd.DataFrame, quantities: Sequence[str], rules: Se
         Rows of ``landscape.csv``.
     quantities, rules
         What the menu offers, and the maps from left to right.
+    marks
+        Patches to mark, by name: voxels along X, Y, Z.
 
     Returns
     -------
@@ -206,6 +209,12 @@ def landscape_explorer(table: pd.DataFrame, quantities: Sequence[str], rules: Se
         x, y, z = grids[rule, quantities[0]]
         trace = graph_objects.Heatmap(x=x, y=y, z=z, coloraxis="coloraxis", hovertemplate=hover)
         figure.add_trace(trace, 1, column)
+    across, _, deep = zip(*marks.values(), strict=True)
+    look = {"color": "white", "size": 7, "line": {"color": INK, "width": 1}}
+    for column in range(1, len(rules) + 1):
+        points = graph_objects.Scatter(x=across, y=deep, text=list(marks), mode="markers+text", marker=look)
+        points.update(textposition="top center", textfont={"color": "white"}, hoverinfo="text", showlegend=False)
+        figure.add_trace(points, 1, column)
     choices = {
         QUANTITIES[name]: {"z": [grids[rule, name][2].round(6).tolist() for rule in rules]} for name in quantities
     }

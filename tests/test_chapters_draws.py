@@ -180,7 +180,7 @@ def test_the_plan_stands_beside_nnunets_choice(tmp_path: Path) -> None:
 
 
 def test_profiles_of_the_draws_have_the_same_experiments() -> None:
-    """The phantom's twin differs in its costs and its loss, not in what is compared; every step shows as many voxels."""
+    """The twin differs in costs and loss, not in what is compared; every step shows as many voxels."""
     real, twin = load_profile("laptop-draws"), load_profile("phantom-draws")
     assert (real.arms["draws"], real.seeds, real.study) == (twin.arms["draws"], twin.seeds, twin.study)
     for profile in (real, twin):

@@ -36,7 +36,7 @@ $(FLOCK) $(BIN)/snakemake $(1) --workflow-profile workflow/profile --cores $(COR
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book site test lint format bench lab publish check-published lock clean
+.PHONY: help setup book site test lint format peers bench lab publish check-published lock clean
 
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,10 +73,14 @@ format: $(READY) ## put code and notebooks into their committed form
 	$(BIN)/ruff check --fix
 	$(BIN)/$(NBSTRIPOUT) notebooks/*.ipynb
 
+peers: $(PEERS)/.ready ## install nnU-Net for make bench and for the tests of its command line, beside the environment
+
+$(PEERS)/.ready: benchmarks/peers.txt | $(READY)
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(PEERS) --requirement benchmarks/peers.txt
+	@touch $@
+
 bench: $(READY) ## time the costly steps beside their peers (ARGS="scan loading" takes two of the groups)
-	@[ $(PEERS)/.ready -nt benchmarks/peers.txt ] || { $(BIN)/python -m pip install --quiet --no-deps --upgrade \
-		--target $(PEERS) --requirement benchmarks/peers.txt && touch $(PEERS)/.ready; } || \
-		echo "nnU-Net cannot be installed here; the rows that compare with it will say so" >&2
+	@$(MAKE) --silent peers || echo "nnU-Net cannot be installed here; the rows that compare with it will say so" >&2
 	HNLIB_PEERS=$(PEERS) $(BIN)/python -m benchmarks $(ARGS)
 
 lab: $(READY) ## open the notebooks in JupyterLab with the kernel "hnlib"

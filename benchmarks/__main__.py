@@ -31,7 +31,8 @@ Sides = Mapping[str, tuple[str, Mapping[str, Any]]]
 TARGET = ROOT / "results" / "published" / "bench.json"
 MONAI, NNUNET = "MONAI DynUNet + DiceCELoss, float32", "nnU-Net v2"
 STEP = "benchmarks.training_step"
-FOCUSNET = ("seres_unet", "s_net", "focusnet")
+#: What is timed of FocusNet, on which sides, and what the peer shares.
+FOCUSNET = (("step", ("s_net", "focusnet"), ", patch and batch"), ("case", ("focusnet",), " and patch"))
 KEPT, PEAK = "saved tensors of torch", "most memory that torch holds"
 #: How far the count of memory may be from what is measured.
 ALLOWED = 0.15
@@ -282,13 +283,16 @@ def evaluation(size: str, measure: Measure) -> list[Row]:
 
 
 def focusnet(size: str, measure: Measure) -> list[Row]:
-    """Compare a step of FocusNet's last stage, and of its S-Net alone, with SERes U-Net's: seconds and peak memory."""
-    sides = {name: ("benchmarks.focusnet:step", {"network": name, "size": size}) for name in FOCUSNET}
-    found, rows = alternate(sides, SIZES[size].rounds, measure), []
-    for name in ("s_net", "focusnet"):
-        pair = (found[name], found["seres_unet"], "SERes U-Net of the same width, patch and batch")
-        rows.append(compare(f"{name}_step", *pair, goal=None, unit="s a step"))
-        rows.append(compare(f"{name}_step_memory", *pair, goal=None, unit="MiB at the peak", key="peak_mib"))
+    """Compare FocusNet with a SERes U-Net: a step of its last stage and of S-Net, a case; seconds, peak memory."""
+    rows = []
+    for task, ours, shared in FOCUSNET:
+        given = {name: {"network": name, "size": size} for name in ("seres_unet", *ours)}
+        sides = {name: (f"benchmarks.focusnet:{task}", one) for name, one in given.items()}
+        found = alternate(sides, SIZES[size].rounds, measure)
+        for name in ours:
+            pair = (found[name], found["seres_unet"], f"SERes U-Net of the same width{shared}")
+            rows.append(compare(f"{name}_{task}", *pair, goal=None, unit=f"s a {task}"))
+            rows.append(compare(f"{name}_{task}_memory", *pair, goal=None, unit="MiB at the peak", key="peak_mib"))
     return rows
 
 

@@ -83,7 +83,7 @@ def measure_outlines(number: int) -> dict[str, Any]:
     frame = Rotation.align_vectors(mean - mean.mean(0), marks - marks.mean(0))[0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # no slice at a height of the cord: unknown there
-        described = describe(str(number), observers, frame, 1)
+        described = describe(observers, frame, 1)
     chiasm = [o["optic_chiasm"][0].sum() / o[f"optic_nerve_{s}"][0].sum() for o in observers for s in ("left", "right")]
     return {
         "described": described,

@@ -176,7 +176,7 @@ def cord(cloud: np.ndarray, per_slice_mm2: float) -> np.ndarray:
     return np.array([*rows, np.quantile(cloud[:, 2], 0.995), 0.5 * np.log(per_slice_mm2 / np.pi)])
 
 
-def describe(case: str, observers: list[dict[str, Mask]], frame: Rotation, sign: int) -> dict[str, np.ndarray]:
+def describe(observers: list[dict[str, Mask]], frame: Rotation, sign: int) -> dict[str, np.ndarray]:
     """Return position and log volume of every organ of one patient in the head frame, observers averaged."""
     row: dict[str, Any] = {}
     origin = np.mean([points(o["brainstem"]).mean(0) for o in observers], axis=0)
@@ -202,7 +202,7 @@ def anatomy(scans: dict[tuple[str, str], dict[str, Mask]]) -> tuple[dict[str, An
     observers = {c: [scans[c, o] for o in ("oncologist", "radiographer")] for c in cases}
     marks = {c: {n: np.mean([points(o[n]).mean(0) for o in observers[c]], axis=0) for n in FIXED} for c in cases}
     frames = head_frames(marks)
-    rows = {s: [describe(c, observers[c], frames[c], s) for c in cases] for s in (1, -1)}
+    rows = {s: [describe(observers[c], frames[c], s) for c in cases] for s in (1, -1)}
     columns = [f"{n}.{v}" for n in NAMES if n != "spinal_cord" for v in ("x", "y", "z", "log_ml")]
     columns += [f"spinal_cord.{a}{z:g}" for z in CORD_Z_MM for a in "xy"] + ["spinal_cord.top", "spinal_cord.log_mm"]
     order = [n for n in NAMES if n != "spinal_cord"] + ["spinal_cord"]

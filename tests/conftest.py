@@ -16,6 +16,8 @@ import pytest
 from hnlib.experiments import Study, prepare_study
 from hnlib.losses import LOSSES, presets
 
+mpl.use("agg")  # no figure needs a screen
+
 ROOT = Path(__file__).resolve().parents[1]
 NUM_REAL_PATIENTS = 3
 ORGAN_FILES = ("Brainstem", "SpinalCord", "LeftParotid", "RightParotid", "Mandible")

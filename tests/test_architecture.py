@@ -12,8 +12,8 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "hnlib"
 
 LAYERS = (
-    ("errors", "experiment_files", "files", "organs", "processes"),
-    ("anatomy", "cases", "datasets", "dicom", "dicom_export", "surfaces", "volumes"),
+    ("console", "errors", "experiment_files", "files", "organs", "processes"),
+    ("anatomy", "cases", "datasets", "dicom", "surfaces", "volumes"),
     ("preprocess", "sampling", "augmentation", "losses", "networks", "metrics"),
     ("cache", "imbalance", "patches", "training", "inference", "confidence"),
     (

@@ -110,6 +110,23 @@ def test_fewer_misses_are_better_and_an_organ_that_nobody_misses_has_no_order() 
     assert np.isnan(table.loc["mandible", ["rho", "low", "high"]].astype(float)).all()
 
 
+def test_an_order_that_hangs_on_one_patient_is_not_shown() -> None:
+    """One of ten patients carries all misses: of the samples 0.9^10 = 35 % lack that patient and have no order."""
+    rows = simulated(np.zeros((9, 1)), np.random.default_rng(5), seeds=1, cases=10)
+    configuration = rows["experiment"].str[1:].astype(int)
+    missed = ((rows["case"] == "case_0") & (configuration < 4)).astype(float)
+    table = rank_correlations(
+        rows.assign(metric="missed", value=missed),
+        measure(np.arange(9.0)),
+        metric="missed",
+        permutations=99,
+        rng=np.random.default_rng(0),
+    ).set_index("organ")
+    for organ in ("brainstem", ALL_ORGANS):
+        assert table.loc[organ, "rho"] > 0.8
+        assert table.loc[organ, "low"] == 0
+
+
 @pytest.mark.parametrize("number", [0, 1, 3])
 def test_too_few_configurations_have_no_correlation(number: int) -> None:
     """With the runs that are in: rows without numbers, and how many configurations there are."""

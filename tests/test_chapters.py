@@ -6,10 +6,6 @@ import json
 import shutil
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("agg")
-
 import numpy as np
 import pandas as pd
 import pytest

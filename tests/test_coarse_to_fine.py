@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hnlib.errors import DataError
+from hnlib.errors import ConfigError, DataError
 from hnlib.losses import build_loss
 from hnlib.preprocess import Prepared
 from hnlib.systems.coarse_to_fine import (
@@ -155,9 +155,16 @@ def test_the_smallest_box_is_that_of_all_boxes(seed: int) -> None:
         assert inside.sum() == pytest.approx(held)
 
 
+def test_an_unknown_view_is_told_with_the_known_ones() -> None:
+    for turn in (to_slices, to_volume):
+        with pytest.raises(ConfigError, match=r"unknown view 'axal': did you mean 'axial'\? Known: axial, coronal"):
+            turn(np.zeros((3, 3, 3)), "axal")
+
+
 def test_no_mass_has_no_box() -> None:
-    with pytest.raises(ValueError, match="mass is nowhere"):
-        smallest_box(np.zeros((3, 3, 3)))
+    for nowhere in (0, -1, np.nan, np.inf):
+        with pytest.raises(ValueError, match="mass is nowhere, negative or not finite"):
+            smallest_box(np.full((3, 3, 3), nowhere))
     with pytest.raises(ValueError, match="share is 0"):
         smallest_box(np.ones((3, 3, 3)), 0)
 

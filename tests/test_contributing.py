@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -14,11 +15,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 COPIED = ("src", "experiments", "notebooks", "book", "tests", "pyproject.toml")
-IMPORTS = {
-    "src/hnlib/datasets/__init__.py": "from hnlib.datasets.cubes import Cubes",
-    "src/hnlib/losses/presets.py": "from hnlib.losses.smoothed import SmoothedCrossEntropy",
-    "src/hnlib/networks/build.py": "from hnlib.networks.linear import linear",
-}
 USE = """
 import torch
 from hnlib.datasets import open_dataset
@@ -70,8 +66,6 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         else:
             assert not (place / name).exists()
             (place / name).write_text(text)
-    for name, line in IMPORTS.items():
-        insert(place / name, "from __future__ import annotations", f"\n{line}\n")
     source, target = re.findall(r"copy `(\S+)` to `(\S+)`", TEXT)[0]
     shutil.copy(place / source, place / target)
     return place
@@ -104,3 +98,16 @@ def test_the_copy_keeps_the_architecture_and_the_contents(copy: Path) -> None:
     run(copy, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "tests/test_architecture.py",
         "tests/test_book.py::test_every_chapter_has_its_source")  # fmt: skip
     assert "executed/90_mine" in (copy / "book" / "_toc.yml").read_text()
+
+
+@pytest.mark.full
+@pytest.mark.skipif(os.environ.get("HNLIB_FULL") != "1", reason="trains and executes a chapter: HNLIB_FULL=1")
+def test_the_added_experiment_and_chapter_run(copy: Path) -> None:
+    """The experiment is trained and measured with the added loss; the chapter is executed as it stands."""
+    run(copy, "-m", "hnlib.cli", "prepare", "phantom", "tiny", "--out", "study.json")
+    for step in ("train", "measure"):
+        said = run(copy, "-m", "hnlib.cli", step, "study.json", "small_smoothed", "0")
+    assert "mandible" in said
+    run(copy, "-m", "hnlib.cli", "notebook", "notebooks/90_mine.ipynb", "build/90_mine.ipynb")
+    cells = json.loads((copy / "build" / "90_mine.ipynb").read_text())["cells"]
+    assert any(output["output_type"] == "display_data" for cell in cells for output in cell.get("outputs", []))

@@ -31,6 +31,7 @@ from hnlib.experiments import (
 )
 from hnlib.experiments.config import run_digest
 from hnlib.experiments.pictures import draw_case, draw_ignored, draw_predictions
+from hnlib.experiments.run import _progress
 from hnlib.experiments.tables import _measure_imbalance, _replace_rows, _run_rows, publishable_pictures
 from hnlib.files import read_table
 from hnlib.imbalance import Scan, landscape
@@ -404,6 +405,18 @@ def test_an_experiment_of_ones_own_is_called_as_its_file_says(tmp_path: Path, mo
     (tmp_path / "mine.yaml").write_text("title: My idea\n")
     (tmp_path / "broken.yaml").write_text("title: [\n")
     assert [experiment_title(name) for name in ("mine", "broken", "not_there")] == ["My idea", "broken", "not there"]
+
+
+def test_progress_tells_the_mean_loss_since_the_line_before() -> None:
+    """40 steps, a line every second: losses 1, 2 | 3, 4 | ...; the first step only starts the clock."""
+    told: list[str] = []
+    tell = _progress("run", 40, told.append)
+    for step in range(1, 5):
+        tell(step, torch.tensor(float(step)), 60.0 * step)
+    assert told == [
+        "run: step 2 of 40, mean loss 1.500, 38.0 min left",
+        "run: step 4 of 40, mean loss 3.500, 36.0 min left",
+    ]
 
 
 def test_imbalance_counts_no_organ_that_nobody_outlined(tiny_study: Study, monkeypatch: pytest.MonkeyPatch) -> None:

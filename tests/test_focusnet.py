@@ -20,7 +20,7 @@ from hnlib.preprocess import Plan, Prepared
 from hnlib.sampling import centre_rule
 from hnlib.systems import Blueprint, Material, build_system, train_system
 from hnlib.systems.focusnet import FocusNetSystem
-from hnlib.systems.focusnet_fusion import FocusPredictor, Found, fuse, localisation
+from hnlib.systems.focusnet_fusion import FocusPredictor, Found, Look, fuse, localisation
 from hnlib.systems.focusnet_losses import HeatLoss, RoiLoss, heat_targets
 from hnlib.systems.focusnet_statistics import OrganSize, SmallRule, organ_sizes, roi_voxels, small_organs
 from hnlib.systems.system import Stage, Weights
@@ -197,7 +197,8 @@ def probabilities(**organs: float) -> np.ndarray:
 
 
 def found(value: int, start: tuple[int, int, int], roi: np.ndarray | None, accepted: bool = True) -> Found:
-    return Found(value, start, 0.9 if accepted else 0.1, accepted, start, None if roi is None else roi)
+    x, y, z = (1, 1, 1) if roi is None else roi.shape
+    return Found(value, start, 0.9 if accepted else 0.1, accepted, start, (x, y, z), roi)
 
 
 def test_small_network_has_the_word_inside_its_roi_and_only_there() -> None:
@@ -211,7 +212,7 @@ def test_small_network_has_the_word_inside_its_roi_and_only_there() -> None:
     inside[1:3, 1:3, 1:3] = True
     np.testing.assert_array_equal(result[:, ~inside], main[:, ~inside])
     assert result[:, 1, 1, 1] == pytest.approx([0.05, 0.9, 0.05])  # background and organ 2 were equal
-    assert result[1, 2, 2, 2] == pytest.approx(0.1)
+    assert result[:, 2, 2, 2] == pytest.approx([0.5, 0, 0.5])  # the small network says no: 0.1 counts as 0
     assert (result.argmax(axis=0)[inside] == 1).sum() == 1
 
 
@@ -240,7 +241,18 @@ def test_what_the_small_network_denies_is_background_where_the_main_network_gave
     roi = np.full((1, 1, 2), 0.2, np.float32)
     roi[0, 0, 1] = 0.7
     result = fuse(probabilities(one=1.0), [found(1, (0, 0, 0), roi)])
-    assert result[:, 0, 0, 0] == pytest.approx([0.8, 0.2, 0])
+    assert result[:, 0, 0, 0] == pytest.approx([1, 0, 0])
+    assert result[:, 0, 0, 1] == pytest.approx([0.3, 0.7, 0])
+
+
+def test_no_organ_stands_where_its_own_network_says_no() -> None:
+    """0.45 and 0.40 sum to more than what is left, 0.15; 0.45 alone is more than 0.275 each of two others."""
+    first, second = np.full((1, 1, 2), 0.45, np.float32), np.full((1, 1, 2), 0.40, np.float32)
+    first[0, 0, 1] = second[0, 0, 1] = 0.9  # both are seen somewhere
+    both = [found(1, (0, 0, 0), first), found(2, (0, 0, 0), second)]
+    assert fuse(probabilities(one=0.4, two=0.3), both)[:, 0, 0, 0] == pytest.approx([1, 0, 0])
+    alone = fuse(probabilities(one=0.2, two=0.4), both[:1])
+    assert alone[:, 0, 0, 0] == pytest.approx([0.5, 0, 0.5])
 
 
 class Sure(nn.Module):
@@ -263,7 +275,7 @@ def test_gate_opens_at_the_height_of_the_peak(system: FocusNetSystem, bias: floa
     network.sos[0], network.sos[1] = Sure(20), Sure(-20)
     predictor = FocusPredictor(network, PATCH, gate=0.3)
     result = predictor(CASES[0].image)
-    assert [f.accepted for f in predictor.found] == [accepted] * 2
+    assert [f.accepted for f in predictor.last.found] == [accepted] * 2
     assert (result[2] > 0.99).any() == accepted
 
 
@@ -334,53 +346,66 @@ def test_scans_thinner_than_the_patch_are_trained_on_and_predicted(system: Focus
     assert np.allclose(found.sum(axis=0), 1, atol=1e-4)
 
 
-def test_prediction_does_not_depend_on_labels(system: FocusNetSystem) -> None:
-    """The ROI lies where the heat map is highest, wherever the label is: no crop is centred by the truth."""
+def test_class_maps_before_and_after_the_fusion_are_kept(system: FocusNetSystem) -> None:
+    """The small network of the left lens claims its whole ROI: that is what the fusion adds, and nothing else."""
     network = system.untrained(CASES)
-    predictor = FocusPredictor(network, PATCH, gate=0.0)
-    elsewhere = prepared("a", brainstem=(1, 1, 1, 6), lens_left=(13, 12, 10, 3), lens_right=(4, 12, 10, 3))
-    image = CASES[0].image
-    moved = replace(elsewhere, image=image)
-    results = []
-    for case in (CASES[0], moved):
-        results.append((predictor(case.image), [(f.centre, f.start) for f in predictor.found]))
-    np.testing.assert_array_equal(results[0][0], results[1][0])
-    assert results[0][1] == results[1][1]
-    heat = located_heat(network, image)
-    assert [f.centre for f in predictor.found] == [tuple(np.unravel_index(h.argmax(), h.shape)) for h in heat]
+    nn.init.constant_(network.sol[-1].bias, 0.0)
+    network.sos[0], network.sos[1] = Sure(20), Sure(-20)
+    predictor = FocusPredictor(network, PATCH, gate=0.3)
+    result = predictor(CASES[0].image)
+    look = predictor.last
+    np.testing.assert_array_equal(look.after, result.argmax(axis=0))
+    box = look.found[0].box
+    assert look.found[0].size == network.sizes[0]
+    assert (look.after[box] == 2).all()
+    outside = np.ones(look.after.shape, bool)
+    outside[box] = False
+    np.testing.assert_array_equal(look.after[outside], look.before[outside])
+    assert not (look.before[box] == 2).all()
 
 
-def located_heat(network: nn.Module, image: np.ndarray) -> np.ndarray:
-    """Return the heat maps of an image by the sliding window's features, as the predictor has them."""
-    heat: list[np.ndarray] = []
-    keep = network.locate
+def test_localisation_by_hand() -> None:
+    """A lens of 27 voxels at 4..6: the centre 2 voxels of 2 mm off, the ROI from 5 holds 18 of them.
 
-    def locate(last: Tensor) -> Tensor:
-        heat.append(keep(last)[0].numpy())
-        return keep(last)
-
-    network.locate = locate
-    FocusPredictor(network, PATCH, gate=0.0)(image)
-    return heat[0]
-
-
-def test_localisation_has_a_row_for_each_organ_that_is_there() -> None:
-    """Named 2 voxels of 2 mm along X beside the centroid; an organ without a voxel has no error."""
+    S-Net marks 9 of it and, elsewhere, 4 that the largest component leaves out: DSC 2 x 9 / (27 + 9); fused all
+    is right. Of an outlined organ without a voxel the gate is told, and nothing else.
+    """
     case = prepared("a", lens_left=(4, 12, 10, 3))
-    found = [Found(2, (7, 13, 11), 0.7, True, (0, 0, 0)), Found(3, (1, 1, 1), 0.1, False, (0, 0, 0))]
-    assert localisation(found, case, blueprint().plan) == {
-        ("lens_left", "centre_error_mm"): 4.0,
-        ("lens_left", "centre_peak"): 0.7,
+    before = np.zeros(case.labels.shape, np.uint8)
+    before[4, 12:15, 10:13], before[15, 1:5, 1] = 2, 2
+    found = [
+        Found(2, (7, 13, 11), 0.7, True, (5, 11, 9), (6, 6, 6)),
+        Found(3, (1, 1, 1), 0.4, True, (0, 0, 0), (6, 6, 6)),
+    ]
+    told = localisation(Look(found, before, case.labels), case, blueprint().plan)
+    assert told == {
         ("lens_left", "located"): 1.0,
+        ("lens_left", "centre_peak"): 0.7,
+        ("lens_left", "centre_error_mm"): 4.0,
+        ("lens_left", "roi_recall"): pytest.approx(18 / 27),
+        ("lens_left", "s_net_dsc"): pytest.approx(0.5),
+        ("lens_left", "fused_dsc"): 1.0,
+        ("lens_right", "located"): 1.0,
+        ("lens_right", "centre_peak"): 0.4,
     }
-    assert localisation([], case, blueprint().plan) == {}
+    unknown = replace(case, labelled=frozenset({"lens_left"}))
+    assert {name for name, _ in localisation(Look(found, before, before), unknown, blueprint().plan)} == {"lens_left"}
 
 
 def test_unknown_options_are_told() -> None:
     with pytest.raises(ConfigError, match="unknown focusnet option 'rio': did you mean 'roi'"):
         build_system(blueprint(rio=3))
-    with pytest.raises(ConfigError, match="focusnet: options: roi: is 0"):
+    with pytest.raises(ConfigError, match="focusnet: options: roi: is 0; a number of at least 1 is needed"):
         build_system(blueprint(roi=0))
+    with pytest.raises(ConfigError, match="focusnet: options: gate: is 2; a number of at most 1 is needed"):
+        build_system(blueprint(gate=2))
+    with pytest.raises(ConfigError, match="small_organs: 'lens_left' is named 2 times; once is needed"):
+        build_system(blueprint(small_organs=("lens_left", "lens_right", "lens_left")))
+
+
+def test_a_main_network_that_is_not_s_net_is_refused() -> None:
+    with pytest.raises(ConfigError, match="network is 'dynunet'; its main network is snet, name that"):
+        build_system(replace(blueprint(), network="dynunet"))
 
 
 def test_an_organ_list_without_small_organs_is_refused_before_training() -> None:
@@ -412,6 +437,16 @@ def test_the_small_networks_are_trained_where_their_organs_are() -> None:
         assert all(seen(stage)), stage
 
 
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_no_patch_of_the_small_networks_stage_is_wasted(share: float) -> None:
+    """Whatever the draw of the other stages: without a small organ a ROI has nothing to teach."""
+    system = build_system(replace(blueprint(small_draw=share), patch=(8, 8, 8)))
+    weights = {name: system.untrained(CASES).state_dict() for name in system.stages}  # type: ignore[attr-defined]
+    stream = system.part("sos_net", material(CASES), weights).stream
+    batches = [stream.batch(step)[1] for step in range(10)]
+    assert all(bool(torch.isin(labels, torch.tensor([2, 3])).any()) for batch in batches for labels in batch)
+
+
 @pytest.mark.parametrize("name", ["focusnet", "focusnet_roi2", "focusnet_roi5"])
 def test_experiments_have_the_stages_and_options_of_the_system(name: str) -> None:
     experiment = load_experiment(name)
@@ -420,12 +455,33 @@ def test_experiments_have_the_stages_and_options_of_the_system(name: str) -> Non
     assert build_system(blueprint(**experiment.options)).options.longest_mm == 70
 
 
-def test_rivals_differ_from_s_net_in_network_and_loss_alone() -> None:
+#: The rows of the ablation that change the loss, or have the one of before.
+LOSSES = {"seres_unet_ce", "seres_3ds_ce", "seres_2ds_ce", "seres_1ds_ce", "seres_1ds_focal"}
+#: The controls, and what each alone changes.
+CONTROLS = {"snet_budget": {"more_steps"}, "snet_draw": {"centres"}, "snet_draw_four": {"centres"}}
+
+
+def test_rivals_differ_from_s_net_in_network_alone_and_controls_in_one_thing() -> None:
     rivals = {name: load_experiment(name) for profile in PROFILES for name in load_profile(profile).all_experiments}
     first = rivals["snet"]
+    shared = ("patch", "centres", "changes", "more_steps", "loss")
     for name, rival in rivals.items():
-        assert (rival.patch, rival.centres, rival.changes, rival.more_steps) == (
-            first.patch, first.centres, first.changes, first.more_steps
-        ), name  # fmt: skip
-        if not name.startswith("seres_"):
-            assert rival.loss == first.loss, name
+        changed = {field for field in shared if getattr(rival, field) != getattr(first, field)}
+        assert changed == CONTROLS.get(name, {"loss"} if name in LOSSES else set()), name
+        if name in CONTROLS:
+            assert (rival.network, rival.options) == (first.network, first.options)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_controls_have_the_steps_and_the_draw_of_focusnet(profile: str) -> None:
+    """As many steps as its first stage; as many patches at small organs as its joint stage, each organ as often."""
+    found, focusnet = load_profile(profile), load_experiment("focusnet")
+    assert load_experiment("snet_budget").under(found).training == focusnet.schedule(found)[0].budget
+    (name,) = [name for name in found.experiments("focusnet") if name.startswith("snet_draw")]
+    centres = load_experiment(name).centres
+    assert isinstance(centres, dict)
+    assert set(centres) - {"uniform"} <= set(found.organs or ())
+    share = focusnet.options["small_draw"]
+    assert centres["uniform"] == pytest.approx(1 - share)
+    others = [value for organ, value in centres.items() if organ != "uniform"]
+    assert others == pytest.approx([share / len(others)] * len(others))

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from hnlib.errors import ConfigError
-from hnlib.networks import build_network, plan_topology
+from hnlib.networks import build_network, plan_topology, set_output_prior
 from hnlib.networks.dense_aspp import DenseASPP
 from hnlib.networks.focusnet import Focused, FocusNet, highest_voxels, roi_pool, roi_starts
-from hnlib.networks.focusnet_build import focusnet, num_parameters
+from hnlib.networks.focusnet_build import build_focusnet, num_parameters
 from hnlib.sampling import patch_start
 
 PATCH = (16, 16, 16)
@@ -22,7 +22,7 @@ ROIS = [(6, 6, 6), (5, 4, 3)]
 @pytest.fixture
 def network() -> FocusNet:
     torch.manual_seed(0)
-    return focusnet(TOPOLOGY, 4, [2, 3], ROIS, width=4, dilations=(1, 2))
+    return build_focusnet(TOPOLOGY, 4, [2, 3], ROIS, width=4, dilations=(1, 2))
 
 
 @pytest.mark.parametrize(
@@ -41,18 +41,42 @@ def test_every_rival_gives_one_logit_a_class_and_voxel(name: str, options: dict[
     assert network(torch.zeros(2, 1, *PATCH)).shape == (2, 4, *PATCH)
 
 
+@pytest.mark.parametrize("name", ["snet", "seres_unet", "deeplab"])
 @pytest.mark.parametrize("downsamplings", [0, 3])
-def test_down_samplings_that_the_patch_does_not_have_are_refused(downsamplings: int) -> None:
-    with pytest.raises(ConfigError, match=rf"downsamplings is {downsamplings}; 1 to 2 are possible"):
-        build_network("snet", TOPOLOGY, 4, width=4, downsamplings=downsamplings)
+def test_down_samplings_that_the_patch_does_not_have_are_refused(name: str, downsamplings: int) -> None:
+    """The network that was asked for is named."""
+    with pytest.raises(ConfigError, match=rf"^{name}: downsamplings is {downsamplings}; 1 to 2 are possible"):
+        build_network(name, TOPOLOGY, 4, width=4, downsamplings=downsamplings)
 
 
-def test_fat_snet_has_as_many_parameters_as_focusnet_and_no_step_more() -> None:
-    rival = num_parameters(focusnet(TOPOLOGY, 4, [1, 2], ROIS, width=4, dilations=(1, 2)))
-    fat = build_network("fat_snet", TOPOLOGY, 4, width=4, branches=2, **NEAR)
-    channels = fat.stem.out_channels
-    thinner = build_network("snet", TOPOLOGY, 4, width=channels - 1, **NEAR)
-    assert num_parameters(thinner) < rival <= num_parameters(fat)
+@pytest.mark.parametrize("branches", [1, 2, 5])
+def test_fat_snet_has_the_width_whose_parameters_are_nearest_to_focusnets(branches: int) -> None:
+    values = [1] * branches
+    rival = num_parameters(build_focusnet(TOPOLOGY, 4, values, [(1, 1, 1)] * branches, width=4, dilations=(1, 2)))
+    fat = build_network("fat_snet", TOPOLOGY, 4, width=4, branches=branches, **NEAR)
+    gaps = {
+        width: abs(num_parameters(build_network("snet", TOPOLOGY, 4, width=width, **NEAR)) - rival)
+        for width in range(4, 12)
+    }
+    assert abs(num_parameters(fat) - rival) == min(gaps.values())
+    assert 4 < fat.stem.out_channels < 11
+
+
+def test_fat_snet_stays_within_the_cap() -> None:
+    """The cap of 6 channels leaves it smaller than its rival."""
+    fat = build_network("fat_snet", TOPOLOGY, 4, width=4, cap=6, branches=5, **NEAR)
+    assert fat.stem.out_channels == 6
+    assert max(conv.out_channels for conv in fat.modules() if isinstance(conv, nn.Conv3d)) <= 6
+
+
+def test_output_prior_reaches_the_head_of_deeplab_and_no_other_convolution() -> None:
+    """Four classes where the pyramid has four channels too: one bias is the logarithm of the shares."""
+    network = build_network("deeplab", TOPOLOGY, 4, width=2, downsamplings=2, **NEAR)
+    set_output_prior(network, [0.7, 0.1, 0.1, 0.1])
+    set_ones = [m for m in network.modules() if isinstance(m, nn.Conv3d) and m.bias is not None and m.out_channels == 4]
+    assert set_ones == [network.head]
+    assert network.mean[1].out_channels == 4
+    assert network.head.bias.exp().tolist() == pytest.approx([0.7, 0.1, 0.1, 0.1])
 
 
 def test_a_voxel_sees_as_far_as_the_dilations_add_up_to() -> None:

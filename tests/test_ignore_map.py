@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
@@ -53,7 +52,6 @@ def test_impossible_k_and_shapes_are_refused() -> None:
 
 
 def test_each_k_has_a_panel_whose_white_voxels_are_the_ignored_ones() -> None:
-    mpl.use("Agg")
     probs, labels = example()
     maps = {k: ignore_map(probs, labels, k, floor=1).numpy() for k in (100, 90, 50, 30, 10)}
     image, organs = np.zeros(labels.shape), ("mandible", "brainstem")

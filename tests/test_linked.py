@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from hnlib import chapters
-from hnlib.plotting import linked_points
+from hnlib.plotting import linked_points, organ_points
 
 PUBLISHED = Path(__file__).resolve().parents[1] / "results" / "published"
 
@@ -27,18 +28,18 @@ def points() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["organ", "case", "value", "text", "picture"])
 
 
-def facts(page: str) -> dict[str, list[list[float]]]:
-    """The patients as the script of the page has them: value and row of each point."""
-    found = re.search(r"facts = (\{.*?\});", page)
+def facts(page: str) -> dict[str, list[list[Any]]]:
+    """The patients as the script of the page has them: value, row and picture of each point."""
+    found = re.search(r"facts = (\{.*?\}), last", page)
     assert found
     return dict(json.loads(found[1]))
 
 
 def test_a_patient_is_known_by_its_points_in_all_organs() -> None:
     known = facts(linked_points(points(), "DSC", "one").data)
-    assert [value for value, _ in known["a"]] == [0.9, 0.8]
-    assert [round(row) for _, row in known["a"]] == [0, 1]
-    assert [value for value, _ in known["b"]] == [0.2]
+    assert [value for value, _, _ in known["a"]] == [0.9, 0.8]
+    assert [round(row) for _, row, _ in known["a"]] == [0, 1]
+    assert [(value, picture) for value, _, picture in known["b"]] == [(0.2, "worst-brainstem")]
 
 
 def test_a_point_carries_its_patient_text_and_picture() -> None:
@@ -46,6 +47,15 @@ def test_a_point_carries_its_patient_text_and_picture() -> None:
     assert '"customdata":[["a",""],["b","worst-brainstem"]]' in page
     assert '"text":["a: 0.9","b: 0.2"]' in page
     assert 'id="one"' in page
+    assert '<div role="group" aria-label="DSC, a point a case, by organ: Brainstem, Mandible.' in page
+
+
+def test_paper_has_the_same_points() -> None:
+    """One row an organ, its values on the axis across; a patient without a value has no point."""
+    ax = organ_points(points(), "DSC")
+    assert [line.get_xdata().tolist() for line in ax.lines] == [[0.9, 0.2], [0.8]]
+    assert [np.round(line.get_ydata()).tolist() for line in ax.lines] == [[0, 0], [1]]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["Brainstem", "Mandible"]
 
 
 def test_pictures_are_optional_and_points_are_not() -> None:

@@ -42,6 +42,16 @@ def test_outputs_are_stripped(path: Path) -> None:
     assert "papermill" not in nbformat.read(path, as_version=4).metadata
 
 
+def test_opens_with_a_question_and_an_answer_that_is_computed(path: Path) -> None:
+    """Title, question and answer are the first cell, the answer holds a glued value; what to take away comes later."""
+    first, *others = nbformat.read(path, as_version=4).cells
+    found = re.fullmatch(r"# .+\n\n\*\*Question\.\*\* (.+)\n\n\*\*Answer\.\*\* (.+)", first.source)
+    assert found, first.source
+    assert "?" in found[1]
+    assert "{glue:text}`" in found[2]
+    assert any("\n## To take away\n" in cell.source for cell in others)
+
+
 def test_one_cell_is_tagged_parameters(path: Path) -> None:
     """Papermill finds its place, and the cell holds literals only, so that a default is what it seems."""
     tagged = [cell for cell in code_cells(path) if "parameters" in cell.metadata.get("tags", [])]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import matplotlib
-
-matplotlib.use("agg")
-
 import numpy as np
 import pandas as pd
 import pytest

@@ -25,7 +25,7 @@ from scanfiles import ras_affine, write_dicom, write_scan
 from hnlib import predict
 from hnlib.cases import Case
 from hnlib.cli import main
-from hnlib.dicom_export import planes, read_headers, write_segmentation, write_structures
+from hnlib.dicom.export import planes, read_headers, write_segmentation, write_structures
 from hnlib.errors import ConfigError, DataError
 from hnlib.experiments import Study, train_run
 from hnlib.experiments.export import export_model

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from typer.main import get_command
 
-from hnlib.cli import main
+from hnlib.cli import app, main
 from hnlib.errors import DataError
 from hnlib.experiments import load_experiment, load_profile
 from hnlib.experiments import published as module
@@ -88,6 +90,45 @@ def test_words_and_layout_are_no_code() -> None:
     dressed = '"""A module."""\n\ndef f(x):  # adds\n    """Add."""\n    return (x\n            + 1)\n'
     assert plain_code(plain) == plain_code(dressed)
     assert plain_code(plain) != plain_code(plain.replace("1", "2"))
+
+
+def test_what_makes_a_table_exists(folder: Path) -> None:
+    """A script of the repository or a command; that of its folder goes before that of its name."""
+    commands = {f"hnlib {name}" for name in get_command(app).commands}  # type: ignore[attr-defined]
+    makers = {module.made_by(name) for name, _ in module.tables_of(ROOT / "results" / "published")}
+    assert all(maker in commands or (ROOT / maker).is_file() for maker in makers)
+    assert list(status(folder)["made_by"]) == ["hnlib publish"] * 2
+    assert module.made_by("tcia/landscape") != module.made_by("openkbp/landscape") == "hnlib publish"
+
+
+def test_versions_are_kept_until_the_content_changes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = status(folder)["versions"].iloc[0]
+    assert "numpy=" in first
+    monkeypatch.setattr(module, "_versions", lambda: "numpy=9")
+    monkeypatch.setitem(module.CODE, "metrics", ("metrics",))
+    record(folder, "2026-03-04", "same numbers")
+    assert status(folder)["versions"].iloc[0] == first
+    (folder / "openkbp" / "metrics.csv").write_text("case,value\na,9\n")
+    record(folder, "2026-03-05", "published")
+    assert status(folder)["versions"].iloc[0] == "numpy=9"
+
+
+STRINGS = """x = f"{a:{b}{c}}" f"" u"k" f"{d!r:>{w}.2f}" f"{e = }" "{}"
+def f(*, y=None): return {**x, None: [1e400, 2j, "\u2022"]}
+"""
+
+
+def test_the_digest_of_code_is_the_same_under_every_python() -> None:
+    """Python 3.12 adds fields and pieces of f-strings, 3.13 leaves fields out; this was computed with all three."""
+    assert hashlib.blake2b(plain_code(STRINGS).encode(), digest_size=8).hexdigest() == "288196f25c984fde"
+    assert "kind" not in plain_code(STRINGS)
+
+
+@pytest.mark.parametrize(
+    "changed", [STRINGS.replace("2f", "3f"), STRINGS.replace("None:", "0:"), STRINGS.replace("2j", "3j")]
+)
+def test_the_digest_of_code_sees_f_strings_and_none(changed: str) -> None:
+    assert plain_code(changed) != plain_code(STRINGS)
 
 
 def test_a_run_whose_experiment_or_data_changed_is_stale(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hnlib.files import read_table
 
 ROOT = Path(__file__).resolve().parents[1]
 FRONT = (ROOT / "README.md").read_text()
+SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
 README = FRONT + (ROOT / "book" / "using.md").read_text()
 
 
@@ -42,6 +43,11 @@ def test_the_commands_of_the_readme_exist() -> None:
     names = {first or second for first, second in used}
     assert len(names) > 5
     assert names <= set(commands)
+
+
+def test_every_script_is_listed() -> None:
+    table = README[README.index("## Scripts") :]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)[: len(SCRIPTS)] == SCRIPTS
 
 
 def test_the_front_page_is_one_screen_with_links_that_lead_somewhere() -> None:

@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 reference = importlib.import_module("reference")
+NOTEBOOKS = list((ROOT / "notebooks").glob("*.ipynb"))
 PAGES = "".join(path.read_text() for path in (ROOT / "book" / "reference").glob("*.md"))
 
 
@@ -55,11 +56,34 @@ def test_docstrings_are_sound(module: str) -> None:
     assert not faults, "\n".join(faults[:20])
 
 
-def test_a_function_knows_its_chapters(tmp_path: Path) -> None:
+def test_a_function_knows_its_chapters() -> None:
     """Called by the notebook itself, and through a function of `hnlib.chapters`."""
-    found = reference.chapters_by_name(ROOT / "notebooks")
-    assert "01_dataset" in found["organ_volumes"]
-    assert "02_imbalance" in found["sigma_of_mean"]
-    assert "02_imbalance" in found["sigma_pooled"]
-    assert "sigma_pooled" not in reference.used_names(reference.code_of(ROOT / "notebooks" / "02_imbalance.ipynb"))
+    found = reference.chapters_by_name(NOTEBOOKS)
+    assert "/executed/01_dataset" in found["organ_volumes"]
+    assert "/executed/02_imbalance" in found["sigma_of_mean"]
+    assert "/executed/02_imbalance" in found["sigma_pooled"]
+    code, _ = reference.cells_of(ROOT / "notebooks" / "02_imbalance.ipynb")
+    assert "sigma_pooled" not in reference.used_names(code)
     assert reference.used_names("chapters.landscape.picture()") == {"chapters", "picture"}
+
+
+def test_prose_counts_as_use() -> None:
+    """Blocks of Python, also indented under an exercise, and names between backticks; a plain word is none."""
+    prose = (
+        "   ```python\n   from hnlib.stats import holm\n   ```\nSee `hnlib.losses.audit`, `plan_patch(...)`, `page`."
+    )
+    assert reference.told_names(prose) == {"holm", "audit", "plan_patch"}
+    found = reference.chapters_by_name([*NOTEBOOKS, *(ROOT / "book").glob("*.md")])
+    assert "/executed/04_evaluation" in found["signed_rank"]
+    assert "/using" in found["register_loss"]
+
+
+@pytest.mark.parametrize("module", reference.MODULES)
+def test_every_public_name_says_where_it_is_used(module: str) -> None:
+    """By a link to pages that are there, or by the sentence that no chapter calls it."""
+    chapters = reference.chapters_by_name([*NOTEBOOKS, *(ROOT / "book").glob("*.md")])
+    for name in reference.public_names(module):
+        sentence = reference.use(name, chapters)
+        pages = re.findall(r":doc:`/(?:executed/)?(\w+)`", sentence)
+        assert pages or sentence == reference.NO_PAGE, name
+        assert all(list(ROOT.glob(f"*/{page}.*")) for page in pages), sentence

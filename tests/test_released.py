@@ -8,6 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from hnlib.chapters.released import released_origin, released_scores
 from hnlib.cli import main
@@ -23,6 +24,8 @@ def model() -> ModelFile:
 
 def test_it_is_small_and_stored_in_half_precision() -> None:
     assert released_model().stat().st_size < 4e6
+    stored = load_file(released_model()).values()
+    assert {tensor.dtype for tensor in stored if tensor.is_floating_point()} == {torch.float16}
 
 
 def test_it_is_the_recipe_of_its_profile(model: ModelFile) -> None:

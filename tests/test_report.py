@@ -16,7 +16,8 @@ from hnlib.cli import main
 from hnlib.errors import ConfigError, DataError
 from hnlib.experiments.config import Experiment
 from hnlib.report.labelled import open_labelled
-from hnlib.report.losses import A_STEP, KEPT, advise, audit_row, audited_losses
+from hnlib.report.losses import A_STEP, KEPT, advise, audited_losses
+from scripts.audited_losses import LOSSES, audit_row
 
 ORGANS = ("mandible", "brainstem", "parotid_left", "parotid_right")
 
@@ -166,6 +167,10 @@ def test_scans_too_small_for_a_patch_are_reported_without_one(tmp_path: Path) ->
     assert "No patch is recommended: " in page
 
 
+def test_the_table_has_the_losses_of_its_script() -> None:
+    assert tuple(audited_losses()["loss"]) == LOSSES
+
+
 def test_unequal_organs_get_the_loss_that_pulls_evenly() -> None:
     found = audited_losses().set_index("loss")["pull_ratio"]
     assert advise(50.0, 0.1, partial=False).name == found.idxmin()
@@ -184,7 +189,7 @@ def test_partial_outlines_are_a_reason() -> None:
 
 @pytest.mark.full
 @pytest.mark.skipif(os.environ.get("HNLIB_FULL") != "1", reason="audits take minutes: HNLIB_FULL=1")
-@pytest.mark.parametrize("name", list(audited_losses()["loss"]))
+@pytest.mark.parametrize("name", LOSSES)
 def test_the_table_of_audited_losses_is_what_the_audit_finds(name: str) -> None:
     row = audited_losses().set_index("loss").loc[name]
     again = audit_row(name)

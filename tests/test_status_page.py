@@ -52,3 +52,9 @@ def test_a_stale_row_says_so_in_words() -> None:
     page = status.html(pd.DataFrame({"table": ["x", "y"], "stale": ["", "code on its path changed"]}))
     assert "stale: code on its path changed" in page
     assert "<td>no</td>" in page
+
+
+def test_reason_and_versions_of_a_table_share_a_number() -> None:
+    row = {"reason": "published", "versions": "python=3.11 numpy=2.4"}
+    assert status.reason_and_versions(row) == "published; python 3.11 numpy 2.4"
+    assert status.reason_and_versions(row | {"versions": ""}) == "published"

@@ -178,7 +178,7 @@ def test_a_schedule_divides_the_steps(tiny_study: Study, monkeypatch: pytest.Mon
     [
         ([("offset", 0.5), ("slope", 0.5)], "stages are offset, slope; two_steps has slope, offset"),
         ([("slope", 0.5)], "two_steps has slope, offset"),
-        ([("slope", 0.5), ("offset", 0.6)], "sum to other than 1"),
+        ([("slope", 0.5), ("offset", 0.6)], "sum to 1.1; 1 is needed"),
     ],
 )
 def test_a_wrong_schedule_is_refused(

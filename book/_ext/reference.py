@@ -1,11 +1,14 @@
-"""The reference: docstrings of the library as pages, each function with the chapters that call it."""
+"""The reference: docstrings of the library as pages, each name with the pages of the book that use it."""
 
 from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import json
-from collections.abc import Iterator, Mapping
+import re
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,16 +26,33 @@ MODULES = (
     "hnlib.networks",
     "hnlib.systems",
     "hnlib.systems.coarse_to_fine",
+    "hnlib.atlas",
+    "hnlib.augmentation",
+    "hnlib.patches",
     "hnlib.training",
     "hnlib.inference",
     "hnlib.confidence",
     "hnlib.metrics",
     "hnlib.surfaces",
     "hnlib.stats",
+    "hnlib.equivalence",
+    "hnlib.observers",
     "hnlib.plotting",
     "hnlib.errors",
+    "hnlib.predict",
+    "hnlib.model_file",
+    "hnlib.evaluation",
+    "hnlib.evaluation.folders",
+    "hnlib.evaluation.measure",
+    "hnlib.report",
+    "hnlib.report.labelled",
+    "hnlib.report.measure",
+    "hnlib.nnunet",
+    "hnlib.nnunet.draw",
+    "hnlib.experiments",
 )
 CHAPTER_CODE = "hnlib.chapters"
+NO_PAGE = "Used by the library itself; no chapter calls it."
 
 
 def used_names(source: str) -> set[str]:
@@ -45,11 +65,28 @@ def used_names(source: str) -> set[str]:
     return names | {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
 
 
-def code_of(notebook: Path) -> str:
-    """Return the code of a notebook."""
-    cells = json.loads(notebook.read_text("utf-8"))["cells"]
-    lines = "\n".join("".join(cell["source"]) + "\n" for cell in cells if cell["cell_type"] == "code")
-    return "\n".join(line for line in lines.splitlines() if not line.startswith(("%", "!")))
+def cells_of(page: Path) -> tuple[str, str]:
+    """Return code and prose of a page: the cells of a notebook, or text alone."""
+    if page.suffix != ".ipynb":
+        return "", page.read_text("utf-8")
+    cells = json.loads(page.read_text("utf-8"))["cells"]
+    code, prose = (
+        "\n".join("".join(cell["source"]) + "\n" for cell in cells if cell["cell_type"] == kind)
+        for kind in ("code", "markdown")
+    )
+    return "\n".join(line for line in code.splitlines() if not line.startswith(("%", "!"))), prose
+
+
+def told_names(prose: str) -> set[str]:
+    """Return the names that prose mentions: in its blocks of Python, and by themselves between backticks.
+
+    A plain word between backticks may be anything; it counts where it says hnlib, or holds a capital or an underscore.
+    """
+    names: set[str] = set()
+    for block in re.findall(r"^ *```(?:python|{code-block} python)\n(.*?)^ *```", prose, re.DOTALL | re.MULTILINE):
+        names |= used_names(textwrap.dedent(block).replace(">>> ", "").replace("... ", ""))
+    told = re.findall(r"`([A-Za-z_][\w.]*)(?:\([^`]*\))?`", prose)
+    return names | {name.rpartition(".")[2] for name in told if re.search(r"^hnlib\.|[A-Z_]", name)}
 
 
 @cache
@@ -69,14 +106,44 @@ def chapter_functions() -> Mapping[str, set[str]]:
     return found
 
 
-def chapters_by_name(notebooks: Path) -> dict[str, list[str]]:
-    """Return, for every name that some chapter mentions, these chapters in order."""
+def chapters_by_name(pages: Iterable[Path]) -> dict[str, list[str]]:
+    """Return, for every name that pages mention, these pages in order; ``hnlib.chapters`` is read through."""
     behind, found = chapter_functions(), {}
-    for path in sorted(notebooks.glob("*.ipynb")):
-        names = used_names(code_of(path))
+    for path in sorted(pages):
+        code, prose = cells_of(path)
+        names = used_names(code) | told_names(prose)
         for name in names.union(*(behind[one] for one in names if one in behind)):
-            found.setdefault(name, []).append(path.stem)
+            found.setdefault(name, []).append(f"/executed/{path.stem}" if code else f"/{path.stem}")
     return found
+
+
+@cache
+def callers() -> Mapping[str, set[str]]:
+    """Return, for every public name, the public functions and classes of the modules that mention it."""
+    values = {
+        name: getattr(importlib.import_module(module), name) for module in MODULES for name in public_names(module)
+    }
+    found: dict[str, set[str]] = {name: set() for name in values}
+    for caller, value in values.items():
+        if inspect.isfunction(value) or inspect.isclass(value):
+            for name in module_names(value.__module__) & values.keys() - {caller}:
+                found[name].add(caller)
+    return found
+
+
+@cache
+def module_names(module: str) -> set[str]:
+    """Return every name that the code of a module mentions."""
+    return used_names(inspect.getsource(importlib.import_module(module)))
+
+
+def use(name: str, chapters: Mapping[str, list[str]]) -> str:
+    """Return a sentence: the pages that use a name, or those that call what uses it, or that there is none."""
+    above = {page for caller in callers().get(name, ()) for page in chapters.get(caller, [])}
+    for words, pages in (("Used in ", chapters.get(name, [])), ("Behind what is used in ", sorted(above))):
+        if pages:
+            return words + ", ".join(f":doc:`{page}`" for page in pages) + "."
+    return NO_PAGE
 
 
 def public_names(module: str) -> Iterator[str]:
@@ -95,17 +162,14 @@ def _settle(app: Any) -> None:
 
 
 def _link(app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
-    """Add to a function's or class's text the chapters that call it."""
-    if what in ("function", "class"):
-        executed = Path(app.srcdir) / "executed"
-        chapters = [one for one in _chapters(executed).get(name.rpartition(".")[2], []) if one]
-        if chapters:
-            lines += ["", "Used in " + ", ".join(f":doc:`/executed/{one}`" for one in chapters) + ".", ""]
+    """Add to the text of a function, class or constant the pages that use it."""
+    if what in ("function", "class", "exception", "data"):
+        lines += ["", use(name.rpartition(".")[2], _chapters(Path(app.srcdir))), ""]
 
 
 @cache
-def _chapters(folder: Path) -> dict[str, list[str]]:
-    return chapters_by_name(folder)
+def _chapters(book: Path) -> dict[str, list[str]]:
+    return chapters_by_name([*book.glob("executed/*.ipynb"), *book.glob("*.md")])
 
 
 def setup(app: Any) -> dict[str, bool]:

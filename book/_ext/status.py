@@ -30,7 +30,8 @@ class Published(Directive):
         if not PUBLISHED.is_dir():
             return [nodes.paragraph(text="The published tables are not beside this copy of the library.")]
         if self.arguments[0] == "tables":
-            parts = [numbered(status(PUBLISHED), "reason", lambda row: row["reason"])]
+            table, texts = numbered(status(PUBLISHED), "reason", reason_and_versions)
+            parts = [(table.rename(columns={"made_by": "made by"}).drop(columns="versions"), texts)]
         elif self.arguments[0] == "benches":
             parts = [benches(read_json(PUBLISHED / "bench.json", "run make bench"))]
         else:
@@ -80,6 +81,11 @@ def quantity(value: float | None) -> str:
     if value is None:
         return "\N{EN DASH}"
     return f"{float(f'{value:.3g}'):,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def reason_and_versions(row: Any) -> str:
+    """Return why a table counts as it does, and what is recorded of the versions that made it."""
+    return "; ".join(filter(None, (row["reason"], row["versions"].replace("=", " "))))
 
 
 def circumstances(run: Any) -> str:

@@ -48,7 +48,6 @@
   async function start(box) {
     const { Niivue, NVImage } = window.niivue;
     const data = JSON.parse(box.querySelector("script").textContent);
-    const still = box.querySelector("img");
     const stage = element("div", { className: "hn-stage" });
     const canvas = element("canvas", { tabIndex: 0 }, stage);
     canvas.setAttribute("aria-label", box.getAttribute("aria-label"));
@@ -88,7 +87,6 @@
       view.scene.crosshairPos = data.start.map((voxel, axis) => (voxel + 0.5) / shape[axis]);
       view.createOnLocationChange();
       view.drawScene();
-      still.hidden = true;
       box.dataset.ready = "yes";
     } catch (fault) {
       [stage, controls, place].forEach((part) => part.remove());

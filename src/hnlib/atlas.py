@@ -1,7 +1,8 @@
 """Segmentation by registration: training scans are bent onto a scan, their outlines go with them and vote.
 
 The classical rival of networks. Gao et al. 2019 register by SyN; here it is an affine registration and diffeomorphic
-demons from SimpleITK (extra ``hnlib[atlas]``): the package that has SyN holds NumPy and SciPy at old versions.
+demons from SimpleITK (extra ``hnlib[atlas]``): the package that has SyN holds NumPy and SciPy at old versions, and the
+B-splines of elastix are no diffeomorphic flow, which SyN and these demons are.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ A fault in data, configuration or the command itself, a full disk too, is told i
 from __future__ import annotations
 
 import re
-import sys
 from concurrent.futures.process import BrokenProcessPool
 from datetime import date
 from pathlib import Path
@@ -15,10 +14,13 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from hnlib import __version__
+from hnlib.console import progress, say
 from hnlib.errors import HnlibError
 from hnlib.evaluation import commands as evaluation
 from hnlib.files import reason
+from hnlib.nnunet import commands as nnunet
 from hnlib.report import commands as reports
+from hnlib.report.plan_command import plan
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -31,18 +33,8 @@ _Unreadable: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__na
 StudyFile = Annotated[Path, typer.Argument(help="study.json, written by hnlib prepare")]
 ExperimentName = Annotated[str, typer.Argument(help="name of a file in experiments, such as large_nnu_dice_ce")]
 Seed = Annotated[int, typer.Argument(help="number of the repetition, from 0", min=0)]
+PublishedFolder = Annotated[Path, typer.Option(help="folder of the committed results")]
 Root = Annotated[str, typer.Option(help="folder of the data; the phantom needs none")]
-
-
-def say(line: str) -> None:
-    """Print a line at once, also where the output is a file."""
-    typer.echo(line)
-    sys.stdout.flush()
-
-
-def _progress(what: str, done: int, total: int) -> None:
-    if done == total or done % max(1, total // 5) == 0:
-        say(f"{what}: {done} of {total} cases")
 
 
 @app.command()
@@ -55,7 +47,7 @@ def prepare(
     """Preprocess every case once into the cache and write study.json."""
     from hnlib.experiments import left_out, prepare_study
 
-    study = prepare_study(dataset, profile, data_root, progress=_progress)
+    study = prepare_study(dataset, profile, data_root, progress=progress)
     study.save(out)
     for split, names in left_out(study).items():
         some = ", ".join(names[:6]) + (" ..." if len(names) > 6 else "")
@@ -100,68 +92,7 @@ def fetch(
     say(f"{dataset} is in {to}; next: hnlib check {dataset} {to}")
 
 
-@app.command()
-def plan(
-    data: Annotated[str, typer.Argument(help="folder with hnlib.yaml and labelled cases, or name of a data set")],
-    memory: Annotated[str, typer.Option(help="memory of a training step, such as 11GB")],
-    data_root: Root = "",
-    measure: Annotated[str, typer.Option(help="measure of imbalance")] = "sightings",
-    aim: Annotated[
-        str, typer.Option(help="what the draw of centres is best for: presence, voxels, shares")
-    ] = "presence",
-    min_uniform: Annotated[float, typer.Option(help="least share of patches anywhere")] = 1 / 3,
-    target: Annotated[list[str] | None, typer.Option(help="share of an organ for the aim shares: mandible=0.2")] = None,
-    organ_box: Annotated[float, typer.Option(help="share of the largest organ's box that a patch is to hold")] = 0.9,
-    network: Annotated[str, typer.Option(help="dynunet or slim_dynunet")] = "dynunet",
-    width: Annotated[int, typer.Option(help="channels of the finest level")] = 32,
-    cap: Annotated[int, typer.Option(help="most channels of a level")] = 320,
-    min_levels: Annotated[int, typer.Option(help="least number of levels of the network")] = 3,
-    precision: Annotated[str, typer.Option(help="auto, float32 or bf16")] = "auto",
-    voxels_per_step: Annotated[int | None, typer.Option(help="of every plan; by default what the memory holds")] = None,
-    spacing_mm: Annotated[
-        tuple[float, float, float] | None,
-        typer.Option(help="grid of the plan along X, Y, Z; by default that of a study"),
-    ] = None,
-    cases: Annotated[int | None, typer.Option(help="at most so many training cases", min=1)] = None,
-    outlines_only: Annotated[bool, typer.Option("--outlines-only", help="read no CT; scans are not cropped")] = False,
-    out: Annotated[Path | None, typer.Option(help="the plan as an experiment, YAML")] = None,
-    nnunet: Annotated[Path | None, typer.Option(help="nnUNetPlans.json; the plan goes beside it")] = None,
-) -> None:
-    """Plan patch size, batch, network and draw of centres for a memory, with reasons."""
-    from hnlib import imbalance
-    from hnlib.datasets import DATASETS, open_dataset
-    from hnlib.errors import unknown
-    from hnlib.files import write_json, write_text
-    from hnlib.imbalance import report
-    from hnlib.report.labelled import open_labelled
-    from hnlib.training import choose_precision
-
-    wish = imbalance.Wish(measure, aim, min_uniform, report.read_targets(target), organ_box)
-    if precision not in ("auto", "float32", "bf16"):
-        raise unknown("precision", precision, ("auto", "float32", "bf16"))
-    chosen = choose_precision(precision)
-    limits = imbalance.Limits(
-        report.read_size(memory), network, width, cap, chosen, voxels_per_step=voxels_per_step, min_levels=min_levels
-    )
-    plans = None if nnunet is None else imbalance.read_nnunet(nnunet)
-    grid = spacing_mm if plans is None or spacing_mm else imbalance.nnunet_spacing(plans)
-    if data not in DATASETS and not Path(data).is_dir():
-        raise unknown("folder or data set", data, DATASETS)
-    found = open_dataset(data, data_root or None) if data in DATASETS else open_labelled(Path(data))
-    names = imbalance.planning_cases(found)[:cases]
-    spacing, scans = imbalance.scans_on_grid(
-        found, names, spacing_mm=grid, outlines_only=outlines_only, progress=_progress
-    )
-    planned = imbalance.plan(scans, spacing, limits, wish, progress=_progress)
-    for line in report.lines(planned):
-        say(line)
-    if out is not None:
-        write_text(out, imbalance.to_yaml(planned, title=out.stem.replace("_", " ")))
-        say(f"experiment {out}")
-    if nnunet is not None and plans is not None:
-        beside = nnunet.with_name(f"{nnunet.stem}_hnlib.json")
-        write_json(beside, imbalance.to_nnunet(planned, plans))
-        say(f"nnU-Net's plans {beside}: train with -p {beside.stem}")
+app.command()(plan)
 
 
 @app.command(rich_help_panel=WORKFLOW)
@@ -270,7 +201,7 @@ def stages(
 def publish(
     study_file: StudyFile,
     results: Annotated[Path, typer.Option(help="folder of the study's results")] = Path("results"),
-    published: Annotated[Path, typer.Option(help="folder of the committed results")] = Path("results/published"),
+    published: PublishedFolder = Path("results/published"),
 ) -> None:
     """Copy the finished runs and data tables of a study into the committed results, run by run."""
     from hnlib.chapters.found import draw_found
@@ -283,6 +214,17 @@ def publish(
     say(f"{study.dataset}: {runs} runs published in {published / study.dataset}")
     record(published, f"{date.today()}", "published", tables)
     say(f"picture {draw_found(published)}")
+
+
+@app.command("check-published", rich_help_panel=WORKFLOW)
+def check_published(
+    published: PublishedFolder = Path("results/published"),
+    accept: Annotated[str, typer.Option(help="why tables still hold though code on their path changed")] = "",
+) -> None:
+    """Say which published tables are stale, and why; status 1 where there are some."""
+    from hnlib.experiments.published import tell_stale
+
+    raise typer.Exit(1 if tell_stale(published, accept, say) else 0)
 
 
 @app.command()
@@ -390,7 +332,8 @@ def notebook(
 
 
 evaluation.register(app, say)
-reports.register(app, say)
+reports.register(app, say, progress)
+nnunet.register(app, say)
 
 
 @app.command()

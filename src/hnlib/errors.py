@@ -50,10 +50,13 @@ def wrong_value(error: Mapping[str, Any]) -> str:
     'training.stepz: no such key'
     >>> wrong_value({"loc": ("seeds", 0), "type": "int_parsing", "msg": "", "input": "x"})
     "seeds.0: is 'x'; a whole number is needed"
+    >>> wrong_value({"loc": ("gate",), "type": "less_than_equal", "ctx": {"le": 1}, "msg": "", "input": 2})
+    'gate: is 2; a number of at most 1 is needed'
     """
     # pydantic adds which type of several it tried, and whether a key is meant
     where = ".".join(str(part) for part in error["loc"] if part not in ("int", "str", "[key]")) or "the file"
-    kind, limits = str(error["type"]), error.get("ctx", {})
+    kind = str(error["type"])
+    limits = {key: f"{v:g}" if isinstance(v, float) else v for key, v in error.get("ctx", {}).items()}
     if kind == "missing":
         return f"{where}: is missing"
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
@@ -65,6 +68,9 @@ def wrong_value(error: Mapping[str, Any]) -> str:
     words |= {"tuple": "a list", "list": "a list", "dict": table, "model": table, "dataclass": table}
     needed = {
         "greater_than": f"a number above {limits.get('gt')}",
+        "greater_than_equal": f"a number of at least {limits.get('ge')}",
+        "less_than": f"a number below {limits.get('lt')}",
+        "less_than_equal": f"a number of at most {limits.get('le')}",
         "too_short": f"a length of at least {limits.get('min_length')}",
         "too_long": f"a length of at most {limits.get('max_length')}",
         "literal_error": f"one of {limits.get('expected')}",

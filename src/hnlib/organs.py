@@ -1,7 +1,7 @@
 """The vocabulary of organs at risk: one row an organ, used by every data set and figure.
 
-Colours are the Okabe-Ito set, extended by Tol's muted set (both safe for colour-blind readers);
-the two organs of a pair share a colour and differ in their marker.
+Colours are the Okabe-Ito set without its grey, extended by colours of Tol; any two are told apart under red- and
+green-blindness too, as a test computes. The two organs of a pair share a colour and differ in their marker.
 Tolerances are those of surface Dice, with the source beside each number.
 """
 
@@ -12,6 +12,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 from typing import Literal
 
@@ -24,6 +25,16 @@ PROVISIONAL = "no published value found; provisional choice of this library"
 DEFAULT = "not in the vocabulary; default of this library"
 #: Tolerance of organs outside the vocabulary: what most of its soft organs have.
 DEFAULT_TOLERANCE_MM = 2.5
+#: The organs of Tappeiner et al. 2022, in the paper's order; also those that PDDCA outlines.
+PAPER_ORGANS: tuple[str, ...] = (
+    "brainstem",
+    "optic_chiasm",
+    "optic_nerve_left",
+    "optic_nerve_right",
+    "parotid_left",
+    "parotid_right",
+    "mandible",
+)
 #: Classes and rows of tables that are no organs.
 RESERVED = frozenset({"background", "average"})
 
@@ -61,11 +72,6 @@ class Organ:
     spellings: MappingProxyType[str, tuple[str, ...]]
     side: Literal["left", "right"] | None = None
     mirror: str | None = None
-
-    @property
-    def tolerance_verified(self) -> bool:
-        """True where the tolerance was confirmed in a published source."""
-        return self.tolerance_source in (NIKOLOV, TAPPEINER)
 
 
 def _row(
@@ -118,7 +124,7 @@ ORGANS: MappingProxyType[str, Organ] = MappingProxyType(
                 "parotid_right", "Parotid R", "#009E73", ">", 2.85, NIKOLOV, "RightParotid", "Parotid_R", "Parotid-Rt"
             ),
             _row("mandible", "Mandible", "#0072B2", "o", 1.01, NIKOLOV, "Mandible", "Mandible", "Mandible"),
-            _row("larynx", "Larynx", "#999999", "P", 2.5, PROVISIONAL, "Larynx"),
+            _row("larynx", "Larynx", "#DDCC77", "P", 2.5, PROVISIONAL, "Larynx"),
             _row("oesophagus", "Oesophagus", "#F0E442", "h", 2.5, PROVISIONAL, "Esophagus"),
             _row("optic_chiasm", "Optic chiasm", "#E69F00", "X", 2.5, TAPPEINER, "", "Chiasm"),
             _row(
@@ -151,8 +157,8 @@ ORGANS: MappingProxyType[str, Organ] = MappingProxyType(
             ),
             _row("lens_left", "Lens L", "#332288", "<", 0.98, UNVERIFIED, tcia="Lens-Lt"),
             _row("lens_right", "Lens R", "#332288", ">", 0.98, UNVERIFIED, tcia="Lens-Rt"),
-            _row("cochlea_left", "Cochlea L", "#44AA99", "<", 1.25, UNVERIFIED, tcia="Cochlea-Lt"),
-            _row("cochlea_right", "Cochlea R", "#44AA99", ">", 1.25, UNVERIFIED, tcia="Cochlea-Rt"),
+            _row("cochlea_left", "Cochlea L", "#661100", "<", 1.25, UNVERIFIED, tcia="Cochlea-Lt"),
+            _row("cochlea_right", "Cochlea R", "#661100", ">", 1.25, UNVERIFIED, tcia="Cochlea-Rt"),
         )
     }
 )
@@ -204,6 +210,34 @@ def _own(name: str) -> Organ:
         side,
         mirror,
     )
+
+
+def organ_name(text: str) -> str:
+    """Return the library's name for what a tool calls an organ: by the spellings of the data sets, else as it is.
+
+    Examples
+    --------
+    >>> organ_name("Parotid_L"), organ_name("RightParotid"), organ_name("Optic-Nerve-Lt"), organ_name("Eye R")
+    ('parotid_left', 'parotid_right', 'optic_nerve_left', 'eye_right')
+    """
+    known = _spellings().get(_letters(text))
+    if known:
+        return known
+    name = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
+    return re.sub(r"_(?:l|lt)$", "_left", re.sub(r"_(?:r|rt)$", "_right", name))
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.lower())
+
+
+@cache
+def _spellings() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for one in ORGANS.values():
+        for text in (one.name, one.title, *(name for names in one.spellings.values() for name in names)):
+            found[_letters(text)] = one.name
+    return found
 
 
 def mirror_values(organs: Sequence[str]) -> tuple[int, ...]:

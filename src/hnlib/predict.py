@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from hnlib.anatomy import centre_mm, misplaced
 from hnlib.cases import Case
 from hnlib.dicom import is_slice
-from hnlib.dicom_export import rgb, write_segmentation, write_structures
+from hnlib.dicom.export import rgb, write_segmentation, write_structures
 from hnlib.errors import ConfigError, DataError
 from hnlib.files import write_atomically
 from hnlib.inference import keep_largest_components

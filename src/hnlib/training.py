@@ -31,17 +31,6 @@ class Batches(Protocol):
         """Return one step's input, target and what else the loss takes: a function of the step alone."""
 
 
-_POSITIVE = (
-    "steps",
-    "batch_size",
-    "learning_rate",
-    "schedule_steps",
-    "clip_norm",
-    "validate_every",
-    "checkpoint_every",
-)
-
-
 @dataclass(frozen=True)
 class Settings:
     """How a network is trained; what is compared (patch, loss, sampling, network) is not here.

@@ -38,20 +38,17 @@ def claims_facts(table: pd.DataFrame) -> Facts:
 
 def claims_of(table: pd.DataFrame, number: int) -> Any:
     """Return the claims of one paper, in the order of the list, as a table with links to the chapters."""
-    from IPython.display import HTML
-
-    part = table[table["paper"] == table["paper"].unique()[number]]
+    part = _of_paper(table, number)
     shown = pd.DataFrame(
         {
-            "claim": [f"<b>{row.id}</b> {_text(row.what)}" for row in part.itertuples()],
-            "in the paper": [f"{_text(row.figure)}<br><i>{_text(row.where)}</i>" for row in part.itertuples()],
-            "verdict": [_verdict(row) for row in part.itertuples()],
-            "found": [_found(row) for row in part.itertuples()],
-            "carried by": [_link(row) for row in part.itertuples()],
+            "claim": [f"<b>{row.id}</b> {_text(row.what)}" for row in part],
+            "in the paper": [f"{_text(row.figure)}<br><i>{_text(row.where)}</i>" for row in part],
+            "verdict": [_verdict(row) for row in part],
+            "found": [_found(row) for row in part],
+            "carried by": [_link(row) for row in part],
         }
     )
-    html = shown.to_html(index=False, escape=False, border=0, classes="claims")
-    return HTML(html)  # type: ignore[no-untyped-call]
+    return _as_html(shown)
 
 
 #: What a verdict is worth to somebody who must decide.
@@ -66,25 +63,22 @@ EVIDENCE = {
 
 def recommendations(table: pd.DataFrame, number: int) -> Any:
     """Return the recommendations of one source with this book's evidence for, against, or none."""
-    from IPython.display import HTML
-
-    part = table[table["paper"] == table["paper"].unique()[number]]
+    part = _of_paper(table, number)
     shown = pd.DataFrame(
         {
-            "recommendation": [f"<b>{row.id}</b> {_text(row.what)}" for row in part.itertuples()],
-            "evidence": [_evidence(row) for row in part.itertuples()],
-            "what it rests on": [_found(row) for row in part.itertuples()],
-            "where": [_link(row) for row in part.itertuples()],
+            "recommendation": [f"<b>{row.id}</b> {_text(row.what)}" for row in part],
+            "evidence": [_evidence(row) for row in part],
+            "what it rests on": [_found(row) for row in part],
+            "where": [_link(row) for row in part],
         }
     )
-    html = shown.to_html(index=False, escape=False, border=0, classes="claims")
-    return HTML(html)  # type: ignore[no-untyped-call]
+    return _as_html(shown)
 
 
 def recommendation_facts(table: pd.DataFrame, number: int) -> Facts:
     """Return how many recommendations of one source have evidence for, against, or none."""
-    part = table[table["paper"] == table["paper"].unique()[number]]
-    words = [_worth(row) for row in part.itertuples()]
+    part = _of_paper(table, number)
+    words = [_worth(row) for row in part]
     counts = {key: words.count(key) for key in ("for", "against")}
     return {
         "total": str(len(part)),
@@ -92,6 +86,17 @@ def recommendation_facts(table: pd.DataFrame, number: int) -> Facts:
         "against": str(counts["against"]),
         "none": str(len(part) - sum(counts.values())),
     }
+
+
+def _of_paper(table: pd.DataFrame, number: int) -> list[Any]:
+    return list(table[table["paper"] == table["paper"].unique()[number]].itertuples())
+
+
+def _as_html(shown: pd.DataFrame) -> Any:
+    from IPython.display import HTML
+
+    html = shown.to_html(index=False, escape=False, border=0, classes="claims")
+    return HTML(html)  # type: ignore[no-untyped-call]
 
 
 def _worth(row: Any) -> str:

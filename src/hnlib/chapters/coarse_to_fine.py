@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from hnlib.chapters.data import picture
-from hnlib.chapters.page import DASH, NBSP, TOO_WEAK, Facts, counted, limits, mean_sd, percent, title
+from hnlib.chapters.page import DASH, NBSP, TOO_WEAK, Facts, counted, mean_sd, percent, title
+from hnlib.chapters.questions import NOT_RUN, asked, differences, minutes_by_stage
 from hnlib.experiment_files import experiment_title
 from hnlib.experiments import read_tables
 from hnlib.files import read_json
 from hnlib.plotting.style import METRIC_LABELS
-from hnlib.stats import compare_experiments, mean_over_organs, organ_summary, printed_table, seed_interval
+from hnlib.stats import compare_experiments, mean_over_organs, organ_summary, printed_table
 
 #: Stages and rivals in the order of the tables.
 PARTS = ("coarse_axial", "coarse_coronal", "coarse_sagittal", "coarse_fused", "coarse_fused_weights", "coarse_to_fine")
@@ -53,7 +53,6 @@ METHODS = {
     "coarse_to_fine": "Pu et al.",
 }
 BOX = ("box_recall", "box_fallback")
-NOT_RUN = "not yet run"
 
 
 def stage_facts(tables: Path | str) -> Facts:
@@ -98,20 +97,7 @@ def parts_table(metrics: pd.DataFrame, experiments: tuple[str, ...] = PARTS) -> 
 
 def questions_table(metrics: pd.DataFrame) -> pd.DataFrame:
     """Return each question's difference in mean test DSC with its interval over patients and over seeds."""
-    rows = []
-    done = set(metrics["experiment"])
-    test = metrics[metrics["metric"] == "dsc"]
-    for experiment, baseline in QUESTIONS:
-        row: dict[str, Any] = {"experiment": experiment_title(experiment), "minus": experiment_title(baseline)}
-        if {experiment, baseline} <= done:
-            pair = test[test["experiment"].isin((experiment, baseline))]
-            one = compare_experiments(pair, baseline, measures=["dsc"]).query("primary").iloc[0]
-            row |= {"difference": f"{one['difference']:+z.3f}", "over patients": limits(one["low"], one["high"])}
-            row |= {"over seeds": limits(*seed_interval(pair, experiment, baseline)), "cases": int(one["cases"])}
-        else:
-            row |= {"difference": NOT_RUN, "over patients": DASH, "over seeds": DASH, "cases": 0}
-        rows.append(row)
-    return pd.DataFrame(rows).set_index(["experiment", "minus"])
+    return differences(metrics, QUESTIONS)
 
 
 def box_table(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -140,13 +126,8 @@ def costs_table(history: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def stage_minutes(history: pd.DataFrame) -> pd.DataFrame:
-    """Return the minutes of each training of the whole system, mean over seeds; empty before it is run."""
-    rows = history[history["experiment"] == "coarse_to_fine"]
-    if rows.empty or "stage" not in rows:
-        return pd.DataFrame({"minutes": [NOT_RUN]}, index=["all stages"])
-    ends = rows.groupby(["seed", "stage"], sort=False)["seconds"].max().reset_index()
-    spent = ends.assign(seconds=ends.groupby("seed")["seconds"].diff().fillna(ends["seconds"]))
-    return (spent.groupby("stage", sort=False)["seconds"].mean() / 60).round(2).rename("minutes").to_frame()
+    """Return the minutes of each training of the whole system, mean over seeds; not yet run before it is."""
+    return minutes_by_stage(history, "coarse_to_fine")
 
 
 def paper_view_table() -> pd.DataFrame:
@@ -179,7 +160,7 @@ def coarse_facts(metrics: pd.DataFrame) -> Facts:
     questions = questions_table(metrics)
     return {
         "verdict": _verdict(questions),
-        "hybrid": _hybrid(questions, metrics),
+        "hybrid": _hybrid(questions),
         "paper-fusion": f"{views['fusion'] - views['top']:+z.1f}",
         "paper-fine": f"{rivals[METHODS['coarse_to_fine']] - views['fusion']:+z.1f}",
         "winner": _winner(metrics),
@@ -189,7 +170,7 @@ def coarse_facts(metrics: pd.DataFrame) -> Facts:
 
 def _verdict(questions: pd.DataFrame) -> str:
     """Say whether the whole system beats one network, and what its parts add, in two sentences."""
-    whole, fusion, fine = (_asked(questions, pair) for pair in (WHOLE, FUSION, FINE))
+    whole, fusion, fine = (asked(questions, pair) for pair in (WHOLE, FUSION, FINE))
     if NOT_RUN in (whole["difference"], fusion["difference"], fine["difference"]):
         return "The system and one network alone have not both been run yet."
     signs = {text[0] for key in ("over patients", "over seeds") for text in whole[key].replace(NBSP, " ").split(" to ")}
@@ -202,24 +183,17 @@ def _verdict(questions: pd.DataFrame) -> str:
     ).replace(NBSP, " ")
 
 
-def _hybrid(questions: pd.DataFrame, metrics: pd.DataFrame) -> str:
+def _hybrid(questions: pd.DataFrame) -> str:
     """Say what the network of 2D and 3D layers gains over the 3D one."""
-    found = _asked(questions, HYBRID)
+    found = asked(questions, HYBRID)
     if found["difference"] == NOT_RUN:
         return "The hybrid network is not yet run."
-    rows = metrics[(metrics["experiment"] == HYBRID[0]) & (metrics["split"] == "test")]
-    sample = f"{counted(rows['seed'].nunique(), 'seed')}, {counted(rows['case'].nunique(), 'case')}"
+    sample = f"{counted(found['seeds'], 'seed')}, {counted(found['cases'], 'case')}"
     seeds = "" if found["over seeds"] == DASH else f", over seeds {found['over seeds']}"
     return (
         f"The hybrid network against the 3D one: {found['difference']} in mean test DSC "
         f"(over patients {found['over patients']}{seeds}; {sample})."
     ).replace(NBSP, " ")
-
-
-def _asked(questions: pd.DataFrame, pair: tuple[str, str]) -> dict[str, Any]:
-    """Return the row of one question."""
-    (row,) = questions.loc[[tuple(map(experiment_title, pair))]].to_dict("records")
-    return {str(key): value for key, value in row.items()}
 
 
 def _state(metrics: pd.DataFrame) -> str:

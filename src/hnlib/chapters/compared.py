@@ -272,18 +272,18 @@ def compared_facts(metrics: pd.DataFrame, tests: pd.DataFrame, runs: pd.DataFram
     shown = rows[rows["shown"].astype(bool)] if len(rows) else rows
     words = _named(shown) if len(shown) else []
     if not len(rows):
-        verdict = "There is nothing to compare it with yet."
+        verdict = "There is nothing to compare it with yet"
     elif words:
         which = listed(words) if len(words) <= FEW else f"{len(words)} of {len(rows)} others, {_range(shown)}"
-        verdict = f"Corrected for the number of losses, the test patients show a difference for {which}."
+        verdict = f"Corrected for the number of losses, the test patients show a difference for {which}"
     else:
-        verdict = "Corrected for the number of losses, the test patients show no difference for any other."
+        verdict = "Corrected for the number of losses, the test patients show no difference for any other"
     seeds = runs.groupby("experiment")["seed"].nunique()
     if len(rows) and seeds.max() == 1:
-        verdict += " With one seed it is not known whether a second training would show the same."
+        verdict += "; with one seed it is not known whether a second training would show the same"
     elif words:
         beyond = _named(shown[_beyond_seeds(shown)])
-        verdict += f" Beyond what seeds differ by as well: {listed(beyond) if beyond else 'none'}."
+        verdict += f"; beyond what seeds differ by as well: {listed(beyond) if beyond else 'none'}"
     fewer = "" if seeds.min() == seeds.max() else f"{seeds.min()} to "
     return {
         "coverage": coverage_phrase(runs, "losses"),
@@ -291,7 +291,7 @@ def compared_facts(metrics: pd.DataFrame, tests: pd.DataFrame, runs: pd.DataFram
         "best-dsc": f"{means.max():.3f}",
         "baseline": experiment_title(baseline),
         "baseline-dsc": f"{means[baseline]:.3f}",
-        "verdict": verdict,
+        "verdict": f"{verdict}.",
         "cases": str(metrics.loc[metrics["split"] == "test", "case"].nunique()),
         "seeds": f"{fewer}{counted(seeds.max(), 'seed')}",
         "percent": percent_phrase(metrics),

@@ -13,7 +13,7 @@ from hnlib.errors import ConfigError
 from hnlib.experiments import load_profile, read_tables
 from hnlib.experiments.study import home
 from hnlib.organs import RESERVED, organ
-from hnlib.plotting import use_style
+from hnlib.plotting import describe_figures, use_style
 
 Facts = dict[str, str]
 #: Level of the tests.
@@ -27,8 +27,9 @@ PRECISIONS: Mapping[str, str] = {"32-true": "float32", "bf16-mixed": "bfloat16 (
 
 
 def begin() -> None:
-    """Set the one visual style of figures and tables for the running notebook."""
+    """Set the one visual style of figures and tables for the running notebook, and give its figures their words."""
     use_style()
+    describe_figures()
     pd.set_option("display.max_colwidth", None)
 
 

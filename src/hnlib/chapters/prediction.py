@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from hnlib.chapters.page import ALPHA, DASH, NBSP, Facts, limits, made_on, title, with_limits
+from hnlib.chapters.page import ALPHA, DASH, NBSP, Facts, counted, limits, made_on, title, with_limits
 from hnlib.errors import DataError
-from hnlib.experiments import load_profile
+from hnlib.experiment_files import experiment_title
+from hnlib.experiments import load_experiment, load_profile
 from hnlib.files import read_table
 from hnlib.imbalance import MEASURES
-from hnlib.imbalance.planner import SIGHTINGS, Wish
+from hnlib.imbalance.planner import SIGHTINGS
 from hnlib.plotting.landscape import QUANTITIES
 from hnlib.stats import (
     ALL_ORGANS,
@@ -26,9 +27,10 @@ from hnlib.stats import (
     seed_interval,
 )
 
-#: Measures with one value a configuration: those of chapter 07 that differ in the order of configurations.
+#: Measures with one value a configuration: those of chapter 07 that differ in the order of configurations, since one
+#: counted twice (the pooled sigma orders as that of the mean does) would cost the correction for their number.
 GLOBAL = (
-    *("sigma_of_mean", "sigma_pooled", "sigma_foreground", "normalised_entropy", "aitchison_spread"),
+    *("sigma_of_mean", "sigma_foreground", "normalised_entropy", "aitchison_spread"),
     *("least_presence", SIGHTINGS, "rarest_voxels"),
 )
 #: Measures with a value for every organ; all are better when larger.
@@ -45,8 +47,13 @@ TITLES: Mapping[str, str] = {
     **OWN,
     CONTEXT: "context (no measure of imbalance)",
 }
-#: The configuration of the nine that is nearest to nnU-Net's own: its large patch, classes drawn alike.
-NNUNET = "large_class_draw"
+
+
+class Choices(NamedTuple):
+    """Rows of ``draws.csv`` and of ``metrics.csv`` of the planner's choice and of nnU-Net's, in this order."""
+
+    draws: pd.DataFrame
+    metrics: pd.DataFrame
 
 
 class DrawStudy(NamedTuple):
@@ -60,12 +67,16 @@ class DrawStudy(NamedTuple):
         Rows of ``metrics.csv`` of its runs; empty while none is in.
     wanted
         Number of runs of the whole study.
+    choices
+        The same of the two runs beside the study: the planner's own choice and nnU-Net's, in the order of the
+        profile's arm ``choices``.
     """
 
     draws: pd.DataFrame
     classes: pd.DataFrame
     metrics: pd.DataFrame
     wanted: int
+    choices: Choices
 
     @property
     def runs(self) -> pd.DataFrame:
@@ -89,8 +100,18 @@ def load_draws(folder: Path | str, profile: str) -> DrawStudy:
     path = place / "metrics.csv"
     nothing = pd.DataFrame(columns=list(COLUMNS))
     metrics = read_table(path, "publish the runs again") if path.exists() else nothing
-    known = (metrics["profile"] == profile) & metrics["experiment"].isin(draws["experiment"])
-    return DrawStudy(draws, classes, metrics[known], len(draws) * len(load_profile(profile).seeds))
+    settings = load_profile(profile)
+
+    def of(arm: str, table: pd.DataFrame, column: str = "experiment") -> pd.DataFrame:
+        """Return the rows of an arm's experiments, in its order."""
+        names = settings.experiments(arm)
+        rows = table[table[column].isin(names)]
+        return rows.sort_values(column, key=lambda found: found.map(names.index), kind="stable", ignore_index=True)
+
+    own = metrics[metrics["profile"] == profile]
+    choices = Choices(of("choices", draws), of("choices", own))
+    nine = of("draws", draws)
+    return DrawStudy(nine, of("draws", classes), of("draws", own), len(nine) * len(settings.seeds), choices)
 
 
 def measure_rows(study: DrawStudy) -> pd.DataFrame:
@@ -154,6 +175,29 @@ def result_points(study: DrawStudy, measure: str, metric: str = "dsc") -> pd.Dat
     return joined
 
 
+def result_matrix(study: DrawStudy, found: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a measure, run and organ: the rank by the measure, the metric of ``found``, and its correlation.
+
+    Parameters
+    ----------
+    study
+        As from `load_draws`.
+    found
+        As from `correlations`.
+    """
+    metric = str(found["metric"].iloc[0])
+    signs = measure_rows(study).groupby("measure")["higher_is_better"].first()
+    rho = found.set_index(["measure", "organ"])["rho"]
+    parts = []
+    for name in found["measure"].unique():
+        points = result_points(study, name, metric).assign(measure=name)
+        better = points["measured"] if signs[name] else -points["measured"]
+        # rounded, since the last digits of a solver decide nothing
+        points["rank"] = better.map("{:.9g}".format).astype(float).groupby(points["organ"]).rank("dense")
+        parts.append(points.assign(rho=[rho[name, organ] for organ in points["organ"]]))
+    return pd.concat(parts, ignore_index=True)
+
+
 def correlations(study: DrawStudy, metric: str = "dsc", seed: int = 0) -> pd.DataFrame:
     """Return the rank correlation of every measure with a metric on the test cases, by organ and over organs."""
     return rank_correlations(study.metrics, measure_rows(study), metric=metric, rng=np.random.default_rng(seed))
@@ -195,8 +239,8 @@ def organ_correlation_table(found: pd.DataFrame) -> pd.DataFrame:
     return wide.rename(index=TITLES, columns=title).rename_axis(columns=None)
 
 
-def prediction_facts(study: DrawStudy, found: pd.DataFrame) -> Facts:
-    """Return the phrases of the chapter: how much is in, and which measure predicts."""
+def prediction_facts(study: DrawStudy, found: pd.DataFrame, misses: pd.DataFrame) -> Facts:
+    """Return the phrases of the chapter: how much is in, and which measure predicts DSC and misses."""
     means = found[found["organ"] == ALL_ORGANS].set_index("measure")
     runs, configurations = len(study.runs), int(study.runs["experiment"].nunique())
     sigma = means.loc["sigma_of_mean"]
@@ -207,6 +251,7 @@ def prediction_facts(study: DrawStudy, found: pd.DataFrame) -> Facts:
         "measures": str(len(means)),
         "sigma": "not known yet" if np.isnan(sigma["rho"]) else _interval(sigma.to_dict()).replace(NBSP, " "),
         "verdict": _verdict(study, means, configurations, runs),
+        "misses": _misses(study, misses),
     }
 
 
@@ -217,8 +262,7 @@ def _verdict(study: DrawStudy, means: pd.DataFrame, configurations: int, runs: i
             f"nothing is said yet: fewer than {LEAST_CONFIGURATIONS} configurations have no order to speak of."
         )
     begin = "" if runs == study.wanted else f"So far, with {runs} of {study.wanted} runs: "
-    known = means.dropna(subset=["rho"])
-    shown = known[(known["p_holm"] < ALPHA) & ((known["low"] > 0) | (known["high"] < 0))]
+    known, shown = means.dropna(subset=["rho"]), _shown(means)
     right, wrong = shown[shown["rho"] > 0], shown[shown["rho"] < 0]
     if known.empty:
         return f"{begin}all results are alike, so that no measure can be told from another."
@@ -239,6 +283,31 @@ def _verdict(study: DrawStudy, means: pd.DataFrame, configurations: int, runs: i
     return text[:1].upper() + text[1:]
 
 
+def _misses(study: DrawStudy, found: pd.DataFrame) -> str:
+    """Say how many organs and patients the misses are of, and which measure predicts them."""
+    rows = study.metrics.query("split == 'test' and metric == 'missed'")
+    if found["configurations"].max() < LEAST_CONFIGURATIONS:
+        return "Of misses nothing is said yet."
+    missed = rows[rows["value"] > 0]
+    if missed.empty:
+        return "No run misses an organ, so that misses have no order."
+    many = (
+        f"All misses are of {counted(missed['organ'].nunique(), 'organ')} in {missed['case'].nunique()} of "
+        f"{counted(rows['case'].nunique(), 'test patient')}. "
+    )
+    shown = _shown(found[found["organ"] == ALL_ORGANS].set_index("measure"))
+    if shown.empty:
+        return f"{many}No measure is shown to predict them."
+    names = [f"{TITLES[str(name)]} ({_plain(row)})" for name, row in _by_size(shown)]
+    return f"{many}Shown to go with them, right where positive: {'; '.join(names)}."
+
+
+def _shown(means: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows whose interval leaves 0 out and whose corrected p is small."""
+    known = means.dropna(subset=["rho"])
+    return known[(known["p_holm"] < ALPHA) & ((known["low"] > 0) | (known["high"] < 0))]
+
+
 def _by_size(rows: pd.DataFrame) -> list[tuple[object, pd.Series]]:
     return list(rows.reindex(rows["rho"].abs().sort_values(ascending=False).index).iterrows())
 
@@ -250,34 +319,41 @@ def _plain(row: pd.Series) -> str:
 # The planned patch beside nnU-Net's
 
 
-def planned_choice(study: DrawStudy) -> str:
-    """Return which of the planned draws the planner's own rule takes.
-
-    Of those whose patch holds enough of the largest organ's box, or the most, the one that shows the organ shown least
-    in most patches a step.
-    """
-    planned = study.draws[study.draws["draw"] == "planned"]
-    enough = planned[planned["organ_box"] >= min(Wish.organ_box_fraction, planned["organ_box"].max())]
-    return str(enough.sort_values(SIGHTINGS, ascending=False, kind="stable")["experiment"].iloc[0])
+def choices_table(study: DrawStudy) -> pd.DataFrame:
+    """Return what the planner and nnU-Net choose for the same scans, as they were trained."""
+    seeds = study.choices.metrics.groupby("experiment")["seed"].nunique()
+    rows = study.choices.draws.to_dict("records")
+    table = pd.DataFrame(
+        {
+            "patch": [" x ".join(str(row[f"patch_{axis}"]) for axis in "xyz") for row in rows],
+            "patches a step": [row["batch_size"] for row in rows],
+            "context": [f"{row['context_mm']:.0f} mm" for row in rows],
+            "least presence": [f"{row['least_presence']:.2f}" for row in rows],
+            "sightings": [f"{row[SIGHTINGS]:.2f}" for row in rows],
+            "seeds in": [int(seeds.get(row["experiment"], 0)) for row in rows],
+        },
+        index=[experiment_title(str(row["experiment"])) for row in rows],
+    )
+    return table.T.rename_axis(index=None, columns=None)
 
 
 def planned_beside_nnunet(study: DrawStudy) -> pd.DataFrame:
-    """Return the difference of the planned configuration to nnU-Net's, by metric; a dash while a run is missing."""
-    planned, rows = planned_choice(study), {}
+    """Return the difference of the planner's choice to nnU-Net's, by metric; a dash while a run is missing."""
+    pair, rows = study.choices.metrics, {}
+    planned, other = study.choices.draws["experiment"]
     for metric, name in (("dsc", "DSC"), ("missed", "missed")):
-        pair = study.metrics[study.metrics["experiment"].isin([planned, NNUNET])]
         if pair["experiment"].nunique() < 2:
             rows[name] = dict.fromkeys(("difference", "over patients", "over seeds", "seeds"), DASH)
             continue
-        found = paired_difference(pair, planned, NNUNET, metric=metric)
-        seeds = seed_interval(pair, planned, NNUNET, metric=metric)
+        found = paired_difference(pair, planned, other, metric=metric)
+        seeds = seed_interval(pair, planned, other, metric=metric)
         rows[name] = {
             "difference": f"{found.difference:+z.4f}",
             "over patients": limits(found.low, found.high),
             "over seeds": limits(*seeds),
             "seeds": f"{found.seeds} and {found.baseline_seeds}",
         }
-    return pd.DataFrame(rows).T.rename_axis(f"{planned} minus {NNUNET}".replace("_", " "))
+    return pd.DataFrame(rows).T.rename_axis(f"{experiment_title(planned)} minus {experiment_title(other)}")
 
 
 def draws_provenance(folder: Path | str, study: DrawStudy) -> pd.DataFrame:
@@ -286,9 +362,11 @@ def draws_provenance(folder: Path | str, study: DrawStudy) -> pd.DataFrame:
     nothing = pd.DataFrame(columns=["profile", "seconds", "precision", "hardware", "versions"])
     runs = read_table(path, "publish the runs again") if path.exists() else nothing
     shown = runs[runs["profile"] == study.draws["profile"].iloc[0]]
+    profile = str(study.draws["profile"].iloc[0])
     rows = {
-        "profile": study.draws["profile"].iloc[0],
+        "profile": profile,
         "runs": f"{len(study.runs)} of {study.wanted}",
+        "loss": load_profile(profile).loss or load_experiment(str(study.draws["experiment"].iloc[0])).loss,
         **made_on(shown),
     }
     return pd.DataFrame({"value": rows}).rename_axis("provenance")

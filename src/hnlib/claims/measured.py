@@ -17,6 +17,8 @@ from hnlib.stats import lower_is_better, paired_difference, seed_interval
 
 FOUR = ("large_nnu_dice_ce", "large_ca_dice_ce", "small_nnu_dice_ce", "small_ca_dice_ce")
 SEEDS_OF_FOUR, SEEDS = 5, 3
+ATLAS = "atlas"
+"""What is no training, and has no seeds."""
 LEARNT = 0.3
 """Mean DSC below which an organ counts as not learnt, so that nothing can be said about it."""
 EVALUATION, CONFIDENCE, IMBALANCE = "04_evaluation", "05_confidence", "02_imbalance"
@@ -33,7 +35,7 @@ class Evidence:
     Notes
     -----
     A data set is named as ``openkbp``, for the runs of its study's own profile, or as ``openkbp@gpu`` for those of
-    another one.
+    another one. The atlas, where it has been run, stands among its metrics.
     """
 
     def __init__(self, root: Path | str) -> None:
@@ -52,6 +54,8 @@ class Evidence:
         if not (folder / f"{name}.csv").exists() or not (folder / "study.json").exists():
             return None
         found = read_table(folder / f"{name}.csv", "publish it again")
+        if name == "metrics" and (folder / "atlas.csv").exists():
+            found = pd.concat([found, read_table(folder / "atlas.csv", "run python scripts/atlas.py again")])
         if "profile" not in found.columns:
             return found
         profile = wanted or json.loads((folder / "study.json").read_text())["profile"]
@@ -98,6 +102,21 @@ def difference(
     scale, unit = _scale(metric)
     text = f"{scale * found.difference:+z.2f}{unit}{word}, {found.cases} patients"
     return Finding(verdict, text, _interval_text(interval, scale), partial, row, EVALUATION)
+
+
+def ahead_of_all(
+    evidence: Evidence, dataset: str, experiment: str, baselines: Sequence[str], *, organs: Sequence[str] = ()
+) -> Finding:
+    """Ask whether an experiment is better than each of several others, as `difference` asks of one.
+
+    Reproduced where all are; one that is not decides, before one that has not been run.
+    """
+    found = {name: difference(evidence, dataset, experiment, name, organs=organs) for name in baselines}
+    ranked = (NOT_REPRODUCED, NOT_RUN, REPRODUCED)
+    decisive = min(found.values(), key=lambda one: ranked.index(one.verdict))
+    text = "; ".join(f"against {name.replace('_', ' ')}: {one.found}" for name, one in found.items())
+    rows = "; ".join(one.row for one in found.values())
+    return Finding(decisive.verdict, text, decisive.interval, decisive.partial, rows, EVALUATION)
 
 
 def interaction(evidence: Evidence, dataset: str, *, metric: str = "dsc", seeds: int = SEEDS_OF_FOUR) -> Finding:
@@ -342,5 +361,6 @@ def _interval_text(interval: Interval, scale: float = 1.0) -> str:
 def _partial(rows: pd.DataFrame, experiments: Sequence[str], seeds: int) -> str:
     """Return how many of the wanted seeds the scarcest experiment has; empty where it has them."""
     wanted = seeds or (SEEDS_OF_FOUR if set(experiments) <= set(FOUR) else SEEDS)
-    have = int(rows.groupby("experiment")["seed"].nunique().min())
+    trained = rows[rows["experiment"] != ATLAS]
+    have = int(trained.groupby("experiment")["seed"].nunique().min())
     return f"{have} of {wanted} seeds" if have < wanted else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from hnlib.cases import Dataset
@@ -16,12 +17,13 @@ from hnlib.datasets.tcia import TCIA
 from hnlib.errors import ConfigError, unknown
 from hnlib.organs import ORGANS
 
-#: Name to what opens a folder of scans with ``(root, num_cases, organs=...)``; without organs: the data set's own.
-READERS: Mapping[str, Callable[..., Dataset]] = {
-    "openkbp": OpenKBP,
-    "pddca": PDDCA,
-    "tcia": TCIA,
-    "folder": FolderDataset,
+#: Name to where that stands which opens a folder of scans with ``(root, num_cases, organs=...)``; without organs: the
+#: data set's own.
+READERS: Mapping[str, str] = {
+    "openkbp": "hnlib.datasets.openkbp:OpenKBP",
+    "pddca": "hnlib.datasets.pddca:PDDCA",
+    "tcia": "hnlib.datasets.tcia:TCIA",
+    "folder": "hnlib.datasets.folder:FolderDataset",
 }
 DATASETS = ("phantom", *READERS)
 
@@ -70,7 +72,8 @@ def open_dataset(
             f"dataset {name} needs the folder of its data: give DATA_ROOT=... (make), --data-root (hnlib prepare), or "
             "its place (hnlib check)"
         )
-    return READERS[name](Path(root), num_cases, **options)
+    reader: Callable[..., Dataset] = resolve_name(READERS[name])
+    return reader(Path(root), num_cases, **options)
 
 
 def _known(name: str, organs: tuple[str, ...]) -> tuple[str, ...]:

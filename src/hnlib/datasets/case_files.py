@@ -7,6 +7,7 @@ would lose more than half of its voxels is refused. An outline without a voxel c
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -232,6 +233,42 @@ def digest_files(about: object, cases: Iterable[CaseFiles]) -> str:
                 with part.open("rb") as content:
                     state.update(hashlib.file_digest(content, "blake2b").digest())
     return state.hexdigest()
+
+
+class FileDataset(ABC):
+    """What data sets have in common whose cases lie in files: they only say which files, and split them."""
+
+    name: str
+
+    @property
+    @abstractmethod
+    def organs(self) -> tuple[str, ...]:
+        """Organs in label order."""
+
+    @abstractmethod
+    def split(self) -> Mapping[str, tuple[str, ...]]:
+        """Return case names by split."""
+
+    @abstractmethod
+    def files(self, case: str) -> CaseFiles:
+        """Return where the parts of a case lie."""
+
+    def load(self, case: str) -> Case:
+        """Read one case."""
+        return read_case(self.files(case), self.organs)
+
+    def load_labels(self, case: str) -> Labels:
+        """Read the outlines of one case alone: the label map on its grid, and the organs outlined."""
+        return read_labels(self.files(case), self.organs)
+
+    def digest(self) -> str:
+        """Return a digest over what the labels stand for and the content of every file of the split's cases."""
+        cases = (self.files(case) for names in self.split().values() for case in names)
+        return digest_files((self.name, self._meaning(), self.split()), cases)
+
+    def _meaning(self) -> object:
+        """Return what the digest covers beside names and files."""
+        return self.organs
 
 
 def _some(values: Iterable[object]) -> str:

@@ -39,17 +39,8 @@ from typing import Annotated
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hnlib.cases import SPLITS, Case
-from hnlib.datasets.case_files import (
-    CaseFiles,
-    Labels,
-    MaskFile,
-    digest_files,
-    read_case,
-    read_labels,
-    stem,
-    volumes_in,
-)
+from hnlib.cases import SPLITS
+from hnlib.datasets.case_files import CaseFiles, FileDataset, MaskFile, stem, volumes_in
 from hnlib.errors import ConfigError, DataError, unknown, wrong_value
 from hnlib.organs import organ
 
@@ -86,7 +77,7 @@ def read_settings(file: Path) -> FolderSettings:
 
 
 @dataclass(frozen=True)
-class FolderDataset:
+class FolderDataset(FileDataset):
     """Cases in the layout above.
 
     Parameters
@@ -186,20 +177,8 @@ class FolderDataset:
         expected = folder / f"{first if isinstance(first, str) else self.settings.labels}.nii.gz"
         return CaseFiles(_plain(case), image, tuple(masks), tuple(found.values()), expected)
 
-    def load(self, case: str) -> Case:
-        """Read one case."""
-        return read_case(self.files(case), self.organs)
-
-    def load_labels(self, case: str) -> Labels:
-        """Read the outlines of one case alone: the label map on its grid, and the organs outlined."""
-        return read_labels(self.files(case), self.organs)
-
-    def digest(self) -> str:
-        """Return a digest over the settings and the content of every file."""
-        settings = self.settings.model_dump(exclude={"split"})
-        return digest_files(
-            (self.name, settings, self.split()), (self.files(c) for names in self.split().values() for c in names)
-        )
+    def _meaning(self) -> object:
+        return self.settings.model_dump(exclude={"split"})
 
     def strays(self) -> Iterator[tuple[Path, str]]:
         """Yield folders that the split leaves out, with what to do."""

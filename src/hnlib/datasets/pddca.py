@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from hnlib.cases import SPLITS, Case
-from hnlib.datasets.case_files import CaseFiles, Labels, digest_files, read_case, read_labels, spelled_masks
+from hnlib.cases import SPLITS
+from hnlib.datasets.case_files import CaseFiles, FileDataset, spelled_masks
 from hnlib.errors import DataError
+from hnlib.organs import PAPER_ORGANS
 
 
 def _names(numbers: str) -> tuple[str, ...]:
@@ -31,7 +32,7 @@ ONSITE = _names("0788 0806 0845 0857 0878")
 
 
 @dataclass(frozen=True)
-class PDDCA:
+class PDDCA(FileDataset):
     """The 48 planning CTs with the paper's seven organs.
 
     Parameters
@@ -55,15 +56,7 @@ class PDDCA:
     root: Path
     num_cases: Mapping[str, int] | None = None
     name: str = "pddca"
-    organs: tuple[str, ...] = (
-        "brainstem",
-        "optic_chiasm",
-        "optic_nerve_left",
-        "optic_nerve_right",
-        "parotid_left",
-        "parotid_right",
-        "mandible",
-    )
+    organs: tuple[str, ...] = PAPER_ORGANS
     attribution: str = "PDDCA 1.4.1, from RTOG 0522 (Raudaschl et al. 2017)"
 
     def __post_init__(self) -> None:
@@ -98,20 +91,6 @@ class PDDCA:
             raise DataError(f"case {case}, folder {places[0]}: found twice, also in {places[1]}; remove one")
         image = places[0] / "img.nrrd"
         return CaseFiles(case, image, *spelled_masks(places[0] / "structures", self.name))
-
-    def load(self, case: str) -> Case:
-        """Read one case."""
-        return read_case(self.files(case), self.organs)
-
-    def load_labels(self, case: str) -> Labels:
-        """Read the outlines of one case alone: the label map on its grid, and the organs outlined."""
-        return read_labels(self.files(case), self.organs)
-
-    def digest(self) -> str:
-        """Return a digest over the content of every file of the split's cases."""
-        return digest_files(
-            (self.name, self.organs, self.split()), (self.files(c) for names in self.split().values() for c in names)
-        )
 
     def strays(self) -> Iterator[tuple[Path, str]]:
         """Yield folders that are no case of the data set, with what to do."""

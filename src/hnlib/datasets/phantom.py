@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 from hnlib.cases import SPLITS, Case
 from hnlib.datasets.phantom_anatomy import (
     ALL_ORGANS,
-    PAPER_ORGANS,
     Anatomy,
     Float,
     Triple,
@@ -54,6 +53,7 @@ from hnlib.datasets.phantom_atlas import (
 from hnlib.datasets.phantom_canvas import Canvas, ellipsoid_distance, stream, union
 from hnlib.datasets.phantom_scan import add_streaks, add_texture_and_noise
 from hnlib.errors import ConfigError, unknown
+from hnlib.organs import PAPER_ORGANS
 
 VERSION = 2  # raise it whenever the content of any case changes: it enters the digest
 SPACING_RANGE_MM = (0.8, 6.0)

@@ -21,19 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from hnlib.organs import PAPER_ORGANS
+
 Float = NDArray[np.float32]
 Points = tuple[Float, Float, Float]
 Triple = tuple[float, float, float]
 
-PAPER_ORGANS = (
-    "brainstem",
-    "optic_chiasm",
-    "optic_nerve_left",
-    "optic_nerve_right",
-    "parotid_left",
-    "parotid_right",
-    "mandible",
-)
 ALL_ORGANS = (
     *PAPER_ORGANS,
     "submandibular_left",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:  # `hnlib --help` loads no library for it
+    from pandas import DataFrame
+
     from hnlib.evaluation.measure import Rules
 
 Say = Callable[[str], None]
@@ -48,13 +50,11 @@ def register(app: typer.Typer, say: Say) -> None:
         """Measure predictions of any tool against a reference: one table, one page."""
         from hnlib.evaluation.measure import Rules, evaluate_folders
         from hnlib.evaluation.page import evaluation_page
-        from hnlib.files import write_table
 
         rules = Rules(organs, absent, common, workers)
         found = evaluate_folders(prediction, reference, rules, progress=progress)
-        write_table(out / "metrics.csv", found.metrics)
-        command = _command("evaluate", (prediction, reference), rules)
-        _finish(out, evaluation_page(found, command), found.notes, say)
+        page = evaluation_page(found, _command("evaluate", (prediction, reference), rules))
+        _finish(out, {"metrics": found.metrics}, page, found.notes, say)
 
     @app.command()
     def compare(
@@ -70,14 +70,11 @@ def register(app: typer.Typer, say: Say) -> None:
         """Compare two folders of predictions on the same cases: paired differences, first minus second."""
         from hnlib.evaluation.measure import Rules, compare_folders
         from hnlib.evaluation.page import comparison_page
-        from hnlib.files import write_table
 
         rules = Rules(organs, absent, common, workers)
         found = compare_folders(first, second, reference, rules, progress=progress)
-        write_table(out / "metrics.csv", found.metrics)
-        write_table(out / "comparison.csv", found.table)
-        command = _command("compare", (first, second, reference), rules)
-        _finish(out, comparison_page(found, command), found.notes, say)
+        page = comparison_page(found, _command("compare", (first, second, reference), rules))
+        _finish(out, {"metrics": found.metrics, "comparison": found.table}, page, found.notes, say)
 
 
 def _command(name: str, paths: Sequence[Path], rules: Rules) -> str:
@@ -87,10 +84,12 @@ def _command(name: str, paths: Sequence[Path], rules: Rules) -> str:
     return " ".join(["hnlib", name, *(shlex.quote(str(path)) for path in paths), *options])
 
 
-def _finish(out: Path, page: str, notes: tuple[str, ...], say: Say) -> None:
-    from hnlib.files import write_atomically
+def _finish(out: Path, tables: Mapping[str, DataFrame], page: str, notes: tuple[str, ...], say: Say) -> None:
+    from hnlib.files import write_table, write_text
 
-    write_atomically(out / "report.html", lambda part: part.write_text(page, "utf-8"))
+    for name, table in tables.items():
+        write_table(out / f"{name}.csv", table)
+    write_text(out / "report.html", page)
     for note in notes:
         say(f"note: {note}")
     say(f"tables and page in {out}: open {out / 'report.html'}")

@@ -8,17 +8,15 @@ copies ``dataset.json`` beside what it predicts; its other files are left alone.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hnlib.datasets.case_files import stem, volumes_in
 from hnlib.datasets.folder import SETTINGS, read_settings
 from hnlib.errors import ConfigError, DataError
-from hnlib.organs import ORGANS, organ
+from hnlib.organs import organ, organ_name
 
 DATASET_JSON = "dataset.json"
 
@@ -148,32 +146,4 @@ def _checked(values: Mapping[int, str], where: str) -> dict[int, str]:
         found[value] = name
     if not found:
         raise ConfigError(f"{where}: names no organ; one is needed at least")
-    return found
-
-
-def organ_name(text: str) -> str:
-    """Return the library's name for what a tool calls an organ: by the spellings of the data sets, else as it is.
-
-    Examples
-    --------
-    >>> organ_name("Parotid_L"), organ_name("RightParotid"), organ_name("Optic-Nerve-Lt"), organ_name("Eye R")
-    ('parotid_left', 'parotid_right', 'optic_nerve_left', 'eye_right')
-    """
-    known = _spellings().get(_letters(text))
-    if known:
-        return known
-    name = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
-    return re.sub(r"_(?:l|lt)$", "_left", re.sub(r"_(?:r|rt)$", "_right", name))
-
-
-def _letters(text: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", text.lower())
-
-
-@cache
-def _spellings() -> dict[str, str]:
-    found: dict[str, str] = {}
-    for one in ORGANS.values():
-        for text in (one.name, one.title, *(name for names in one.spellings.values() for name in names)):
-            found[_letters(text)] = one.name
     return found

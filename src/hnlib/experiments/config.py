@@ -141,8 +141,9 @@ class Experiment(_Strict):
             raise ConfigError(
                 f"experiment '{self.title}': stages are {', '.join(names)}; {self.system} has {', '.join(known)}"
             )
-        if abs(sum(stage.share for stage in declared) - 1) > 1e-6:
-            raise ConfigError(f"experiment '{self.title}': the shares of its stages sum to other than 1")
+        whole = sum(stage.share for stage in declared)
+        if abs(whole - 1) > 1e-6:
+            raise ConfigError(f"experiment '{self.title}': the shares of its stages sum to {whole:g}; 1 is needed")
         return tuple(
             Stage(
                 stage.name,

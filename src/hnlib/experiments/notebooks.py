@@ -74,8 +74,14 @@ def _attribution(tables: Path) -> str:
     return str(json.loads(path.read_text())["attribution"]) if path.exists() else "this run"
 
 
+def _words(outputs: Sequence[Mapping[str, Any]]) -> str:
+    """Return what the pictures of a cell show: kernels say it in the outputs, pages take it from the cell."""
+    pictures = (output.get("metadata", {}).get("image/png", {}) for output in outputs)
+    return " ".join(picture["alt"] for picture in pictures if "alt" in picture)
+
+
 def _tidy(path: Path, attribution: str) -> None:
-    """Say what the injected parameters are, name the data in captions, drop what differs each time."""
+    """Say what the parameters are, name data in captions, give pictures their words, drop what differs each time."""
     content = json.loads(path.read_text())
     content["metadata"].pop("papermill", None)
     for cell in content["cells"]:
@@ -83,6 +89,9 @@ def _tidy(path: Path, attribution: str) -> None:
         figure = cell["metadata"].get("mystnb", {}).get("figure")
         if figure:
             figure["caption"] = figure["caption"].replace("{data}", attribution)
+        alt = _words(cell.get("outputs", []))
+        if alt:
+            cell["metadata"].setdefault("mystnb", {})["image"] = {"alt": alt}
         if "injected-parameters" in cell["metadata"].get("tags", []):
             cell["source"] = "".join(cell["source"]).replace("# Parameters", INJECTED, 1).strip()
     path.write_text(json.dumps(content, indent=1) + "\n")

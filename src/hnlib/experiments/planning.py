@@ -76,7 +76,7 @@ def _experiment(study: Study, name: str, scans: Sequence[Scan]) -> tuple[dict[st
         found.network, topology, patch, batch, study.num_classes, width=settings.width, cap=settings.cap
     )
     candidate = Candidate(patch, batch, topology, memory, receptive_field(topology))
-    shown = landscape(scans, [patch], {name: study.centres(found)}, quantities=("ratio", "presence"))
+    shown = landscape(scans, [patch], {name: study.centres(found).for_batch(batch)}, quantities=("ratio", "presence"))
     measures: dict[Any, Any] = summarise(shown, patches_per_step=batch).drop(columns=["centres"]).to_dict("records")[0]
     key = {"profile": study.profile, "experiment": name}
     row = {

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import platform
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from datetime import date as day
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +62,26 @@ CODE: dict[str, tuple[str, ...]] = {
 }
 
 
+#: What makes a table, by its name or by the folder's and its own; all others come from `hnlib publish`.
+MADE_BY: dict[str, str] = {
+    **dict.fromkeys(("audit", "warnings"), "hnlib audit"),
+    **dict.fromkeys(("plan", "plan_choices", "plan_draws", "plan_landscape"), "scripts/planning_tables.py"),
+    **dict.fromkeys(("draws", "draws_classes"), "scripts/planning_tables.py"),
+    **dict.fromkeys(("tcia/landscape", "tcia/landscape_classes"), "scripts/tcia_landscape.py"),
+    **dict.fromkeys(("pairs", "agreement", "tolerances"), "scripts/human_reference.py"),
+    **dict.fromkeys(("hd95_definitions", "swapped_axes"), "scripts/human_reference.py"),
+    "equivalence": "scripts/phantom_equivalence.py",
+    "atlas": "scripts/atlas.py",
+}
+#: Packages whose versions are kept with a table.
+PACKAGES = ("numpy", "pandas", "scipy", "torch")
+
+
+def made_by(name: str) -> str:
+    """Return the command or script that makes a table, such as ``tcia/landscape``."""
+    return MADE_BY.get(name) or MADE_BY.get(name.rpartition("/")[2], "hnlib publish")
+
+
 def code_digest(units: tuple[str, ...]) -> str:
     """Return a digest of modules and packages of hnlib, blind to comments, docstrings and layout."""
     source = Path(__file__).resolve().parents[1]
@@ -89,7 +112,23 @@ def plain_code(text: str) -> str:
     for node in ast.walk(tree):
         if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:] or [ast.Pass()]
-    return ast.dump(tree)
+    return _said(tree)
+
+
+def _said(part: object) -> str:
+    """Return a part of a syntax tree as text that every Python from 3.11 on writes alike, which ``ast.dump`` does not.
+
+    Fields without content are left out, since later versions add some; so are the empty pieces of f-strings that 3.12
+    makes, and the prefix of u-strings, which it keeps where 3.11 drops it.
+    """
+    if isinstance(part, list):
+        return f"[{','.join(map(_said, part))}]"
+    if not isinstance(part, ast.AST):
+        return ascii(part)
+    if isinstance(part, ast.JoinedStr):
+        part.values = [piece for piece in part.values if getattr(piece, "value", None) != ""]
+    fields = [(name, value) for name, value in ast.iter_fields(part) if value not in (None, []) and name != "kind"]
+    return f"{type(part).__name__}({','.join(f'{name}={_said(value)}' for name, value in fields)})"
 
 
 def tables_of(published: Path) -> Iterator[tuple[str, Path]]:
@@ -122,8 +161,9 @@ def record(published: Path, date: str, reason: str, only: Collection[str] | None
         entry = {"content": _content(path), "code": code_digest(_units(path))}
         known = found.get(name, {})
         if {key: known.get(key) for key in entry} != entry:
-            published_on = date if known.get("content") != entry["content"] else known["date"]
-            found[name] = {"date": published_on, **entry, "accepted": date, "reason": reason}
+            new = known.get("content") != entry["content"]
+            kept = {"date": date, "versions": _versions()} if new else known
+            found[name] = {**kept, **entry, "accepted": date, "reason": reason}
             changed.append(name)
     here = {name for name, _ in tables_of(published)}
     write_json(published / RECORD, {name: found[name] for name in sorted(found) if name in here})
@@ -131,9 +171,9 @@ def record(published: Path, date: str, reason: str, only: Collection[str] | None
 
 
 def status(published: Path) -> pd.DataFrame:
-    """Return a row for every published table: ``table, date, rows, accepted, reason, stale``.
+    """Return a row for every published table: ``table, made_by, date, rows, accepted, reason, versions, stale``.
 
-    ``stale`` says why, or nothing.
+    ``stale`` says why, or nothing. ``versions`` are those under which a table was recorded, or its runs were trained.
     """
     found = _recorded(published)
     rows = []
@@ -151,14 +191,29 @@ def status(published: Path) -> pd.DataFrame:
         rows.append(
             {
                 "table": name,
+                "made_by": made_by(name),
                 "date": entry.get("date", ""),
                 "rows": path.read_bytes().count(b"\n") - 1,
                 "accepted": entry.get("accepted", ""),
                 "reason": entry.get("reason", ""),
+                "versions": entry.get("versions") or _versions_of_runs(path),
                 "stale": "; ".join(reasons),
             }
         )
     return pd.DataFrame(rows)
+
+
+def tell_stale(published: Path, accept: str, say: Callable[[str], None]) -> int:
+    """Say which tables are stale, and return how many; with a reason to accept them, record first that they are not."""
+    if accept:
+        for name in record(published, f"{day.today()}", accept):
+            say(f"recorded: {name}")
+    found = status(published)
+    stale = found[found["stale"] != ""]
+    for row in stale.itertuples():
+        say(f"stale: {row.table}: {row.stale}")
+    say(f"{len(found)} tables, {len(stale)} stale")
+    return len(stale)
 
 
 def runs_status(path: Path) -> pd.DataFrame:
@@ -208,6 +263,18 @@ def _experiment_changes(row: Mapping[str, Any], digests: Mapping[str, str], runs
 def _edges(patch: object) -> tuple[int, int, int]:
     x, y, z = (int(edge) for edge in re.findall(r"\d+", str(patch)))
     return x, y, z
+
+
+def _versions() -> str:
+    return " ".join([f"python={platform.python_version()}", *(f"{name}={version(name)}" for name in PACKAGES)])
+
+
+def _versions_of_runs(path: Path) -> str:
+    """Return the versions with which the runs behind a table were trained, or nothing where it has none."""
+    runs = path.with_name("runs.csv")
+    if "training" not in _units(path) or not runs.exists():
+        return ""
+    return ", ".join(read_table(runs, "publish the runs again")["versions"].unique())
 
 
 def _units(path: Path) -> tuple[str, ...]:

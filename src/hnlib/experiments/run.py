@@ -173,14 +173,18 @@ def hardware() -> str:
 
 
 def _progress(name: str, steps: int, report: Report) -> Callable[[int, torch.Tensor, float], None]:
-    every, first = max(1, steps // 20), [0, 0.0]
+    """Return what tells a line now and then: steps done, mean loss since the line before, minutes left."""
+    every, first, losses = max(1, steps // 20), [0, 0.0], list[torch.Tensor]()
 
     def tell(done: int, loss: torch.Tensor, seconds: float) -> None:
+        losses.append(loss)
         if first[0] == 0:
             first[:] = [done, seconds]
         elif done % every == 0 or done == steps:
             left = (seconds - first[1]) / (done - first[0]) * (steps - done)
-            report(f"{name}: step {done} of {steps}, loss {float(loss):.3f}, {left / 60:.1f} min left")
+            mean = float(torch.stack(losses).float().mean())
+            losses.clear()
+            report(f"{name}: step {done} of {steps}, mean loss {mean:.3f}, {left / 60:.1f} min left")
 
     return tell
 

@@ -16,6 +16,7 @@ from hnlib.model_file import MODEL_NAME, load_model, save_model
 PLACE = {
     "centre_error_mm": "centre off by {:.1f} mm",
     "located": "gate open in {:.0%}",
+    "roi_recall": "{:.0%} of it in its region",
     "box_recall": "{:.1%} of it in its box",
     "box_fallback": "box at its place in training in {:.0%}",
 }

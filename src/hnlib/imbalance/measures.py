@@ -10,17 +10,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hnlib.organs import PAPER_ORGANS
+
 #: Classes of `PAPER_RATIOS`, in the paper's order, by the names of `hnlib.organs`.
-PAPER_CLASSES: tuple[str, ...] = (
-    "background",
-    "brainstem",
-    "optic_chiasm",
-    "optic_nerve_left",
-    "optic_nerve_right",
-    "parotid_left",
-    "parotid_right",
-    "mandible",
-)
+PAPER_CLASSES: tuple[str, ...] = ("background", *PAPER_ORGANS)
 
 #: Mean class ratios over 25 PDDCA cases as the authors' code holds them (the paper does not print
 #: them): the whole scan, patches of 192 x 160 x 56, 96 x 80 x 48 and 8 x 8 x 8 voxels.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hnlib.errors import ConfigError, unknown
 from hnlib.losses.finite import refuse_nan
 from hnlib.losses.presets import MAKES, find_preset
-from hnlib.losses.softmax import VoxelLoss, Voxels
+from hnlib.losses.softmax import VoxelLoss, Voxels, without_channel
 
 # a hyphen in a name is read, so that the nearest name can be told
 _TERM = re.compile(
@@ -63,7 +63,8 @@ class SumLoss(nn.Module):
         `labelled` (N, C), boolean, says which classes were outlined in each sample; None means all.
         """
         voxels = Voxels(logits, target, squares=self._squares, labelled=labelled)
-        given = (logits, target) if labelled is None else (logits, target, labelled)
+        labels = without_channel(logits, target)
+        given = (logits, labels) if labelled is None else (logits, labels, labelled)
         total = voxels.logits.new_zeros(())
         for weight, loss in zip(self.weights, self.losses, strict=True):
             term = loss.value(voxels) if isinstance(loss, VoxelLoss) else loss(*given)
@@ -93,8 +94,9 @@ def build_loss(text: str, *, class_voxels: ClassVoxels | None = None) -> nn.Modu
     Returns
     -------
     nn.Module
-        Called as ``loss(logits, target)`` with logits (N, C, ...) and an integer label map (N, ...);
-        a third argument, boolean (N, C), names the classes that were outlined in each sample.
+        Called as ``loss(logits, target)`` with logits (N, C, ...) and an integer label map (N, ...), or
+        (N, 1, ...) as MONAI has it; a third argument, boolean (N, C), names the classes that were outlined in each
+        sample.
 
     Raises
     ------
@@ -151,7 +153,7 @@ def _make(name: str, options: str, class_voxels: ClassVoxels | None) -> nn.Modul
     if class_voxels is not None and "class_voxels" in allowed and not {"weights", "class_voxels"} & given.keys():
         given["class_voxels"] = class_voxels() if callable(class_voxels) else class_voxels
     try:
-        made = preset.make(**{**preset.arguments, **given})
+        made = preset.maker(**{**preset.arguments, **given})
     except (TypeError, ValueError) as error:
         hint = f"; {MAKES}" if isinstance(error, TypeError) else ""
         raise ConfigError(f"loss '{name}({options})': {error}{hint}") from error

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from hnlib.losses.softmax import without_channel
+
 Resample = Literal["labels", "heads", "linear"]
 #: Modes of torch's interpolation by the number of axes of an image.
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
@@ -91,11 +93,12 @@ class DeepSupervision(nn.Module):
             training mode; or a sequence of heads of any resolution. A single tensor (evaluation
             mode) has weight 1 unless `weights` are given.
         target
-            Integer label map (N, ...) at the finest resolution.
+            Integer label map (N, ...) at the finest resolution; (N, 1, ...) too, save with a stack of heads.
         labelled
             Boolean (N, C): which classes were outlined in each sample; None means all.
         """
         heads = _heads(logits, target)
+        target = without_channel(heads[0], target)
         for first, second in pairwise(heads):
             if first[0, 0].numel() < second[0, 0].numel():
                 raise ValueError(

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
+from pkgutil import resolve_name
 from types import MappingProxyType
 from typing import Any
 
@@ -24,16 +25,21 @@ from hnlib.losses.tversky import TverskyLoss
 
 @dataclass(frozen=True)
 class Preset:
-    """A named loss: what it is in one line, what makes it, and the arguments it is made with."""
+    """A named loss: what it is in one line, what makes it or where that stands, and the arguments it is made with."""
 
     description: str
-    make: Callable[..., nn.Module]
+    make: Callable[..., nn.Module] | str
     arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def maker(self) -> Callable[..., nn.Module]:
+        """What makes it; a text such as ``package.module:Name`` is imported when the loss is first asked for."""
+        return resolve_name(self.make) if isinstance(self.make, str) else self.make
 
     def options(self) -> dict[str, Any]:
         """Return the options, those passed on to base classes too, with the values that the preset has."""
         found: dict[str, Any] = {}
-        for maker in inspect.getmro(self.make) if inspect.isclass(self.make) else (self.make,):
+        for maker in inspect.getmro(self.maker) if inspect.isclass(self.maker) else (self.maker,):
             parameters = inspect.signature(maker).parameters.values()
             named = (p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
             found = {p.name: None if p.default is p.empty else p.default for p in named} | found

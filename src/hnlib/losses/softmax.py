@@ -215,7 +215,7 @@ class Voxels:
     logits
         Shape (N, C, ...), floating point, C >= 2.
     target
-        Label map of shape (N, ...), integer, 0 to C - 1; 0 is the background.
+        Label map of shape (N, ...) or (N, 1, ...), integer, 0 to C - 1; 0 is the background.
     squares
         Whether `squared_masses` will be asked for.
     labelled
@@ -338,8 +338,13 @@ class VoxelLoss(nn.Module, ABC):
     __call__: Callable[..., Tensor]
 
 
+def without_channel(logits: Tensor, target: Tensor) -> Tensor:
+    """Return labels (N, ...) for logits (N, C, ...), also of labels (N, 1, ...) as MONAI has them."""
+    return target.squeeze(1) if target.ndim == logits.ndim and target.shape[1] == 1 else target
+
+
 def check(logits: Tensor, target: Tensor) -> None:
-    """Raise ValueError unless logits (N, C, ...) and labels (N, ...) can enter a loss together."""
+    """Raise ValueError unless logits (N, C, ...) and labels (N, ...) or (N, 1, ...) can enter a loss together."""
     for name, given in (("logits", logits), ("target", target)):
         if not isinstance(given, Tensor):
             raise ValueError(
@@ -353,10 +358,10 @@ def check(logits: Tensor, target: Tensor) -> None:
     if logits.ndim < 3 or logits.shape[1] < 2:
         raise ValueError(f"logits have shape {tuple(logits.shape)}; (N, C, ...) with at least two classes is needed")
     wanted = (logits.shape[0], *logits.shape[2:])
-    if tuple(target.shape) != wanted:
+    if tuple(without_channel(logits, target).shape) != wanted:
         raise ValueError(
             f"target has shape {tuple(target.shape)} but logits {tuple(logits.shape)}; "
-            f"an integer label map of shape {wanted}, without a channel axis, is needed"
+            f"an integer label map of shape {wanted} is needed, or with a channel axis of length 1 behind the first"
         )
     if logits.numel() == 0:
         raise ValueError(f"logits have shape {tuple(logits.shape)}; at least one voxel is needed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
+from pkgutil import resolve_name
 from typing import Any
 
 import torch
@@ -11,9 +12,8 @@ from torch import Tensor, nn
 
 from hnlib.errors import ConfigError, unknown
 from hnlib.networks.cpu import fit_for_cpu
-from hnlib.networks.focusnet_build import deeplab, fat_snet, seres_unet, snet
 from hnlib.networks.plan import Topology
-from hnlib.networks.se_unet import flat_topology, se_unet
+from hnlib.networks.se_unet import flat_topology
 
 
 def dynunet(topology: Topology, num_classes: int, *, width: int, cap: int = 320) -> nn.Module:
@@ -81,16 +81,16 @@ def _unet(topology: Topology, num_classes: int, filters: Sequence[int], in_chann
     return fit_for_cpu(network).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
 
 
-#: Name to builder; each takes (topology, num_classes, width=..., cap=...) and options of its own.
-NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
-    "dynunet": dynunet,
-    "slim_dynunet": slim_dynunet,
-    "seres_unet": seres_unet,
-    "snet": snet,
-    "fat_snet": fat_snet,
-    "deeplab": deeplab,
-    "se_unet": se_unet,
-    "hybrid": hybrid,
+#: Name to where its builder stands; each takes (topology, num_classes, width=..., cap=...) and options of its own.
+NETWORKS: Mapping[str, str] = {
+    "dynunet": "hnlib.networks.build:dynunet",
+    "slim_dynunet": "hnlib.networks.build:slim_dynunet",
+    "seres_unet": "hnlib.networks.focusnet_build:seres_unet",
+    "snet": "hnlib.networks.focusnet_build:snet",
+    "fat_snet": "hnlib.networks.focusnet_build:fat_snet",
+    "deeplab": "hnlib.networks.focusnet_build:deeplab",
+    "se_unet": "hnlib.networks.se_unet:se_unet",
+    "hybrid": "hnlib.networks.build:hybrid",
 }
 
 
@@ -119,7 +119,7 @@ def build_network(
     """
     if name not in NETWORKS:
         raise unknown("network", name, NETWORKS)
-    builder = NETWORKS[name]
+    builder: Callable[..., nn.Module] = resolve_name(NETWORKS[name])
     known = list(signature(builder).parameters)[4:]
     for option in options:
         if option not in known:

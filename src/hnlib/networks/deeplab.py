@@ -27,8 +27,9 @@ class DeepLab(nn.Module):
     Notes
     -----
     Chen et al. 2018 with their Xception blocks replaced by the `SEResBlock` of the rivals here, so that the comparison
-    is of the pyramid and the decoder; Gao et al. 2019 do not say how they made it three-dimensional. The one skip comes
-    from the second level, as there; the logits, on that grid, are enlarged.
+    is of the pyramid and the decoder; Gao et al. 2019 do not say how they made it three-dimensional. Besides, the one
+    skip comes from the second level, an output stride of 2 where Chen et al. have 4, and the pyramid's convolutions are
+    not separable. The logits, on the grid of the skip, are enlarged.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class DeepLab(nn.Module):
             self.levels.append(nn.Sequential(nn.MaxPool3d(stride, stride), block))
         deep, wide = filters[-1], filters[min(1, len(filters) - 1)]
         self.pyramid = nn.ModuleList([_unit(deep, wide, 1), *(_unit(deep, wide, 3, d) for d in dilations)])
-        self.mean = nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Conv3d(deep, wide, 1), nn.ReLU(inplace=True))
+        self.mean = nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Conv3d(deep, wide, 1, bias=False), nn.ReLU(inplace=True))
         self.project = _unit(wide * (2 + len(dilations)), wide, 1)
         self.skip = _unit(wide, max(1, wide // 2), 1)
         self.decoder = SEResBlock(3, wide + max(1, wide // 2), wide)

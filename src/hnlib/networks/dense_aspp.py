@@ -66,7 +66,7 @@ def _branch(in_channels: int, bottleneck: int, growth: int, dilation: int) -> nn
     reach = (dilation, dilation, 1)
     return nn.Sequential(
         nn.InstanceNorm3d(in_channels, affine=True),
-        nn.ReLU(inplace=False),  # the input goes on to the other branches
+        nn.ReLU(inplace=True),
         nn.Conv3d(in_channels, bottleneck, 1, bias=False),
         nn.InstanceNorm3d(bottleneck, affine=True),
         nn.ReLU(inplace=True),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import count
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -25,7 +24,7 @@ def seres_unet(
     topology: Topology, num_classes: int, *, width: int, cap: int = 320, downsamplings: int = 4
 ) -> nn.Module:
     """Return the U-Net of squeeze-and-excitation residual blocks with 1 to 4 down-samplings."""
-    return _lean(_seres_unet(topology, num_classes, width, cap, downsamplings, ()))
+    return _lean(_seres_unet("seres_unet", topology, num_classes, width, cap, downsamplings, ()))
 
 
 def snet(
@@ -38,7 +37,7 @@ def snet(
     dilations: Sequence[int] = DILATIONS,
 ) -> nn.Module:
     """Return S-Net: the SERes U-Net with one down-sampling and a DenseASPP below it."""
-    return _lean(_seres_unet(topology, num_classes, width, cap, downsamplings, dilations))
+    return _lean(_seres_unet("snet", topology, num_classes, width, cap, downsamplings, dilations))
 
 
 def fat_snet(
@@ -50,18 +49,21 @@ def fat_snet(
     dilations: Sequence[int] = DILATIONS,
     branches: int = 5,
 ) -> nn.Module:
-    """Return the narrowest S-Net with at least the parameters of a FocusNet with so many small organs."""
+    """Return the S-Net whose parameters are nearest to those of a FocusNet with so many small organs.
+
+    The next width has some percent more or less, so that they are not equal. No level is wider than ``cap``.
+    """
+    values, rois = [1] * branches, [(1, 1, 1)] * branches
+    counts: dict[int, int] = {}
     with torch.device("meta"):
-        rival = focusnet(
-            topology, num_classes, [1] * branches, [(1, 1, 1)] * branches, width=width, cap=cap,
-            dilations=dilations,
-        )  # fmt: skip
+        rival = build_focusnet(topology, num_classes, values, rois, width=width, cap=cap, dilations=dilations)
         needed = num_parameters(rival)
-        for wide in count(width):
-            fat = _seres_unet(topology, num_classes, wide, 2 * wide, 1, dilations)
-            if num_parameters(fat) >= needed:
+        for wide in range(width, max(width, cap) + 1):
+            counts[wide] = num_parameters(_seres_unet("fat_snet", topology, num_classes, wide, cap, 1, dilations))
+            if counts[wide] >= needed:
                 break
-    return _lean(_seres_unet(topology, num_classes, wide, 2 * wide, 1, dilations))
+    nearest = min(counts, key=lambda wide: abs(counts[wide] - needed))
+    return _lean(_seres_unet("fat_snet", topology, num_classes, nearest, cap, 1, dilations))
 
 
 def deeplab(
@@ -80,7 +82,7 @@ def deeplab(
     return _lean(DeepLab(num_classes, filters, strides, dilations))
 
 
-def focusnet(
+def build_focusnet(
     topology: Topology,
     num_classes: int,
     values: Sequence[int],
@@ -105,7 +107,7 @@ def focusnet(
     """
     from hnlib.networks.focusnet import FocusNet
 
-    main = _seres_unet(topology, num_classes, width, cap, downsamplings, dilations)
+    main = _seres_unet("focusnet", topology, num_classes, width, cap, downsamplings, dilations)
     return _lean(FocusNet(main, width, values, roi_voxels, sos_channels or width))
 
 
@@ -115,11 +117,11 @@ def num_parameters(module: nn.Module) -> int:
 
 
 def _seres_unet(
-    topology: Topology, num_classes: int, width: int, cap: int, downsamplings: int, dilations: Sequence[int]
+    name: str, topology: Topology, num_classes: int, width: int, cap: int, downsamplings: int, dilations: Sequence[int]
 ) -> SEResUNet:
     from hnlib.networks.seres_unet import SEResUNet  # MONAI takes seconds to import
 
-    filters, strides = _levels("seres_unet", topology, width, cap, downsamplings)
+    filters, strides = _levels(name, topology, width, cap, downsamplings)
     return SEResUNet(num_classes, filters, strides, dilations)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from hnlib.errors import ConfigError
-from hnlib.evaluation.folders import organ_name
+from hnlib.organs import organ_name
 from hnlib.sampling import UNIFORM
 
 #: Version of nnU-Net v2 that the trainers are tested with: its first two numbers.

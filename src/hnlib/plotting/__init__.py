@@ -17,16 +17,16 @@ from hnlib.plotting.confidence import (
 )
 from hnlib.plotting.focusnet import beside_print, fusion_panels, heat_and_rois
 from hnlib.plotting.ignored import ignore_maps
+from hnlib.plotting.interactive import interactive
 from hnlib.plotting.intervals import contrasts, intervals_by_organ, three_readings
 from hnlib.plotting.landscape import (
     class_ratio_panels,
-    interactive,
     landscape_explorer,
     landscape_maps,
     sigma_bounds,
     sigma_by_background,
 )
-from hnlib.plotting.linked import linked_points
+from hnlib.plotting.linked import linked_points, organ_points
 from hnlib.plotting.losses import (
     false_positive_slopes,
     metric_differences,
@@ -35,7 +35,7 @@ from hnlib.plotting.losses import (
     pull_ratios,
 )
 from hnlib.plotting.planning import draw_comparison, plan_front
-from hnlib.plotting.prediction import correlation_intervals, results_by_measure
+from hnlib.plotting.prediction import correlation_intervals, results_by_measure, results_matrix
 from hnlib.plotting.results import (
     confidence_violins,
     equivalence_intervals,
@@ -51,6 +51,7 @@ from hnlib.plotting.study import class_ratios, organ_volumes, sigma_dots, traini
 from hnlib.plotting.style import FULL_WIDTH_IN, HALF_WIDTH_IN, STYLE, use_style
 from hnlib.plotting.surfaces import surface_explorer, surface_views
 from hnlib.plotting.viewer import pack_volume, viewer
+from hnlib.plotting.words import describe_figures, figure_words
 
 __all__ = [
     "FULL_WIDTH_IN",
@@ -67,11 +68,13 @@ __all__ = [
     "contour_panel",
     "contrasts",
     "correlation_intervals",
+    "describe_figures",
     "draw_comparison",
     "drift_growth",
     "equivalence_intervals",
     "failure_kinds",
     "false_positive_slopes",
+    "figure_words",
     "fusion_panels",
     "heat_and_rois",
     "ignore_maps",
@@ -82,6 +85,7 @@ __all__ = [
     "linked_points",
     "margin_profiles",
     "metric_differences",
+    "organ_points",
     "organ_volumes",
     "pack_volume",
     "paired_differences",
@@ -94,6 +98,7 @@ __all__ = [
     "reliability",
     "results_by_measure",
     "results_by_organ",
+    "results_matrix",
     "scan_rows",
     "shown_box",
     "sigma_bounds",

@@ -107,7 +107,8 @@ def beside_print(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     table
-        Index: name of the arm, from top to bottom; columns ``printed`` and ``ours``, 0..1, NaN where there is none.
+        Index: name of the arm, from top to bottom; columns ``printed`` and ``ours``, 0..1, NaN where there is none. A
+        column ``seeds``, in words, is added to the names of the arms of ours.
     """
     ax = make_axes(ax, 0.25 * len(table) + 0.8)
     places = np.arange(len(table))[::-1]
@@ -115,7 +116,11 @@ def beside_print(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.plot(table["printed"], places, "o", mfc="none", color=INK, label="printed (other data)")
     ours = "ours" if table["ours"].notna().any() else "ours (not yet run)"
     ax.plot(table["ours"], places, "s", color="#0072B2", label=ours)
-    ax.set_yticks(places, list(table.index))
+    names = [str(name) for name in table.index]
+    if "seeds" in table:
+        run = table["ours"].notna()
+        names = [f"{n}, {s} seeds" if r else n for n, s, r in zip(names, table["seeds"], run, strict=True)]
+    ax.set_yticks(places, names)
     values = table[["printed", "ours"]].to_numpy(float)
     ax.set_xlim(max(0.0, float(np.nanmin(values)) - 0.05), min(1.0, float(np.nanmax(values)) + 0.05))
     ax.set_xlabel("mean DSC over organs")

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from hnlib.experiment_files import experiment_title
 from hnlib.organs import organ
-from hnlib.plotting.style import FAINT, FULL_WIDTH_IN, INK, in_order, make_axes, marker_of, row_major
+from hnlib.plotting.style import FAINT, FULL_WIDTH_IN, INK, make_axes, marker_of, organ_rows, row_major
 
 SERIES_COLOURS = (INK, "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#777777")
 """Colours of series from the first on; the marker tells them apart, too."""
@@ -41,12 +41,10 @@ def intervals_by_organ(table: pd.DataFrame, quantities: Mapping[str, str], *, ze
     Raises
     ------
     ValueError
-        When no row is left to draw.
+        As `organ_rows`.
     """
-    used = table[table["quantity"].isin(quantities)]
-    if used.empty:
-        raise ValueError(f"no row of {list(quantities)} is left to draw")
-    names, series = in_order(used["organ"].unique()), list(used["series"].unique())
+    used, names = organ_rows(table, quantities)
+    series = list(used["series"].unique())
     step = min(0.22, 0.8 / len(series))
     size = (FULL_WIDTH_IN, 1.1 + max(0.26, 0.11 * len(series)) * len(names))
     fig, axes = plt.subplots(1, len(quantities), figsize=size, sharey=True, squeeze=False)

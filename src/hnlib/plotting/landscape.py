@@ -16,6 +16,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from hnlib.organs import organ
+from hnlib.plotting.interactive import with_choices
 from hnlib.plotting.style import EXPERIMENT_MARKERS, FULL_WIDTH_IN, INK, make_axes, organ_legend
 
 #: How the columns of ``landscape.csv`` are called in figures.
@@ -196,7 +197,7 @@ def landscape_explorer(table: pd.DataFrame, quantities: Sequence[str], rules: Se
     Returns
     -------
     plotly.graph_objects.Figure
-        `interactive` puts it into a page.
+        `hnlib.plotting.interactive` puts it into a page, with its menu.
     """
     from plotly import graph_objects, subplots
 
@@ -208,33 +209,23 @@ def landscape_explorer(table: pd.DataFrame, quantities: Sequence[str], rules: Se
         x, y, z = grids[rule, quantities[0]]
         trace = graph_objects.Heatmap(x=x, y=y, z=z, coloraxis="coloraxis", hovertemplate=hover)
         figure.add_trace(trace, 1, column)
-    maps, (across, _, deep) = list(range(len(rules))), zip(*marks.values(), strict=True)
+    across, _, deep = zip(*marks.values(), strict=True)
     look = {"color": "white", "size": 7, "line": {"color": INK, "width": 1}}
     for column in range(1, len(rules) + 1):
         points = graph_objects.Scatter(x=across, y=deep, text=list(marks), mode="markers+text", marker=look)
         points.update(textposition="top center", textfont={"color": "white"}, hoverinfo="text", showlegend=False)
         figure.add_trace(points, 1, column)
-    buttons = [
-        {"label": QUANTITIES[name], "method": "restyle", "args": [{"z": [grids[r, name][2] for r in rules]}, maps]}
-        for name in quantities
-    ]
+    choices = {
+        QUANTITIES[name]: {"z": [grids[rule, name][2].round(6).tolist() for rule in rules]} for name in quantities
+    }
+    words = f"Maps over patch sizes, voxels head to foot against voxels left to right, one a rule: {', '.join(titles)}."
+    with_choices(figure, f"{words} The menu chooses what they show.", "Quantity", choices)
     figure.update_layout(
-        updatemenus=[{"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.32, "yanchor": "top"}],
         coloraxis={"colorscale": "Cividis", "colorbar": {"thickness": 12}},
-        height=340,
-        margin={"l": 50, "r": 10, "t": 90, "b": 45},
+        height=280,
+        margin={"l": 50, "r": 10, "t": 30, "b": 45},
         font={"size": 12},
     )
     figure.update_yaxes(title_text="voxels head to foot", col=1)
     figure.update_xaxes(title_text="voxels left to right", col=1 + len(rules) // 2)
     return figure
-
-
-def interactive(figure: Any, name: str) -> Any:
-    """Return a figure of plotly as HTML for a page that loads plotly's script, as the pages of the book do.
-
-    `name` becomes the identity of its place in the page, so that the same figure is the same text every time.
-    """
-    from IPython.display import HTML
-
-    return HTML(figure.to_html(full_html=False, include_plotlyjs=False, div_id=name, config={"displaylogo": False}))  # type: ignore[no-untyped-call]

@@ -5,38 +5,28 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from hnlib.organs import organ
-from hnlib.plotting.style import FAINT, INK, in_order, spread
+from hnlib.plotting.interactive import page_of
+from hnlib.plotting.style import FAINT, INK, in_order, make_axes, spread
 
 CHOSEN = "#D55E00"
 #: What the page does: a click, or the menu for those who use keys, names a patient; its points are joined, and a
-#: picture of that outline is scrolled to where the page has one.
-_SCRIPT = """
-(() => {
-  const plot = document.getElementById('{plot_id}'), facts = FACTS;
-  const label = document.createElement('label'), menu = document.createElement('select');
-  label.textContent = 'Patient: ';
-  menu.append(new Option('choose, or click on a point', ''), ...Object.keys(facts).map(name => new Option(name, name)));
-  label.append(menu);
-  plot.before(label);
-  const last = plot.data.length - 1;
-  const show = name => {
-    const points = facts[name] || [];
+#: picture of that outline, or of the patient's worst one, is scrolled to where the page has one.
+_REACT = """
+  const facts = FACTS, last = plot.data.length - 1;
+  const show = (name, chosen) => {
+    const points = facts[name] || [], picture = chosen || (points.find(point => point[2]) || [])[2];
     Plotly.restyle(plot, {x: [points.map(p => p[0])], y: [points.map(p => p[1])]}, [last]);
     menu.value = name;
     plot.dataset.chosen = name;
-  };
-  menu.addEventListener('change', () => show(menu.value));
-  plot.on('plotly_click', event => {
-    const [name, picture] = event.points[0].customdata;
-    show(name);
     const place = picture && document.getElementById(picture);
     if (place) place.scrollIntoView({behavior: 'smooth', block: 'center'});
-  });
-})();
+  };
+  menu.addEventListener('change', () => show(menu.value));
+  plot.on('plotly_click', event => show(...event.points[0].customdata));
 """
 
 
@@ -63,19 +53,12 @@ def linked_points(table: pd.DataFrame, label: str, name: str) -> Any:
     ValueError
         When there is no point.
     """
-    from IPython.display import HTML
     from plotly import graph_objects
 
-    used = table.dropna(subset="value")
-    if used.empty:
-        raise ValueError("no value is left to draw")
-    organs = in_order(used["organ"].unique())
-    pictures = used["picture"] if "picture" in used else pd.Series("", used.index)
-    used = used.assign(value=used["value"].round(4), picture=pictures.fillna(""))
-    parts = [used[used["organ"] == found] for found in organs]
-    parts = [rows.assign(place=i + spread(len(rows), 0.5).round(3)) for i, rows in enumerate(parts)]
+    parts = _placed(table)
+    organs = list(parts)
     figure = graph_objects.Figure()
-    for found, rows in zip(organs, parts, strict=True):
+    for found, rows in parts.items():
         figure.add_scatter(
             x=rows["value"].tolist(),
             y=rows["place"].tolist(),
@@ -102,15 +85,44 @@ def linked_points(table: pd.DataFrame, label: str, name: str) -> Any:
         plot_bgcolor="white",
         font={"size": 12},
     )
-    ordered = pd.concat(parts).sort_values(["case", "place"])
+    ordered = pd.concat(parts.values()).sort_values(["case", "place"])
     facts = {
-        str(case): np.column_stack([rows["value"], rows["place"]]).tolist() for case, rows in ordered.groupby("case")
+        str(case): rows[["value", "place", "picture"]].to_numpy().tolist() for case, rows in ordered.groupby("case")
     }
-    page = figure.to_html(
-        full_html=False,
-        include_plotlyjs=False,
-        div_id=name,
-        config={"displaylogo": False},
-        post_script=_SCRIPT.replace("FACTS", json.dumps(facts)),
-    )
-    return HTML(page)  # type: ignore[no-untyped-call]
+    words = f"{label}, a point a case, by organ: {', '.join(ticks)}. A case that is chosen has its points joined."
+    options = {"choose, or click on a point": "", **{case: case for case in facts}}
+    return page_of(figure, name, words, "Patient", options, _REACT.replace("FACTS", json.dumps(facts)))
+
+
+def organ_points(table: pd.DataFrame, label: str, ax: Axes | None = None) -> Axes:
+    """Draw the points of `linked_points` for print, one row an organ."""
+    parts = _placed(table)
+    ax = make_axes(ax, 0.6 + 0.3 * len(parts))
+    for found, rows in parts.items():
+        look = organ(found)
+        ax.plot(rows["value"], rows["place"], look.marker, color=look.colour, alpha=0.6, ms=3, mew=0)
+    ax.set_yticks(range(len(parts)), [organ(found).title for found in parts])
+    ax.set_ylim(len(parts) - 0.5, -0.5)
+    ax.tick_params(axis="y", length=0)
+    ax.set_xlabel(label)
+    ax.grid(axis="x")
+    return ax
+
+
+def _placed(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the points by organ, each with its place across the row of the organ.
+
+    Raises
+    ------
+    ValueError
+        When there is no point.
+    """
+    used = table.dropna(subset="value")
+    if used.empty:
+        raise ValueError("no value is left to draw")
+    pictures = used["picture"] if "picture" in used else pd.Series("", used.index)
+    used = used.assign(value=used["value"].round(4), picture=pictures.fillna(""))
+    parts = {found: used[used["organ"] == found] for found in in_order(used["organ"].unique())}
+    return {
+        found: rows.assign(place=i + spread(len(rows), 0.5).round(3)) for i, (found, rows) in enumerate(parts.items())
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import cast
 
@@ -18,6 +19,15 @@ from hnlib.plotting.style import FAINT, FULL_WIDTH_IN, INK, METRIC_LABELS, in_or
 
 #: Area of a point by patch, the largest patch the largest.
 PATCH_SIZES: Mapping[str, float] = {"large": 7.0, "medium": 5.0, "small": 3.2}
+
+
+def _marks() -> list[Line2D]:
+    """Return what says which mark is which draw, and which size which patch."""
+    draws = [Line2D([], [], marker=m, ls="", mec=INK, mfc=f, ms=5, label=name) for name, (m, f) in DRAW_LOOKS.items()]
+    return draws + [
+        Line2D([], [], marker="o", ls="", mec=INK, mfc=FAINT, ms=size, label=f"{patch} patch")
+        for patch, size in PATCH_SIZES.items()
+    ]
 
 
 def results_by_measure(points: pd.DataFrame, organs: Sequence[str], label: str, metric: str = "dsc") -> Figure:
@@ -56,14 +66,58 @@ def results_by_measure(points: pd.DataFrame, organs: Sequence[str], label: str, 
     rest = list(panels.flat)[len(organs) :]
     for axes in rest:
         axes.axis("off")
-    handles = [Line2D([], [], marker=m, ls="", mec=INK, mfc=f, ms=5, label=name) for name, (m, f) in DRAW_LOOKS.items()]
-    handles += [
-        Line2D([], [], marker="o", ls="", mec=INK, mfc=FAINT, ms=size, label=f"{patch} patch")
-        for patch, size in PATCH_SIZES.items()
-    ]
-    rest[0].legend(handles=handles, loc="center", handletextpad=0.3, borderaxespad=0)
+    rest[0].legend(handles=_marks(), loc="center", handletextpad=0.3, borderaxespad=0)
     figure.supxlabel(label, fontsize=9)
     figure.supylabel(METRIC_LABELS[metric], fontsize=9)
+    return figure
+
+
+def results_matrix(points: pd.DataFrame, titles: Mapping[str, str], metric: str = "dsc") -> Figure:
+    """Draw a metric against the rank by every measure: one row a measure, one column an organ, one point a run.
+
+    Parameters
+    ----------
+    points
+        ``measure``, ``organ``, ``rank`` (1 for what the measure calls worst), ``value``, ``patch``, ``draw``, ``rho``;
+        without rows the figure says so.
+    titles
+        Names of the measures.
+    metric
+        Column of ``metrics.csv`` that the values are of.
+    """
+    measures, organs = list(points["measure"].unique()), in_order(points["organ"].unique())
+    if points.empty:
+        figure = plt.figure(figsize=(FULL_WIDTH_IN, 1.0))
+        figure.text(0.5, 0.5, "no run yet", ha="center", va="center", color="#777777")
+        return figure
+    figure, panels = plt.subplots(
+        len(measures),
+        len(organs),
+        figsize=(FULL_WIDTH_IN, 0.55 * len(measures) + 1.0),
+        sharex=True,
+        sharey="col",
+        squeeze=False,
+    )
+    for row, measure in zip(panels, measures, strict=True):
+        for axes, name in zip(row, organs, strict=True):
+            shown = points[(points["measure"] == measure) & (points["organ"] == name)]
+            for (patch, draw), part in shown.groupby(["patch", "draw"], sort=False):
+                marker, fill = DRAW_LOOKS[str(draw)]
+                size = 0.5 * PATCH_SIZES[str(patch)]
+                axes.plot(part["rank"], part["value"], marker, ls="", mec=INK, mfc=fill, mew=0.5, ms=size)
+            rho = shown["rho"].iloc[0]
+            text = "no order" if np.isnan(rho) else f"{rho:+.2f}"
+            axes.set_title(text, fontsize=6.5, loc="right", pad=1, color=INK if rho > 0 else "#888888")
+            axes.margins(0.12)
+            axes.set_xticks([])
+            axes.set_yticks([])
+        row[0].set_ylabel(textwrap.fill(titles[measure], 24), fontsize=6.5, rotation=0, ha="right", va="center")
+    values = points.groupby("organ")["value"].agg(["min", "max"])
+    for axes, name in zip(panels[0], organs, strict=True):
+        text = f"{organ(name).title}\n{values['min'][name]:.2f} to {values['max'][name]:.2f}"
+        axes.annotate(text, (0.5, 1), (0, 11), "axes fraction", "offset points", fontsize=7.5, ha="center", va="bottom")
+    figure.supxlabel(f"configurations from worst to best by the measure; upwards {METRIC_LABELS[metric]}", fontsize=8)
+    figure.legend(handles=_marks(), loc="outside upper center", ncols=6, handletextpad=0.3, columnspacing=1.2)
     return figure
 
 

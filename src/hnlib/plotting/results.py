@@ -30,6 +30,7 @@ from hnlib.plotting.style import (
     make_axes,
     marker_of,
     only_one,
+    organ_rows,
     panel_title,
     set_organ_ticks,
     spread,
@@ -320,12 +321,9 @@ def equivalence_intervals(table: pd.DataFrame, quantities: Mapping[str, str]) ->
     Raises
     ------
     ValueError
-        When no row is left to draw.
+        As `organ_rows`.
     """
-    used = table[table["quantity"].isin(quantities)]
-    if used.empty:
-        raise ValueError(f"no row of {list(quantities)} is left to draw")
-    names = in_order(used["organ"].unique())
+    used, names = organ_rows(table, quantities)
     size = (FULL_WIDTH_IN, 0.9 + 0.24 * len(names))
     fig, axes = plt.subplots(1, len(quantities), figsize=size, sharey=True, squeeze=False)
     for ax, (quantity, label) in zip(axes[0], quantities.items(), strict=True):

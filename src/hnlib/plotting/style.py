@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -100,6 +100,20 @@ def in_order(names: Iterable[str]) -> list[str]:
     """Sort organs as the vocabulary does; those outside it follow by name."""
     position = {name: index for index, name in enumerate(ORGANS)}
     return sorted(names, key=lambda name: (position.get(name, len(position)), name))
+
+
+def organ_rows(table: pd.DataFrame, quantities: Collection[str]) -> tuple[pd.DataFrame, list[str]]:
+    """Return the rows of these quantities, and their organs in order.
+
+    Raises
+    ------
+    ValueError
+        When no row is left to draw.
+    """
+    used = table[table["quantity"].isin(quantities)]
+    if used.empty:
+        raise ValueError(f"no row of {list(quantities)} is left to draw")
+    return used, in_order(used["organ"].unique())
 
 
 def spread(count: int, width: float) -> NDArray[np.float64]:

@@ -15,6 +15,7 @@ from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 from numpy.typing import NDArray
 
 from hnlib.organs import organ
+from hnlib.plotting.interactive import with_choices
 from hnlib.plotting.style import FULL_WIDTH_IN
 
 Mesh = Mapping[str, Any]
@@ -36,7 +37,7 @@ def surface_explorer(meshes: Mapping[str, Mesh]) -> Any:
     Returns
     -------
     plotly.graph_objects.Figure
-        `hnlib.plotting.interactive` puts it into a page. Buttons show one organ or all.
+        `hnlib.plotting.interactive` puts it into a page, with a menu that shows one organ or all.
     """
     from plotly import graph_objects
 
@@ -54,7 +55,6 @@ def surface_explorer(meshes: Mapping[str, Mesh]) -> Any:
             graph_objects.Mesh3d(**corners, **colour, name=organ(name).title, hovertemplate=words, lighting=light)
         )
     figure.update_layout(
-        updatemenus=[{"buttons": _buttons(list(meshes)), "x": 0, "xanchor": "left", "y": 1.0, "yanchor": "top"}],
         coloraxis={
             **{"colorscale": "RdBu", "reversescale": True, "cmin": -LIMIT_MM, "cmax": LIMIT_MM},
             "colorbar": {"thickness": 12, "title": {"text": "mm"}},
@@ -67,13 +67,14 @@ def surface_explorer(meshes: Mapping[str, Mesh]) -> Any:
         height=460,
         margin={"l": 0, "r": 0, "t": 10, "b": 0},
     )
-    return figure
+    titles = [organ(name).title for name in meshes]
+    words = f"Surfaces of {', '.join(titles)} to turn, coloured by how far the prediction lies outside or inside (mm)."
+    return with_choices(figure, words, "Shown", _choices(titles))
 
 
-def _buttons(names: list[str]) -> list[dict[str, Any]]:
-    shown = [("all organs", [True] * len(names))]
-    shown += [(organ(name).title, [other == name for other in names]) for name in names]
-    return [{"label": label, "method": "restyle", "args": [{"visible": visible}]} for label, visible in shown]
+def _choices(titles: list[str]) -> dict[str, dict[str, list[bool]]]:
+    alone = {title: {"visible": [other == title for other in titles]} for title in titles}
+    return {"all organs": {"visible": [True] * len(titles)}, **alone}
 
 
 def surface_views(meshes: Mapping[str, Mesh]) -> Figure:

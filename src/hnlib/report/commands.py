@@ -1,11 +1,10 @@
-"""The commands `hnlib report`, `new-study`, `demo`, `nnunet` and `check-published`."""
+"""The commands `hnlib report`, `new-study` and `demo`."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Annotated
 
@@ -28,12 +27,8 @@ class Wanted:
     experiment: Path | None = None
 
 
-def register(app: typer.Typer, say: Say) -> None:
-    """Add the commands to the command line; ``say`` prints a line."""
-
-    def progress(what: str, done: int, total: int) -> None:
-        if done == total or done % max(1, total // 5) == 0:
-            say(f"{what}: {done} of {total} cases")
+def register(app: typer.Typer, say: Say, progress: Progress) -> None:
+    """Add the commands to the command line; ``say`` prints a line, ``progress`` some of many."""
 
     @app.command()
     def report(
@@ -69,42 +64,6 @@ def register(app: typer.Typer, say: Say) -> None:
         write_demo(to / "scans", progress=progress)
         write_report(Wanted(to / "scans", to / "report.html", memory), say, progress)
         say(f"next: hnlib new-study my_study --scans {to / 'scans'}")
-
-    _register_others(app, say)
-
-
-def _register_others(app: typer.Typer, say: Say) -> None:
-    @app.command()
-    def nnunet() -> None:
-        """Print the folder of the trainers for nnU-Net v2: export nnUNet_extTrainer=$(hnlib nnunet)."""
-        import hnlib.nnunet
-        from hnlib.nnunet.draw import nnunet_version, version_remark
-
-        found = nnunet_version()
-        missing = 'nnU-Net is not installed here: in a clone of the repository, pip install -e ".[nnunet]"'
-        remark = version_remark(found) if found else missing
-        if remark:
-            typer.echo(f"note: {remark}", err=True)
-        say(str(Path(hnlib.nnunet.__file__).parent))
-
-    @app.command("check-published", rich_help_panel="Steps of make and Snakemake")
-    def check_published(
-        published: Annotated[Path, typer.Option(help="folder of the committed results")] = Path("results/published"),
-        accept: Annotated[str, typer.Option(help="why tables still hold though code on their path changed")] = "",
-    ) -> None:
-        """Say which published tables are stale, and why; status 1 where there are some."""
-        from hnlib.experiments.published import record, status
-
-        if accept:
-            for name in record(published, f"{date.today()}", accept):
-                say(f"recorded: {name}")
-        found = status(published)
-        stale = found[found["stale"] != ""]
-        for row in stale.itertuples():
-            say(f"stale: {row.table}: {row.stale}")
-        say(f"{len(found)} tables, {len(stale)} stale")
-        if len(stale):
-            raise typer.Exit(1)
 
 
 def write_report(wanted: Wanted, say: Say, progress: Progress | None = None) -> None:

@@ -13,8 +13,8 @@ from hnlib.cases import SPLITS
 from hnlib.datasets.case_files import CaseFiles, MaskFile, stem, volumes_in
 from hnlib.datasets.folder import SETTINGS, FolderDataset, FolderSettings, read_settings
 from hnlib.errors import ConfigError, DataError
-from hnlib.evaluation.folders import DATASET_JSON, open_folder, organ_name
-from hnlib.organs import organ
+from hnlib.evaluation.folders import DATASET_JSON, open_folder
+from hnlib.organs import organ, organ_name
 from hnlib.volumes import read_volume
 
 #: Names under which a scan or a label map is found where no file says its name.

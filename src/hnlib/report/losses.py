@@ -34,7 +34,7 @@ class LossAdvice:
 def audited_losses() -> pd.DataFrame:
     """Return the measures of `KEPT` for the losses that a report chooses from, one row a loss.
 
-    They are those of `hnlib.losses.audit` with its defaults; a test makes them again.
+    They are those of `hnlib.losses.audit` with its defaults; ``scripts/audited_losses.py`` makes them.
     """
     with files("hnlib.data").joinpath("audited_losses.csv").open(encoding="utf-8") as text:
         return pd.read_csv(text)
@@ -89,15 +89,3 @@ def advise(size_ratio: float, absent_fraction: float, *, partial: bool) -> LossA
             "by itself; in code of your own give the loss the organs that are outlined (`labelled`)."
         )
     return LossAdvice(str(row["loss"]), tuple(reasons), found)
-
-
-def audit_row(name: str) -> dict[str, str | float]:
-    """Audit a loss anew and return its row of the table; it takes half a minute."""
-    from hnlib.losses import audit, build_loss
-
-    rows = audit(build_loss(name)).rows
-    found: dict[str, str | float] = {"loss": name}
-    for column, (check, measure, prediction, label) in KEPT.items():
-        wanted = {"check": check, "measure": measure, "prediction": prediction, "class": label}
-        (found[column],) = (row["value"] for row in rows if all(row[key] == value for key, value in wanted.items()))
-    return found

@@ -107,7 +107,7 @@ def measure(
     planned, shares, advice = (
         None,
         pd.DataFrame(),
-        advise(_size_ratio(data), 0.0, partial=_partial(data, folder.organs)),
+        advise(_size_ratio(data), 0.0, partial=_partial(data)),
     )
     try:
         spacing, found = _on_grid(folder, data, with_scans, most_cases, notes, progress)
@@ -117,7 +117,7 @@ def measure(
             (shares["patch"] == CHOSEN) & (shares["centres"] == "planned") & (shares["class"] != "background")
         ]
         absent = 1 - float(draw.groupby("class")["presence"].mean().mean())
-        advice = advise(_size_ratio(data), absent, partial=_partial(data, folder.organs))
+        advice = advise(_size_ratio(data), absent, partial=_partial(data))
     except HnlibError as fault:
         notes.append(f"No patch is recommended: {fault}")
     case = _median_case(folder, data) if with_scans else None
@@ -170,7 +170,7 @@ def _size_ratio(data: pd.DataFrame) -> float:
     return float(medians.max() / medians.min())
 
 
-def _partial(data: pd.DataFrame, organs: Sequence[str]) -> bool:
+def _partial(data: pd.DataFrame) -> bool:
     return bool((data.groupby("organ")["case"].nunique() < data["case"].nunique()).any())
 
 

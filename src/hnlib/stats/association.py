@@ -78,7 +78,9 @@ def rank_correlations(
     -----
     Spearman's correlation of the configurations' means over seeds and cases. Percentile bootstrap: cases are drawn
     once for all configurations, since they share them, seeds for each configuration on its own. With one seed a
-    configuration is taken as it is, and with two or three the spread over seeds comes out too small.
+    configuration is taken as it is, and with two or three the spread over seeds comes out too small. A sample in which
+    an organ's results are all alike, such as one without the only patient in whom it is missed, has no order and counts
+    as 0; the organs over which the mean is taken stay those that have an order as it is.
 
     The permutations give the configurations' results to one another, all organs together.
     """
@@ -209,7 +211,8 @@ def _of_measure(
     rng: np.random.Generator,
 ) -> list[tuple[Any, ...]]:
     """Return (organ, rho, low, high, p) of every organ and of all."""
-    rho, drawn = _pearson(measure, results), _pearson(measure, resampled)
+    rho = _pearson(measure, results)
+    drawn = np.where(np.isnan(rho), np.nan, np.nan_to_num(_pearson(measure, resampled)))
 
     def mean_rho(order: NDArray[np.intp], axis: int = -1) -> Array:
         moved = np.moveaxis(measure[:, np.moveaxis(order, axis, -1)], 0, -2)
@@ -230,9 +233,8 @@ def _of_measure(
         p = float(test.pvalue)
     rows: list[tuple[Any, ...]] = []
     for organ, value, one in [*zip(sample.organs, rho, drawn.T, strict=True), (ALL_ORGANS, _mean(rho), _mean(drawn))]:
-        known = one[~np.isnan(one)]
         tail = (1 - confidence_level) / 2
-        low, high = np.quantile(known, [tail, 1 - tail]) if known.size and not np.isnan(value) else (np.nan, np.nan)
+        low, high = np.quantile(one, [tail, 1 - tail])
         rows.append((organ, float(value), float(low), float(high), p if organ == ALL_ORGANS else np.nan))
     return rows
 

@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from hnlib.errors import unknown
 from hnlib.systems.coarse_to_fine import CoarseToFine, SliceSystem, TwoStage
 from hnlib.systems.focusnet import FOCUSNET, FocusNetOptions, FocusNetSystem
+from hnlib.systems.focusnet_fusion import FocusPredictor, Found, Look, fuse, localisation
+from hnlib.systems.focusnet_losses import FocusLoss, HeatLoss, RoiLoss, heat_targets
+from hnlib.systems.focusnet_statistics import OrganSize, SmallRule, organ_sizes, roi_voxels, small_organs
 from hnlib.systems.one_network import ONE_NETWORK, OneNetwork
 from hnlib.systems.schedule import checkpoint_path, read_weights, take_trainings, train_system
 from hnlib.systems.system import (
@@ -48,22 +51,37 @@ def build_system(blueprint: Blueprint) -> System:
 
 
 __all__ = [
+    "FOCUSNET",
     "ONE_NETWORK",
     "SYSTEMS",
     "Blueprint",
+    "FocusLoss",
     "FocusNetOptions",
     "FocusNetSystem",
+    "FocusPredictor",
+    "Found",
+    "HeatLoss",
+    "Look",
     "Material",
     "OneNetwork",
+    "OrganSize",
     "Part",
     "Predictor",
+    "RoiLoss",
+    "SmallRule",
     "Stage",
     "System",
     "Weights",
     "build_system",
     "checkpoint_path",
     "class_fractions",
+    "fuse",
+    "heat_targets",
+    "localisation",
+    "organ_sizes",
     "read_weights",
+    "roi_voxels",
+    "small_organs",
     "take_trainings",
     "train_system",
 ]

@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from torch import nn
 
 from hnlib.errors import ConfigError, unknown, wrong_value
 from hnlib.losses import build_loss
 from hnlib.networks import set_output_prior
 from hnlib.networks.focusnet import FocusNet
-from hnlib.networks.focusnet_build import DILATIONS, focusnet
+from hnlib.networks.focusnet_build import DILATIONS, build_focusnet
 from hnlib.sampling import UNIFORM, weighted_centres
 from hnlib.systems.focusnet_fusion import FocusPredictor, localisation
 from hnlib.systems.focusnet_losses import FocusLoss, HeatLoss, RoiLoss
@@ -24,6 +24,11 @@ from hnlib.systems.system import Blueprint, Material, Part, Predictor, System, W
 from hnlib.training import load_state
 
 FOCUSNET = "focusnet"
+#: The one main network that it has.
+MAIN = "snet"
+#: Share of the patches of the stage of the small networks that are centred on a small organ: in the others a ROI
+#: has none, and nothing to teach.
+SOS_DRAW = 1.0
 
 
 class FocusNetOptions(BaseModel):
@@ -42,15 +47,16 @@ class FocusNetOptions(BaseModel):
     heat_power
         See `HeatLoss`.
     small_draw
-        Share of the patches of all stages after S-Net's that are centred on a small organ, each as often; the rest
-        lie anywhere. 0: the experiment's own draw. The paper's crop holds all small organs at once; a patch of a few
-        centimetres shows each of them rarely.
+        Share of the patches of SOL-Net's stage and the joint one that are centred on a small organ, each as often; the
+        rest lie anywhere. 0: the experiment's own draw. The paper's crop holds all small organs at once; a patch of a
+        few centimetres shows each of them rarely. In the stage of the SOS-Nets every patch is centred on a small organ,
+        as one without any teaches them nothing.
     gate
         Least peak of a heat map for its organ to count as present.
     downsamplings, dilations, sos_channels
-        See `hnlib.networks.focusnet_build.focusnet`.
+        See `hnlib.networks.build_focusnet`.
     largest_voxels
-        Largest scan that SOL-Net reads at once.
+        Largest scan that SOL-Net reads at once; see `FocusPredictor` for what else is held.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -69,6 +75,14 @@ class FocusNetOptions(BaseModel):
     sos_channels: int | None = Field(None, ge=2)
     largest_voxels: int = Field(2**24, ge=0)
 
+    @field_validator("small_organs")
+    @classmethod
+    def _named_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"'{name}' is named {names.count(name)} times; once is needed")
+        return names
+
 
 class FocusNetSystem(System):
     """One network in four stages; what a stage does not train does not move.
@@ -80,6 +94,8 @@ class FocusNetSystem(System):
 
     def __init__(self, blueprint: Blueprint) -> None:
         super().__init__(blueprint)
+        if blueprint.network != MAIN:
+            raise ConfigError(f"focusnet: network is '{blueprint.network}'; its main network is {MAIN}, name that")
         for name in blueprint.options:
             if name not in FocusNetOptions.model_fields:
                 raise unknown("focusnet option", name, FocusNetOptions.model_fields)
@@ -104,8 +120,8 @@ class FocusNetSystem(System):
             return network_part(self.blueprint, own, network.train_stage("s_net"))
         network = self.network(done[self.stages[before]]).train_stage(name)  # type: ignore[arg-type]
         validate = self._validation(material) if name == "joint" and material.watched else None
-        loss = self._loss(name, material, network)
-        return Part(network, loss, patch_stream(self.blueprint, self._drawn(material, network)), validate)
+        loss, drawn = self._loss(name, material, network), self._drawn(name, material, network)
+        return Part(network, loss, patch_stream(self.blueprint, drawn), validate)
 
     def predictor(self, weights: Weights, device: torch.device | str = "cpu") -> Predictor:
         """Return the trained system; it tells where it found the small organs of the last image."""
@@ -147,7 +163,7 @@ class FocusNetSystem(System):
 
     def _build(self, values: Sequence[int], sizes: Sequence[tuple[int, int, int]]) -> FocusNet:
         blueprint, options = self.blueprint, self.options
-        return focusnet(
+        return build_focusnet(
             blueprint.topology,
             blueprint.num_classes,
             values,
@@ -159,9 +175,9 @@ class FocusNetSystem(System):
             sos_channels=options.sos_channels,
         )
 
-    def _drawn(self, material: Material, network: FocusNet) -> Material:
-        """Return the material with the draw of the stages after S-Net's, which learn where small organs are."""
-        share, organs = self.options.small_draw, self.blueprint.plan.organs
+    def _drawn(self, stage: str, material: Material, network: FocusNet) -> Material:
+        """Return the material with the draw of a stage after S-Net's: they learn where small organs are."""
+        share, organs = SOS_DRAW if stage == "sos_net" else self.options.small_draw, self.blueprint.plan.organs
         if not share:
             return material
         values = network.values.tolist()
@@ -198,7 +214,7 @@ class FocusNetSystem(System):
             largest_voxels=options.largest_voxels,
             device=device,
         )
-        return Predictor((network,), predict, lambda prepared: localisation(predict.found, prepared, blueprint.plan))
+        return Predictor((network,), predict, lambda prepared: localisation(predict.last, prepared, blueprint.plan))
 
     def _validation(self, material: Material) -> Callable[[nn.Module], Mapping[str, float]]:
         def validate(network: nn.Module) -> Mapping[str, float]:

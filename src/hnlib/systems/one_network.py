@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from hnlib.inference import predict_probabilities
@@ -96,5 +97,10 @@ def validation_dsc(predictor: Predictor, cases: Sequence[Prepared], organs: Sequ
         for value, name in enumerate(organs, start=1):
             truth, found = case.labels == value, prediction == value
             if name in case.labelled:
-                scores[name].append(2 * float((truth & found).sum()) / max(1, int(truth.sum() + found.sum())))
+                scores[name].append(dsc(truth, found))
     return {organ: float(np.mean(values)) if values else float("nan") for organ, values in scores.items()}
+
+
+def dsc(truth: NDArray[np.bool_], found: NDArray[np.bool_]) -> float:
+    """Return the DSC of two masks on the plan's grid; 0 where both are empty."""
+    return 2 * float((truth & found).sum()) / max(1, int(truth.sum() + found.sum()))

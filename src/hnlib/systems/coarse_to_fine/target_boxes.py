@@ -51,7 +51,7 @@ def smallest_box(mass: NDArray[np.floating], share: float = 0.99) -> Box:
     Raises
     ------
     ValueError
-        When there is no mass, some is negative, or the share is impossible.
+        When there is no mass, some is negative or not finite, or the share is impossible.
 
     Notes
     -----
@@ -70,8 +70,8 @@ def smallest_box(mass: NDArray[np.floating], share: float = 0.99) -> Box:
     if not 0 < share <= 1:
         raise ValueError(f"share is {share}; more than 0 and at most 1 is needed")
     filled = np.argwhere(mass)
-    if not len(filled) or mass.min() < 0:
-        raise ValueError("mass is nowhere or negative; an organ's probabilities are needed")
+    if not len(filled) or mass.min() < 0 or not np.isfinite(mass).all():
+        raise ValueError("mass is nowhere, negative or not finite; an organ's probabilities are needed")
     corner = filled.min(axis=0)
     mass = mass[tuple(slice(a, b) for a, b in zip(corner, filled.max(axis=0) + 1, strict=True))]
     table = np.pad(mass.astype(np.float64), ((1, 0),) * 3).cumsum(0).cumsum(1).cumsum(2)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample
 
-from hnlib.errors import DataError
+from hnlib.errors import DataError, unknown
 from hnlib.preprocess import Prepared
 from hnlib.training import channels_last
 
@@ -24,7 +24,7 @@ VIEWS: Mapping[str, int] = MappingProxyType({"axial": 2, "coronal": 1, "sagittal
 
 def to_slices(volume: NDArray[Scalar], view: str) -> NDArray[Scalar]:
     """Return the slices of a volume (X, Y, Z): a view of it, shape (slices, ...) with the other axes in their order."""
-    return np.moveaxis(volume, VIEWS[view], 0)
+    return np.moveaxis(volume, _axis(view), 0)
 
 
 def to_volume(slices: NDArray[Scalar], view: str) -> NDArray[Scalar]:
@@ -36,7 +36,13 @@ def to_volume(slices: NDArray[Scalar], view: str) -> NDArray[Scalar]:
     >>> all((to_volume(to_slices(volume, view), view) == volume).all() for view in VIEWS)
     True
     """
-    return np.moveaxis(slices, 0, slices.ndim - 3 + VIEWS[view])
+    return np.moveaxis(slices, 0, slices.ndim - 3 + _axis(view))
+
+
+def _axis(view: str) -> int:
+    if view not in VIEWS:
+        raise unknown("view", view, VIEWS)
+    return VIEWS[view]
 
 
 def in_memory(cases: Sequence[Prepared], divisor: int = 8) -> list[Prepared]:

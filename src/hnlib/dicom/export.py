@@ -23,7 +23,7 @@ from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import UID, ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
 from hnlib import __version__
-from hnlib.dicom import NO_SCAN, SLICE_SUFFIXES
+from hnlib.dicom.series import NO_SCAN, SLICE_SUFFIXES
 from hnlib.errors import ConfigError, DataError
 from hnlib.files import write_atomically
 from hnlib.organs import organ

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,8 +21,6 @@ from hnlib.stats import COLUMNS
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT / "results" / "published"
 DASH = "\N{EN DASH}"
-
-mpl.use("Agg")
 
 
 @pytest.fixture(scope="module")
@@ -165,8 +162,8 @@ def test_a_difference_within_the_spread_of_seeds_is_not_called_beyond_it() -> No
     assert table.loc["small, focal+Dice", "over seeds"].startswith("-0.0")
     runs = rows[["profile", "experiment", "seed"]].drop_duplicates()
     verdict = chapters.compared.compared_facts(rows, tests, runs, "small_dice_ce")["verdict"]
-    assert "show a difference for small, focal+Dice (+0.004); and small, CE (-0.200)." in verdict
-    assert verdict.endswith("Beyond what seeds differ by as well: small, CE (-0.200).")
+    assert "show a difference for small, focal+Dice (+0.004); and small, CE (-0.200); " in verdict
+    assert verdict.endswith("; beyond what seeds differ by as well: small, CE (-0.200).")
 
 
 def test_one_loss_alone_has_nothing_to_be_compared_with() -> None:

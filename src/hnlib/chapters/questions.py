@@ -1,0 +1,69 @@
+"""What chapters ask of runs: one experiment minus another, over the patients and the seeds that both have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from hnlib.chapters.page import DASH, limits
+from hnlib.experiment_files import experiment_title
+from hnlib.stats import paired_difference, seed_interval
+
+NOT_RUN = "not yet run"
+#: What is no training and so has no seeds: it is compared with all seeds of the other side.
+SEEDLESS = ("atlas",)
+
+
+def shared_seeds(metrics: pd.DataFrame, *names: str) -> pd.DataFrame:
+    """Return the rows of experiments at the seeds that all of them have; none where they have no seed in common.
+
+    With other seeds on either side a difference would be one of seeds, too.
+    """
+    rows = metrics[metrics["experiment"].isin(names)]
+    seeds = [set(rows.loc[rows["experiment"] == name, "seed"]) for name in names if name not in SEEDLESS]
+    common = set.intersection(*seeds) if seeds else set()
+    return rows[rows["seed"].isin(common) | (rows["experiment"].isin(SEEDLESS) & bool(common))]
+
+
+def differences(metrics: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """Return for each pair (experiment, baseline) the difference in mean test DSC over the seeds that both have.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Index ``experiment`` and ``minus``, by their titles; ``difference``, its intervals ``over patients`` and ``over
+        seeds`` (a dash where there is none), and the ``cases`` and ``seeds`` behind it. A pair without a test case and
+        a seed in common is not yet run.
+    """
+    dsc = metrics[(metrics["metric"] == "dsc") & (metrics["split"] == "test")]
+    return pd.DataFrame([_row(dsc, *pair) for pair in pairs]).set_index(["experiment", "minus"])
+
+
+def _row(dsc: pd.DataFrame, experiment: str, baseline: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"experiment": experiment_title(experiment), "minus": experiment_title(baseline)}
+    pair = shared_seeds(dsc, experiment, baseline)
+    cases = [set(part["case"]) for _, part in pair.groupby("experiment")]
+    if len(cases) < 2 or not set.intersection(*cases):
+        return row | {"difference": NOT_RUN, "over patients": DASH, "over seeds": DASH, "cases": 0, "seeds": 0}
+    one = paired_difference(pair, experiment, baseline)
+    row |= {"difference": f"{one.difference:+z.3f}", "over patients": limits(one.low, one.high)}
+    row |= {"over seeds": limits(*seed_interval(pair, experiment, baseline)), "cases": int(one.cases)}
+    return row | {"seeds": int(pair.loc[~pair["experiment"].isin(SEEDLESS), "seed"].nunique())}
+
+
+def asked(questions: pd.DataFrame, pair: tuple[str, str]) -> dict[str, Any]:
+    """Return the row of one pair in a table of `differences`."""
+    (row,) = questions.loc[[tuple(map(experiment_title, pair))]].to_dict("records")
+    return {str(key): value for key, value in row.items()}
+
+
+def minutes_by_stage(history: pd.DataFrame, experiment: str) -> pd.DataFrame:
+    """Return the minutes of each training of a system of stages, mean over seeds; not yet run before it is."""
+    rows = history[history["experiment"] == experiment] if len(history) else history
+    if rows.empty or "stage" not in rows:
+        return pd.DataFrame({"minutes": [NOT_RUN]}, index=["all stages"])
+    ends = rows.groupby(["seed", "stage"], sort=False)["seconds"].max().reset_index()
+    spent = ends.assign(seconds=ends.groupby("seed")["seconds"].diff().fillna(ends["seconds"]))
+    return (spent.groupby("stage", sort=False)["seconds"].mean() / 60).round(2).rename("minutes").to_frame()

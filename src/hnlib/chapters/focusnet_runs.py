@@ -256,7 +256,7 @@ def _reasons(study: FocusStudy, ahead: bool) -> str:
 def focus_facts(study: FocusStudy, bench: Path | str = "") -> Facts:
     """Return the phrases of the answer: FocusNet against S-Net over the small organs and over the others, and why."""
     questions = focus_questions(study)
-    found, others = (asked(questions.loc[organs], WHOLE) for organs in ("small", "others"))
+    found, others = (asked(questions.loc[[organs]].droplevel("organs"), WHOLE) for organs in ("small", "others"))
     if found["difference"] == NOT_RUN:
         names = ("difference", "small", "open", "absent", "elsewhere")
         waits = "The two have not both been run with a seed in common on this data yet."

@@ -237,7 +237,8 @@ def fuse(probabilities: Array, found: Sequence[Found]) -> Array:
     fused = probabilities.astype(np.float32, copy=True)
     covered = np.zeros((len(seen), *probabilities.shape[1:]), bool)
     for mask, f in zip(covered, seen, strict=True):
-        fused[(f.value, *f.box)] = np.where(f.probability > 0.5, f.probability, 0)
+        says = np.asarray(f.probability)
+        fused[(f.value, *f.box)] = np.where(says > 0.5, says, 0)
         mask[f.box] = True
     if not seen:
         return fused

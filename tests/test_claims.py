@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import yaml
 from hnlib.claims import COLUMNS, RULES, VERDICTS, Evidence, exact, judge, ledger, load_claims, measured, printed
 from hnlib.claims.finding import CONTRADICTED, NOT_REPRODUCED, NOT_RUN, NOT_TESTABLE, REPRODUCED
 from hnlib.errors import ConfigError, DataError
-from hnlib.experiments import load_profile
+from hnlib.experiments import load_profile, planned_seeds
 from hnlib.stats import COLUMNS as METRIC_COLUMNS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,6 +35,14 @@ OPEN_CLAIM = {
 def write(path: Path, *claims: dict) -> Path:
     path.write_text(yaml.safe_dump({"papers": {"made": "A made paper"}, "claims": list(claims)}))
     return path
+
+
+def planned(profile: str, experiments: Sequence[str]) -> int:
+    return 5 if set(experiments) <= set(measured.FOUR) else 3
+
+
+def evidence_in(root: Path) -> Evidence:
+    return Evidence(root, planned)
 
 
 def study(folder: Path, tables: dict[str, pd.DataFrame]) -> Path:
@@ -75,7 +84,7 @@ def confidence(values: dict[tuple[str, str, str], float], cases: int = 6) -> pd.
 
 def test_every_claim_of_the_five_papers_has_a_verdict_or_a_stated_reason():
     """113 claims; each is judged from the committed tables, and what is not decided says why."""
-    table = ledger(LISTED, PUBLISHED)
+    table = ledger(LISTED, PUBLISHED, planned_seeds)
     assert list(table.columns) == list(COLUMNS)
     assert len(table) == 113
     assert set(table["paper"]) == set(PAPERS)
@@ -131,7 +140,7 @@ def test_every_rule_is_used_or_can_be():
 
 
 def verdict_of(name: str, root: Path = PUBLISHED) -> tuple[str, str]:
-    found = judge(BY_ID[name], Evidence(root))
+    found = judge(BY_ID[name], evidence_in(root))
     return found.verdict, found.found
 
 
@@ -248,7 +257,7 @@ def test_a_ball_in_a_tight_cube_is_balanced():
 
 def open_ledger(tmp_path: Path, tables: dict[str, pd.DataFrame]) -> pd.Series:
     _, claims = load_claims(write(tmp_path / "claims.yaml", OPEN_CLAIM))
-    return ledger(claims, study(tmp_path / "results", tables)).iloc[0]
+    return ledger(claims, study(tmp_path / "results", tables), planned).iloc[0]
 
 
 def test_a_made_table_flips_the_verdict(tmp_path):
@@ -273,7 +282,7 @@ def test_a_made_table_flips_the_verdict(tmp_path):
 def test_missing_runs_are_not_yet_run_and_few_seeds_are_partial(tmp_path):
     """Without a study, without one of the experiments, with one seed of three, with another profile's runs only."""
     _, claims = load_claims(write(tmp_path / "claims.yaml", OPEN_CLAIM))
-    nothing = ledger(claims, tmp_path).iloc[0]
+    nothing = ledger(claims, tmp_path, planned).iloc[0]
     assert (nothing["verdict"], nothing["found"]) == (NOT_RUN, "no study of scans")
     one = open_ledger(tmp_path, {"metrics": metrics({"a": 0.8})})
     assert (one["verdict"], one["found"]) == (NOT_RUN, "no run of b on scans")
@@ -298,7 +307,7 @@ def test_what_seeds_alone_can_make_is_not_reproduced(tmp_path):
 
 def test_organs_that_are_not_learnt_decide_nothing(tmp_path):
     root = study(tmp_path, {"metrics": metrics({"a": 0.1, "b": 0.02}, organ="optic_chiasm")})
-    found = measured.difference(Evidence(root), "scans", "a", "b", organs=["optic_chiasm"])
+    found = measured.difference(evidence_in(root), "scans", "a", "b", organs=["optic_chiasm"])
     assert found.verdict == NOT_RUN
     assert "not learnt at this budget: optic_chiasm (DSC 0.1" in found.found
 
@@ -312,9 +321,9 @@ def test_one_patient_gives_no_verdict(tmp_path):
 def test_a_margin_asks_whether_it_is_not_worse(tmp_path):
     """A loss of about 0.01 is worse, but not by more than 0.05."""
     root = study(tmp_path, {"metrics": metrics({"a": 0.78, "b": 0.8})})
-    assert measured.difference(Evidence(root), "scans", "a", "b").verdict == NOT_REPRODUCED
-    assert measured.difference(Evidence(root), "scans", "a", "b", margin=0.05).verdict == REPRODUCED
-    close = measured.difference(Evidence(root), "scans", "a", "b", margin=0.001)
+    assert measured.difference(evidence_in(root), "scans", "a", "b").verdict == NOT_REPRODUCED
+    assert measured.difference(evidence_in(root), "scans", "a", "b", margin=0.05).verdict == REPRODUCED
+    close = measured.difference(evidence_in(root), "scans", "a", "b", margin=0.001)
     assert close.verdict == NOT_REPRODUCED
     assert "worse by more than 0.001" in close.found
 
@@ -322,7 +331,7 @@ def test_a_margin_asks_whether_it_is_not_worse(tmp_path):
 def test_runs_of_another_profile_are_named(tmp_path):
     """The study's own profile is the default; another one is named with the data set; a metric may be lacking."""
     both = pd.concat([metrics({"a": 0.8, "b": 0.6}), metrics({"a": 0.6, "b": 0.8}).assign(profile="gpu")])
-    evidence = Evidence(study(tmp_path, {"metrics": both}))
+    evidence = evidence_in(study(tmp_path, {"metrics": both}))
     assert measured.difference(evidence, "scans", "a", "b").verdict == REPRODUCED
     assert measured.difference(evidence, "scans@gpu", "a", "b").verdict == NOT_REPRODUCED
     lacking = measured.difference(evidence, "scans", "a", "b", metric="recall")
@@ -332,17 +341,17 @@ def test_runs_of_another_profile_are_named(tmp_path):
 
 def test_distances_are_better_when_less(tmp_path):
     root = study(tmp_path, {"metrics": pd.concat([t := metrics({"a": 0.5, "b": 0.9}), t.assign(metric="hd95_mm")])})
-    assert measured.difference(Evidence(root), "scans", "a", "b").verdict == NOT_REPRODUCED
-    assert measured.difference(Evidence(root), "scans", "a", "b", metric="hd95_mm").verdict == REPRODUCED
+    assert measured.difference(evidence_in(root), "scans", "a", "b").verdict == NOT_REPRODUCED
+    assert measured.difference(evidence_in(root), "scans", "a", "b", metric="hd95_mm").verdict == REPRODUCED
 
 
 def test_interaction_of_patch_and_loss(tmp_path):
     """The loss gains 0.1 at the small patch and nothing at the large one; the other way round it is the opposite."""
     four = {"large_nnu_dice_ce": 0.7, "large_ca_dice_ce": 0.7, "small_nnu_dice_ce": 0.6, "small_ca_dice_ce": 0.7}
-    found = measured.interaction(Evidence(study(tmp_path / "one", {"metrics": metrics(four)})), "scans")
+    found = measured.interaction(evidence_in(study(tmp_path / "one", {"metrics": metrics(four)})), "scans")
     assert (found.verdict, found.partial) == (REPRODUCED, "3 of 5 seeds")
     four.update(small_ca_dice_ce=0.6, large_ca_dice_ce=0.8)
-    found = measured.interaction(Evidence(study(tmp_path / "two", {"metrics": metrics(four)})), "scans")
+    found = measured.interaction(evidence_in(study(tmp_path / "two", {"metrics": metrics(four)})), "scans")
     assert found.verdict == NOT_REPRODUCED
     assert "(the opposite)" in found.found
 
@@ -361,11 +370,11 @@ def drifting(small: float, large: float) -> dict[str, pd.DataFrame]:
 def test_drift_of_small_organs_by_hand(tmp_path):
     """0.3 against 0.1: 0.2 more; with the numbers exchanged the claim falls."""
     small = {"organs": ["optic_chiasm"], "experiments": ["a"]}
-    found = measured.drift_larger(Evidence(study(tmp_path / "one", drifting(0.3, 0.1))), "scans", **small)
+    found = measured.drift_larger(evidence_in(study(tmp_path / "one", drifting(0.3, 0.1))), "scans", **small)
     assert (found.verdict, found.found) == (REPRODUCED, "+0.200")
-    found = measured.drift_larger(Evidence(study(tmp_path / "two", drifting(0.1, 0.3))), "scans", **small)
+    found = measured.drift_larger(evidence_in(study(tmp_path / "two", drifting(0.1, 0.3))), "scans", **small)
     assert (found.verdict, found.found) == (NOT_REPRODUCED, "-0.200 (the opposite)")
-    found = measured.drift_larger(Evidence(tmp_path / "two"), "scans", ["mandible"], experiments=["a"], larger=False)
+    found = measured.drift_larger(evidence_in(tmp_path / "two"), "scans", ["mandible"], experiments=["a"], larger=False)
     assert found.verdict == NOT_REPRODUCED
 
 
@@ -379,12 +388,12 @@ def test_change_of_drift_and_confidence_by_hand(tmp_path):
     table = confidence(values)
     table["soft_recall"] += 1e-4 * (table["experiment"] == "a") * table["case"].str[-1].astype(int)
     root = study(tmp_path, {"metrics": metrics({"a": 0.7, "b": 0.7}), "confidence": table})
-    found = measured.drift_changes(Evidence(root), "scans", "a", "b", organs=["mandible"])
+    found = measured.drift_changes(evidence_in(root), "scans", "a", "b", organs=["mandible"])
     assert (found.verdict, found.found) == (REPRODUCED, "-0.200")
-    kept = measured.drift_changes(Evidence(root), "scans", "a", "b", organs=["mandible"], unchanged=True)
+    kept = measured.drift_changes(evidence_in(root), "scans", "a", "b", organs=["mandible"], unchanged=True)
     assert kept.verdict == NOT_REPRODUCED
-    assert measured.confidence_rises(Evidence(root), "scans", "a", "b").found.startswith("+0.200")
-    assert measured.confidence_rises(Evidence(root), "scans", "b", "a").verdict == NOT_REPRODUCED
+    assert measured.confidence_rises(evidence_in(root), "scans", "a", "b").found.startswith("+0.200")
+    assert measured.confidence_rises(evidence_in(root), "scans", "b", "a").verdict == NOT_REPRODUCED
 
 
 def test_shares_and_presence_of_other_scans(tmp_path):
@@ -395,7 +404,7 @@ def test_shares_and_presence_of_other_scans(tmp_path):
         for name, ratio, presence in zip(("background", "mandible"), shares, (1.0, 0.5), strict=True)
     ]
     table = pd.DataFrame(rows, columns=["patch", "centres", "case", "class", "ratio", "presence"])
-    evidence = Evidence(study(tmp_path, {"imbalance": table}))
+    evidence = evidence_in(study(tmp_path, {"imbalance": table}))
     assert measured.sigma_falls_on(evidence, "scans").found == "0.4000 to 0.3000"
     found = measured.rarely_absent(evidence, "scans", most=0.05)
     assert (found.verdict, found.found) == (

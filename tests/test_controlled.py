@@ -21,7 +21,7 @@ PHANTOM = Path(__file__).resolve().parents[1] / "results" / "published" / "phant
 def metrics(values: dict[str, float], seeds: int = 3) -> pd.DataFrame:
     """Test DSC of six patients: a value each experiment, plus the patient's own and a little of the seed's."""
     rows = [
-        ("p", name, seed, "test", f"c{case}", "mandible", "dsc", value + 0.02 * case + 0.001 * seed)
+        ("laptop", name, seed, "test", f"c{case}", "mandible", "dsc", value + 0.02 * case + 0.001 * seed)
         for name, value in values.items()
         for seed in range(seeds)
         for case in range(6)
@@ -29,8 +29,9 @@ def metrics(values: dict[str, float], seeds: int = 3) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def test_every_experiment_asked_for_is_in_the_arm() -> None:
-    arm = set(load_profile("laptop").experiments("controlled"))
+@pytest.mark.parametrize("profile", ["laptop", "phantom-controlled"])
+def test_every_experiment_asked_for_is_in_the_arm(profile: str) -> None:
+    arm = set(load_profile(profile).experiments("controlled"))
     asked = {name for one in CONTRASTS for name in (one.experiment, one.baseline)} | set(CORNERS.values()) | set(PACES)
     assert asked == arm
 

@@ -11,6 +11,7 @@ import pandas as pd
 from hnlib.chapters.page import Facts
 from hnlib.claims import VERDICTS, ledger, load_claims
 from hnlib.claims.finding import CONTRADICTED, NOT_REPRODUCED, NOT_RUN, NOT_TESTABLE, REPRODUCED, UNDECIDED
+from hnlib.experiments import planned_seeds
 
 _KEYS = dict(zip(VERDICTS, ("reproduced", "not-reproduced", "contradicted", "not-testable", "not-run"), strict=True))
 
@@ -18,7 +19,7 @@ _KEYS = dict(zip(VERDICTS, ("reproduced", "not-reproduced", "contradicted", "not
 def claims_ledger(claims: Path | str, tables: Path | str) -> pd.DataFrame:
     """Judge every claim by the studies that lie beside ``tables``; the papers stand there by their names."""
     papers, listed = load_claims(claims)
-    found = ledger(listed, Path(tables).parent)
+    found = ledger(listed, Path(tables).parent, planned_seeds)
     return found.assign(paper=found["paper"].map(papers))
 
 

@@ -96,10 +96,11 @@ def coverage(runs: pd.DataFrame, *arms: str) -> pd.DataFrame:
 
 def coverage_phrase(runs: pd.DataFrame, *arms: str) -> str:
     """Say how many of the runs of the arms the tables hold, of which profile."""
-    wanted, seeds = _experiments(arms), load_profile(PROFILE).seeds
+    wanted = _experiments(arms)
+    planned = sum(len(load_profile(PROFILE).seeds_for(name)) for name in wanted)
     lacking = [experiment_title(name) for name in wanted if name not in set(runs["experiment"])]
     text = (
-        f"These tables hold {len(runs)} of {len(wanted) * len(seeds)} runs, of {len(wanted) - len(lacking)} of "
+        f"These tables hold {len(runs)} of {planned} runs, of {len(wanted) - len(lacking)} of "
         f"{len(wanted)} experiments, of profile {runs['profile'].iloc[0]}."
     )
     return f"{text} Not trained yet: {listed(lacking)}." if lacking else text

@@ -11,11 +11,8 @@ import pandas as pd
 
 from hnlib.chapters.page import DASH, Facts, limits, listed
 from hnlib.experiment_files import experiment_title
-from hnlib.experiments import FOUR_CONFIGURATIONS, load_profile, read_tables
+from hnlib.experiments import load_profile, planned_seeds, read_tables
 from hnlib.stats import paired_difference, seed_interval
-
-#: Seeds that make an answer whole: of the four configurations, and of others.
-SEEDS_OF_FOUR, SEEDS = 5, 3
 
 
 class Contrast(NamedTuple):
@@ -41,9 +38,12 @@ _ROWS = (
     ("loss", "each sample for itself, not the batch", "small_sample_dice_ce", "small_nnu_dice_ce"),
     ("loss", "background in", "small_background_dice_ce", "small_nnu_dice_ce"),
     ("loss", "absent classes left out", "small_skip_dice_ce", "small_nnu_dice_ce"),
+    ("loss", "ca-Dice as printed, not as released", "small_ca_print_dice_ce", "small_ca_dice_ce"),
     ("draw", "the paper's draw, small patch", "small_paper_draw", "small_nnu_dice_ce"),
     ("draw", "the paper's draw, large patch", "large_paper_draw", "large_nnu_dice_ce"),
-    ("draw", "ca-Dice under the paper's draw", "small_ca_paper_draw", "small_paper_draw"),
+    ("draw", "small patch under the paper's draw", "small_paper_draw", "large_paper_draw"),
+    ("draw", "ca-Dice under the paper's draw, small patch", "small_ca_paper_draw", "small_paper_draw"),
+    ("draw", "ca-Dice under the paper's draw, large patch", "large_ca_paper_draw", "large_paper_draw"),
 )
 CONTRASTS = tuple(Contrast(*row) for row in _ROWS)
 #: Experiments that see more or fewer voxels in a step, for the three readings.
@@ -93,24 +93,24 @@ def contrasts(metrics: pd.DataFrame, *, metric: str = "dsc", wanted: Sequence[Co
     -------
     pandas.DataFrame
         ``group``, ``question``, ``value``, ``low``, ``high`` (95 %, over patients), ``seeds_low``, ``seeds_high``
-        (over seeds), ``patients``, ``seeds`` (the fewer of both sides) of ``wanted``, ``lacking``. Without runs the
-        numbers are NaN.
+        (over seeds), ``patients``, ``seeds`` (the fewer of both sides) of the profile's ``wanted``, ``lacking``.
+        Without runs the numbers are NaN.
     """
     known = set(metrics["experiment"])
     rows = []
     for one in wanted:
         lacking = [name for name in (one.experiment, one.baseline) if name not in known]
-        wanted_seeds = SEEDS_OF_FOUR if {one.experiment, one.baseline} <= set(FOUR_CONFIGURATIONS) else SEEDS
-        row: dict[str, Any] = {**_empty(one.group, one.question), "wanted": wanted_seeds}
+        row = _empty(one.group, one.question)
         if not lacking:
             row |= _difference(metrics, one.experiment, one.baseline, metric)
+            row["wanted"] = planned_seeds(str(metrics["profile"].iloc[0]), (one.experiment, one.baseline))
         rows.append({**row, "lacking": listed([experiment_title(name) for name in lacking]) if lacking else ""})
     return pd.DataFrame(rows)
 
 
 def _empty(group: str, question: str) -> dict[str, Any]:
     numbers = dict.fromkeys(("value", "low", "high", "seeds_low", "seeds_high"), np.nan)
-    return {"group": group, "question": question, **numbers, "patients": 0, "seeds": 0, "wanted": SEEDS}
+    return {"group": group, "question": question, **numbers, "patients": 0, "seeds": 0, "wanted": 0}
 
 
 def _difference(metrics: pd.DataFrame, experiment: str, baseline: str, metric: str) -> dict[str, Any]:
@@ -140,6 +140,7 @@ def switches(metrics: pd.DataFrame, *, metric: str = "dsc") -> pd.DataFrame:
             keys = ["profile", "experiment", "seed", "split", "case", "organ", "metric"]
             means = used.groupby(keys)["value"].mean().reset_index()
             row |= _difference(means, "with", "without", metric)
+            row["wanted"] = planned_seeds(str(metrics["profile"].iloc[0]), CORNERS.values())
         rows.append({**row, "lacking": lacking})
     return pd.DataFrame(rows)
 

@@ -13,7 +13,7 @@ import yaml
 
 from hnlib.claims import exact, measured, printed
 from hnlib.claims.finding import CONTRADICTED, Finding
-from hnlib.claims.measured import Evidence
+from hnlib.claims.measured import Evidence, Planned
 from hnlib.errors import ConfigError, DataError, unknown
 
 FIELDS = ("id", "paper", "where", "what", "figure", "judged_by")
@@ -142,15 +142,15 @@ def _apply(call: Mapping[str, Any], evidence: Evidence) -> Finding:
     return rule(*first, **arguments)
 
 
-def ledger(claims: list[Claim], root: Path | str) -> pd.DataFrame:
+def ledger(claims: list[Claim], root: Path | str, planned: Planned) -> pd.DataFrame:
     """Judge every claim by the tables below a folder.
 
     Parameters
     ----------
     claims
         Claims, see `load_claims`.
-    root
-        Folder of studies, such as ``results/published``.
+    root, planned
+        See `hnlib.claims.measured.Evidence`.
 
     Returns
     -------
@@ -158,7 +158,7 @@ def ledger(claims: list[Claim], root: Path | str) -> pd.DataFrame:
         One row a claim: ``id``, ``paper``, ``where``, ``what``, ``figure``; ``verdict``, ``partial``, ``found``,
         ``interval``, ``row`` and ``chapter`` as in `hnlib.claims.finding.Finding`.
     """
-    evidence = Evidence(root)
+    evidence = Evidence(root, planned)
     rows = []
     for claim in claims:
         finding = judge(claim, evidence)

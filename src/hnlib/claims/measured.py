@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from hnlib.files import read_table
 from hnlib.stats import lower_is_better, paired_difference, seed_interval
 
 FOUR = ("large_nnu_dice_ce", "large_ca_dice_ce", "small_nnu_dice_ce", "small_ca_dice_ce")
-SEEDS_OF_FOUR, SEEDS = 5, 3
+Planned = Callable[[str, Sequence[str]], int]
+"""Profile and experiments to the number of seeds that are planned for the one with the fewest."""
 LEARNT = 0.3
 """Mean DSC below which an organ counts as not learnt, so that nothing can be said about it."""
 EVALUATION, CONFIDENCE, IMBALANCE = "04_evaluation", "05_confidence", "02_imbalance"
@@ -29,6 +30,8 @@ class Evidence:
     ----------
     root
         Folder of studies, such as ``results/published``.
+    planned
+        How many seeds a profile plans, such as `hnlib.experiments.planned_seeds`.
 
     Notes
     -----
@@ -36,8 +39,8 @@ class Evidence:
     another one.
     """
 
-    def __init__(self, root: Path | str) -> None:
-        self.root = Path(root)
+    def __init__(self, root: Path | str, planned: Planned) -> None:
+        self.root, self.planned = Path(root), planned
         self._tables: dict[tuple[str, str], pd.DataFrame | None] = {}
 
     def table(self, dataset: str, name: str) -> pd.DataFrame | None:
@@ -68,14 +71,12 @@ def difference(
     more: bool = True,
     organs: Sequence[str] = (),
     margin: float = 0.0,
-    seeds: int = 0,
 ) -> Finding:
     """Ask whether an experiment is better than another on the same test patients, or worse (``more`` False).
 
     Reproduced where the 95 % interval of the paired difference, mean over organs, excludes zero on the claimed
     side, and the interval over seeds excludes zero, too; with a ``margin`` (in the metric's unit), where the
-    former excludes being worse by more than that. ``organs`` restricts the rows; ``seeds`` is the number that makes
-    the answer whole.
+    former excludes being worse by more than that. ``organs`` restricts the rows.
     """
     row = f"{dataset}, metrics.csv: {experiment} minus {baseline}, {metric}, {', '.join(organs) or 'all organs'}"
     rows, lacking = _runs(evidence, dataset, "metrics", (experiment, baseline), organs)
@@ -88,7 +89,7 @@ def difference(
     except ValueError as fault:  # the runs have no such metric, or no test patient in common
         return Finding(NOT_RUN, str(fault), row=row, chapter=EVALUATION)
     interval = Interval(found.difference, found.low, found.high)
-    partial = _partial(rows, (experiment, baseline), seeds)
+    partial = _partial(evidence, rows, (experiment, baseline))
     sign = 1 if more != lower_is_better(metric) else -1
     verdict, word = _sided(Interval(*(limit + sign * margin for limit in interval)), sign)
     if margin:
@@ -100,7 +101,7 @@ def difference(
     return Finding(verdict, text, _interval_text(interval, scale), partial, row, EVALUATION)
 
 
-def interaction(evidence: Evidence, dataset: str, *, metric: str = "dsc", seeds: int = SEEDS_OF_FOUR) -> Finding:
+def interaction(evidence: Evidence, dataset: str, *, metric: str = "dsc") -> Finding:
     """Ask whether ca-Dice gains more at the small patch than at the large one, on the same test patients."""
     row = f"{dataset}, metrics.csv: (small ca - small nnU) minus (large ca - large nnU), {metric}"
     rows, lacking = _runs(evidence, dataset, "metrics", FOUR)
@@ -126,7 +127,7 @@ def interaction(evidence: Evidence, dataset: str, *, metric: str = "dsc", seeds:
     verdict, word = _beyond_seeds(verdict, word, *_over_seeds(*per_run))
     scale, unit = _scale(metric)
     text = f"{scale * found.difference:+z.2f}{unit}{word}, {found.cases} patients"
-    return Finding(verdict, text, _interval_text(interval, scale), _partial(rows, FOUR, seeds), row, EVALUATION)
+    return Finding(verdict, text, _interval_text(interval, scale), _partial(evidence, rows, FOUR), row, EVALUATION)
 
 
 def drift_larger(
@@ -153,7 +154,7 @@ def drift_larger(
     interval = _drift((parts[0] - parts[1]).dropna())
     verdict, word = _sided(interval, 1 if larger else -1)
     text = f"{interval.value:+z.3f}{word}"
-    return Finding(verdict, text, _interval_text(interval), _partial(rows, experiments, 0), row, CONFIDENCE)
+    return Finding(verdict, text, _interval_text(interval), _partial(evidence, rows, experiments), row, CONFIDENCE)
 
 
 def drift_changes(
@@ -187,7 +188,7 @@ def drift_changes(
     verdict, word = _beyond_seeds(verdict, word, *_over_seeds(*drifts))
     if unchanged:
         verdict = NOT_REPRODUCED if verdict == REPRODUCED else REPRODUCED
-    partial = _partial(rows, both, 0)
+    partial = _partial(evidence, rows, both)
     return Finding(verdict, f"{interval.value:+z.3f}{word}", _interval_text(interval), partial, row, CONFIDENCE)
 
 
@@ -208,7 +209,7 @@ def confidence_rises(evidence: Evidence, dataset: str, experiment: str, baseline
     over_seeds = seed_interval(long, experiment, baseline, metric="soft_recall")
     verdict, word = _beyond_seeds(verdict, word, *over_seeds)
     text = f"{found.difference:+z.3f}{word}, {found.cases} patients"
-    return Finding(verdict, text, _interval_text(interval), _partial(rows, both, 0), row, CONFIDENCE)
+    return Finding(verdict, text, _interval_text(interval), _partial(evidence, rows, both), row, CONFIDENCE)
 
 
 def sigma_falls_on(evidence: Evidence, dataset: str, *, centres: str = "paper") -> Finding:
@@ -339,8 +340,8 @@ def _interval_text(interval: Interval, scale: float = 1.0) -> str:
     return f"{scale * interval.low:+z.{digits}f} to {scale * interval.high:+z.{digits}f}"
 
 
-def _partial(rows: pd.DataFrame, experiments: Sequence[str], seeds: int) -> str:
-    """Return how many of the wanted seeds the scarcest experiment has; empty where it has them."""
-    wanted = seeds or (SEEDS_OF_FOUR if set(experiments) <= set(FOUR) else SEEDS)
+def _partial(evidence: Evidence, rows: pd.DataFrame, experiments: Sequence[str]) -> str:
+    """Return how many of the planned seeds the scarcest experiment has; empty where it has them."""
+    wanted = evidence.planned(str(rows["profile"].iloc[0]), experiments)
     have = int(rows.groupby("experiment")["seed"].nunique().min())
     return f"{have} of {wanted} seeds" if have < wanted else ""

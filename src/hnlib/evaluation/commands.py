@@ -53,6 +53,7 @@ def register(app: typer.Typer, say: Say) -> None:
         rules = Rules(organs, absent, common, workers)
         found = evaluate_folders(prediction, reference, rules, progress=progress)
         write_table(out / "metrics.csv", found.metrics)
+        write_table(out / "left_out.csv", found.left_out)
         command = _command("evaluate", (prediction, reference), rules)
         _finish(out, evaluation_page(found, command), found.notes, say)
 
@@ -76,6 +77,7 @@ def register(app: typer.Typer, say: Say) -> None:
         found = compare_folders(first, second, reference, rules, progress=progress)
         write_table(out / "metrics.csv", found.metrics)
         write_table(out / "comparison.csv", found.table)
+        write_table(out / "left_out.csv", found.left_out)
         command = _command("compare", (first, second, reference), rules)
         _finish(out, comparison_page(found, command), found.notes, say)
 

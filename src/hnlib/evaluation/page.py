@@ -47,6 +47,7 @@ def comparison_page(found: Comparison, command: str = "") -> str:
     first, second = found.first.name, found.second.name
     primary = found.table[found.table["primary"]].iloc[0]
     verdict = "which the test supports" if primary["shown"] else "which the test does not tell from none"
+    verdict += " for these two sets of predictions"
     lead = (
         f"Mean DSC over organs of {first} minus that of {second}: {_interval(primary, 'difference', '+.3f')} on "
         f"{int(primary['cases'])} cases, {verdict} (Wilcoxon, p {_p(primary['p'])})."
@@ -57,7 +58,8 @@ def comparison_page(found: Comparison, command: str = "") -> str:
         f"Differences are {first} minus {second}, case by case; cases and organs that only one of them has do not "
         "enter and are counted as left out. Larger is better but for HD95. p: Wilcoxon's signed-rank test; corrected: "
         "Holm's method over all organs and metrics, behind the mean DSC over organs as the one primary endpoint. "
-        "Effect: rank-biserial correlation, -1 to 1."
+        "Effect: rank-biserial correlation, -1 to 1. What is shown is shown of these two sets of "
+        "predictions; whether two methods differ needs several trainings of each."
     )
     figures = [
         html_page.figure(

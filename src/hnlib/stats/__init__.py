@@ -7,7 +7,14 @@ and the spread over seeds is reported beside the interval, never inside it. Func
 
 from hnlib.stats.association import LEAST_CONFIGURATIONS, pair_agreement, rank_correlations
 from hnlib.stats.layout import latex, paper_layout, table_one
-from hnlib.stats.paired import PairedDifference, case_differences, paired_difference, seed_interval
+from hnlib.stats.paired import (
+    OverSeeds,
+    PairedDifference,
+    case_differences,
+    over_seeds,
+    paired_difference,
+    seed_interval,
+)
 from hnlib.stats.permutation import DRIFT_COLUMNS, drift_tests
 from hnlib.stats.power import detectable_differences, least_p, minimum_detectable_effect
 from hnlib.stats.printed import PAPER_NEAREST, PRINTED, paper_table1, printed_table
@@ -30,6 +37,7 @@ __all__ = [
     "LEAST_CONFIGURATIONS",
     "PAPER_NEAREST",
     "PRINTED",
+    "OverSeeds",
     "PairedDifference",
     "Ranking",
     "SignedRank",
@@ -46,6 +54,7 @@ __all__ = [
     "mean_over_organs",
     "minimum_detectable_effect",
     "organ_summary",
+    "over_seeds",
     "pair_agreement",
     "paired_difference",
     "paper_layout",

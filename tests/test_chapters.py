@@ -103,8 +103,10 @@ def test_what_the_tests_show_is_starred() -> None:
     assert facts["verdict"].endswith("number of tests, show a difference for small, ca-Dice+CE (+0.056).")
     assert "3 seeds (base); and 3 of 5 seeds (small, ca-Dice+CE)" in facts["seeds-caveat"]
     assert facts["same"] == "here the patients alone tell 6 of 6 pairs of such runs apart."
-    detectable = chapters.runs.detectable_table(rows, "base")
+    detectable = chapters.runs.detectable_table(chosen, "base")
     assert detectable.loc["Brainstem", "first of all tests"] > detectable.loc["Brainstem", "one test"] > 0
+    alone = chapters.runs.detectable_table(rows, "base").loc["Brainstem"]
+    assert (alone["one test"], alone["one test, in SDs"]) == ("\N{EN DASH}", 0.89)
 
 
 def test_with_one_seed_nothing_is_shown_but_of_the_runs_at_hand() -> None:
@@ -265,7 +267,7 @@ def test_claims_are_listed_with_what_was_found_and_a_link() -> None:
     """The counts add up; each claim has a row, its verdict, and the page or printed table that carries it."""
     table = chapters.claims.claims_ledger(ROOT / "book" / "claims.yaml", PHANTOM)
     facts = chapters.claims.claims_facts(table)
-    kinds = ("reproduced", "not-reproduced", "contradicted", "not-testable", "not-run")
+    kinds = ("reproduced", "not-reproduced", "contradicted", "not-testable", "undecided", "not-run")
     assert sum(int(facts[kind]) for kind in kinds) == int(facts["total"]) == len(table)
     html = chapters.claims.claims_of(table, 0).data
     assert html.count("<tr>") == (table["paper"] == table["paper"].iloc[0]).sum()

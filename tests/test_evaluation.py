@@ -333,7 +333,12 @@ def test_commands_write_tables_and_a_page(folders, tmp_path: Path, capsys) -> No
     with pytest.raises(SystemExit) as end:
         main(["compare", str(a), str(b), str(truth), "--out", str(tmp_path / "c"), "--common"])
     assert end.value.code == 0
-    assert {p.name for p in (tmp_path / "c").iterdir()} == {"metrics.csv", "comparison.csv", "left_out.csv", "report.html"}
+    assert {p.name for p in (tmp_path / "c").iterdir()} == {
+        "metrics.csv",
+        "comparison.csv",
+        "left_out.csv",
+        "report.html",
+    }
     assert "a: 8 of 8 cases" in capsys.readouterr().out
     with pytest.raises(SystemExit) as end:
         main(["evaluate", str(tmp_path / "no"), str(truth)])

@@ -378,22 +378,33 @@ def test_detectable_effect_is_found_in_four_of_five_studies():
 
 
 def test_detectable_differences_by_hand():
-    """SD 0.1 in one organ and none in the other; two organs and one experiment are two tests by organ."""
+    """SD 0.1 in one organ and none in the other on validation; nine test patients; of six tests one is primary."""
     shift = np.tile([-0.1, 0.0, 0.1], 3) * np.sqrt(8 / 6)  # sample SD of nine values
-    table = pd.concat([study(np.full((9, 2), 0.5), "base"), study(0.5 + shift[:, None] * [1, 0])])
-    found = detectable_differences(table, "base").set_index("organ")
-    assert found["sd"].to_dict() == {ALL_ORGANS: pytest.approx(0.05), "mandible": pytest.approx(0.1), "larynx": 0}
+    parts = [study(np.full((9, 2), 0.5), "base"), study(0.5 + 7 * shift[:, None] * [1, 1])]
+    parts += [
+        study(np.full((9, 2), 0.5), "base", "validation"),
+        study(0.5 + shift[:, None] * [1, 0], split="validation"),
+    ]
+    table = pd.concat([one.assign(metric=metric) for one in parts for metric in ("dsc", "hd95_mm")])
+    found = detectable_differences(table, "base", measures=("dsc", "hd95_mm")).set_index("organ")
+    assert found.loc[[ALL_ORGANS, "mandible", "larynx"], "sd"].tolist() == pytest.approx([0.05, 0.1, 0])
+    assert set(found["cases"]) == {9}
     assert found.loc["mandible", "detectable"] == pytest.approx(minimum_detectable_effect(9, sd=0.1))
-    assert found.loc["mandible", "detectable_holm"] == pytest.approx(minimum_detectable_effect(9, sd=0.1, tests=2))
+    assert found.loc["mandible", "detectable_holm"] == pytest.approx(minimum_detectable_effect(9, sd=0.1, tests=5))
     assert found.loc[ALL_ORGANS, "detectable_holm"] == found.loc[ALL_ORGANS, "detectable"]
     assert np.isnan(found.loc["larynx", "detectable"])  # nothing varies
+    assert found.loc["larynx", "detectable_holm_sd"] == pytest.approx(minimum_detectable_effect(9, tests=5))
+    assert len(compare_experiments(table, "base", measures=("dsc", "hd95_mm"))) == 6
+    alone = detectable_differences(table, "base", measures=("dsc",), sd_split=None)
+    assert alone["sd"].isna().all()
+    assert alone["detectable_sd"].notna().all()
 
 
 def test_what_signed_ranks_can_never_show_is_not_called_detectable():
     """Of six patients the least p is 1/32: below 0.05, above half of it."""
     shift = np.array([-0.1, 0.0, 0.1, 0.2, 0.1, 0.0])
     table = pd.concat([study(np.full((6, 2), 0.5), "base"), study(0.5 + shift[:, None] * [1, 1])])
-    found = detectable_differences(table, "base").set_index("organ")
+    found = detectable_differences(table, "base", measures=("dsc",), sd_split="test").set_index("organ")
     assert found.loc["mandible", "detectable"] > 0
     assert np.isnan(found.loc["mandible", "detectable_holm"])
     assert signed_rank(np.arange(1.0, 7.0)).p == pytest.approx(least_p(6))

@@ -104,10 +104,11 @@ def seeds_phrase(runs: pd.DataFrame) -> str:
         Rows with ``profile``, ``experiment`` and ``seed``.
     """
     found: dict[str, list[str]] = {}
-    for (profile, name), number in runs.groupby(["profile", "experiment"], sort=False)["seed"].nunique().items():
-        planned = planned_seeds(str(profile), [str(name)])
+    counts = runs.groupby(["profile", "experiment"], sort=False)["seed"].nunique().reset_index()
+    for row in counts.to_dict("records"):
+        number, planned = int(row["seed"]), planned_seeds(str(row["profile"]), [str(row["experiment"])])
         text = counted(number, "seed") if number >= planned else f"{number} of {counted(planned, 'seed')}"
-        found.setdefault(text, []).append(experiment_title(str(name)))
+        found.setdefault(text, []).append(experiment_title(str(row["experiment"])))
     if len(found) == 1:
         return next(iter(found))
     return listed([f"{text} ({'; '.join(names)})" for text, names in found.items()])

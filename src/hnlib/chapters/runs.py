@@ -164,8 +164,11 @@ def partial_table(tables: Path | str) -> pd.DataFrame:
 
 def comparison(metrics: pd.DataFrame, baseline: str) -> pd.DataFrame:
     """Return the tests of every experiment against the baseline by those metrics that the rows hold."""
-    known = [name for name in ("dsc", "surface_dsc", "hd95_mm") if (metrics["metric"] == name).any()]
-    return compare_experiments(metrics, baseline, measures=known)
+    return compare_experiments(metrics, baseline, measures=_measured(metrics))
+
+
+def _measured(metrics: pd.DataFrame) -> list[str]:
+    return [name for name in ("dsc", "surface_dsc", "hd95_mm") if (metrics["metric"] == name).any()]
 
 
 def difference_table(tests: pd.DataFrame) -> pd.DataFrame:
@@ -214,10 +217,23 @@ def shown_table(tests: pd.DataFrame) -> pd.DataFrame:
 
 
 def detectable_table(metrics: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """Return the smallest difference in DSC that the test patients would show with a probability of 80 %; or a dash."""
-    table = detectable_differences(metrics, baseline).set_index("organ").round(4)
-    names = {"sd": "SD of the difference", "detectable": "one test", "detectable_holm": "first of all tests"}
-    named = table.rename(index=lambda name: name if name == ALL_ORGANS else title(name), columns=names)
+    """Return the smallest difference in DSC that the test patients would show with a probability of 80 %; or a dash.
+
+    The SD of the difference is that of the validation patients; without them the effects are in SDs alone.
+    """
+    known = (metrics["split"] == "validation") & (metrics["experiment"] == baseline)
+    split = "validation" if known.any() else None
+    table = detectable_differences(metrics, baseline, measures=_measured(metrics), sd_split=split).set_index("organ")
+    names = {
+        "cases": "test patients",
+        "sd": "SD of the difference",
+        "detectable": "one test",
+        "detectable_holm": "first of all tests",
+        "detectable_sd": "one test, in SDs",
+        "detectable_holm_sd": "first of all, in SDs",
+    }
+    digits = {"sd": 4, "detectable": 4, "detectable_holm": 4, "detectable_sd": 2, "detectable_holm_sd": 2}
+    named = table.round(digits).rename(index=lambda name: name if name == ALL_ORGANS else title(name), columns=names)
     return named.astype(object).where(named.notna(), DASH)
 
 

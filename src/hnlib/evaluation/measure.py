@@ -137,7 +137,8 @@ def _said(left_out: pd.DataFrame) -> list[str]:
     """Return a sentence for each reason, with the first of what it concerns."""
     notes = []
     for why, rows in left_out.groupby("why", sort=False):
-        names = [f"{row.case} ({row.organ})" if row.organ else str(row.case) for row in rows.itertuples()]
+        pairs = zip(rows["case"].astype(str), rows["organ"].astype(str), strict=True)
+        names = [f"{case} ({organ})" if organ else case for case, organ in pairs]
         notes.append(f"{'organs' if rows['organ'].any() else 'cases'} {why}, left out: {_listed(names)}")
     return notes
 
@@ -171,7 +172,7 @@ def compare_folders(
         )
     alone = [
         (found.name, case, "", ONE_SIDE)
-        for found, own, other in ((one, *cases), (two, *cases[::-1]))
+        for found, own, other in ((one, cases[0], cases[1]), (two, cases[1], cases[0]))
         for case in sorted(own - other)
     ]
     only = pd.DataFrame(alone, columns=list(LEFT_OUT))

@@ -36,7 +36,7 @@ def evaluation_page(found: Evaluation, command: str = "") -> str:
     if len(scored):
         parts += [html_page.table(_by_organ(metrics)), _missed(metrics)]
         parts += [_results(metrics, metric) for metric in COMPARED]
-        parts += ["<h2>Least DSC</h2>", html_page.table(_worst(scored))]
+        parts += [f"<h2>Least DSC{_how_many(scored)}</h2>", html_page.table(_worst(scored))]
     return html_page.page(
         f"Evaluation of {found.name}", parts, notes=found.notes, definitions=_DEFINITIONS, command=command
     )
@@ -111,6 +111,11 @@ def _by_organ(metrics: pd.DataFrame) -> pd.DataFrame:
             row[_LABELS[metric]] = _interval(summary.loc[(name, metric)], "mean", digits) if known else "–"
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _how_many(metrics: pd.DataFrame) -> str:
+    number = int((metrics["metric"] == "dsc").sum())
+    return f" ({WORST} of {number} outlines)" if number > WORST else ""
 
 
 def _worst(metrics: pd.DataFrame) -> pd.DataFrame:

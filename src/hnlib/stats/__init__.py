@@ -13,6 +13,7 @@ from hnlib.stats.paired import (
     case_differences,
     over_seeds,
     paired_difference,
+    paired_non_inferiority,
     seed_interval,
 )
 from hnlib.stats.permutation import DRIFT_COLUMNS, drift_tests
@@ -28,7 +29,7 @@ from hnlib.stats.tables import (
     seed_averaged,
     seed_spread,
 )
-from hnlib.stats.testing import ALL_ORGANS, SignedRank, compare_experiments, gatekept, holm, signed_rank
+from hnlib.stats.testing import ALL_ORGANS, SignedRank, compare_experiments, gatekept, holm, planned_tests, signed_rank
 
 __all__ = [
     "ALL_ORGANS",
@@ -57,8 +58,10 @@ __all__ = [
     "over_seeds",
     "pair_agreement",
     "paired_difference",
+    "paired_non_inferiority",
     "paper_layout",
     "paper_table1",
+    "planned_tests",
     "printed_table",
     "rank_correlations",
     "rank_experiments",

@@ -11,8 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 
-from hnlib.equivalence import Group, mean_difference, welch_p
-from hnlib.stats.tables import mean_over_organs, values_by_experiment
+from hnlib.equivalence import Group, NonInferiority, mean_difference, non_inferiority, welch_p
+from hnlib.stats.tables import lower_is_better, mean_over_organs, values_by_experiment
 
 Method = Literal["t", "BCa"]
 
@@ -166,6 +166,41 @@ def paired_difference(
         seeds=int(seeds[experiment]),
         baseline_seeds=int(seeds[baseline]),
     )
+
+
+def paired_non_inferiority(
+    metrics: pd.DataFrame,
+    candidate: str,
+    reference: str,
+    *,
+    margin: float,
+    metric: str = "dsc",
+    split: str = "test",
+) -> NonInferiority:
+    """Test on the same patients whether one experiment is worse than another by less than a margin.
+
+    Parameters
+    ----------
+    metrics
+        Rows of ``metrics.csv`` of one profile, all against the outlines of one observer. Of people the column
+        ``experiment`` names the observer whose outlines were measured.
+    candidate, reference
+        Experiments: a network, and the second observer.
+    margin, metric, split
+        See `hnlib.equivalence.non_inferiority`; what is compared. A distance counts as worse when larger.
+
+    Raises
+    ------
+    ValueError
+        When an experiment is missing or fewer than two patients have both.
+    """
+    wide = values_by_experiment(metrics, metric, split)
+    for name in (candidate, reference):
+        if name not in wide:
+            raise ValueError(f"no {split} rows of {metric} of '{name}'; there are {list(wide)}")
+    sign = -1 if lower_is_better(metric) else 1
+    one, two = (sign * wide[name].unstack("organ").to_numpy() for name in (candidate, reference))
+    return non_inferiority(one, two, margin=margin)
 
 
 class OverSeeds(NamedTuple):

@@ -83,10 +83,11 @@ def rank_experiments(
     ranks = pd.DataFrame({"mean_rank": mean_rank, "mean": common.groupby(level="organ").mean().mean()[mean_rank.index]})
     friedman = _friedman(values)
     pairs = _pairs(values[mean_rank.index] * -worse)
-    seeds = [over_seeds(metrics, row.first, row.second, metric=metric, split=split).p for row in pairs.itertuples()]
+    names = [(str(one), str(two)) for one, two in zip(pairs["first"], pairs["second"], strict=True)]
+    seeds = [over_seeds(metrics, *pair, metric=metric, split=split).p for pair in names]
     pairs.insert(4, "p_seeds", holm(seeds))
     told = (pairs["p_holm"] < alpha) & (pairs["p_seeds"] < alpha) & (not friedman >= alpha)
-    apart = dict(zip(zip(pairs["first"], pairs["second"], strict=True), told, strict=True))
+    apart = dict(zip(names, told, strict=True))
     return Ranking(
         metric,
         split,

@@ -149,6 +149,31 @@ def gatekept(
     return corrected, passed & np.isin(about, about[first & passed])
 
 
+def planned_tests(
+    metrics: pd.DataFrame,
+    baseline: str,
+    *,
+    measures: Sequence[str] = ("dsc", "surface_dsc", "hd95_mm"),
+    split: str = "test",
+) -> list[dict[str, str]]:
+    """Return what `compare_experiments` tests: ``experiment``, ``metric`` and ``organ`` of each row.
+
+    Raises
+    ------
+    ValueError
+        As `compare_experiments`.
+    """
+    found = []
+    for metric in measures:
+        wide = values_by_experiment(metrics, metric, split)
+        if baseline not in wide:
+            raise ValueError(f"no {split} rows of {metric} for baseline '{baseline}'; there are {list(wide)}")
+        for experiment in wide.columns.drop(baseline):
+            names = (ALL_ORGANS, *wide.index.unique("organ"))
+            found += [{"experiment": str(experiment), "metric": metric, "organ": str(name)} for name in names]
+    return found
+
+
 def compare_experiments(
     metrics: pd.DataFrame,
     baseline: str,
@@ -190,18 +215,12 @@ def compare_experiments(
     ValueError
         When the rows hold several profiles, lack the baseline or a metric.
     """
-    rows = []
-    for metric in measures:
-        wide = values_by_experiment(metrics, metric, split)
-        if baseline not in wide:
-            raise ValueError(f"no {split} rows of {metric} for baseline '{baseline}'; there are {list(wide)}")
-        used = metrics[metrics["metric"] == metric]
-        for experiment in wide.columns.drop(baseline):
-            organs = [ALL_ORGANS, *wide.index.unique("organ")]
-            pairs = wide[[experiment, baseline]]
-            for organ in organs:
-                key = {"experiment": str(experiment), "metric": metric, "organ": organ}
-                rows.append(_compare(used, pairs, key, baseline, split, alpha))
+    wide = {metric: values_by_experiment(metrics, metric, split) for metric in measures}
+    used = {metric: metrics[metrics["metric"] == metric] for metric in measures}
+    rows = [
+        _compare(used[key["metric"]], wide[key["metric"]][[key["experiment"], baseline]], key, baseline, split, alpha)
+        for key in planned_tests(metrics, baseline, measures=measures, split=split)
+    ]
     if not rows:
         return pd.DataFrame(columns=list(COMPARISON_COLUMNS))
     table = pd.DataFrame(rows)

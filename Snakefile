@@ -25,7 +25,7 @@ except HnlibError as fault:
     sys.exit(f"hnlib: {fault}")
 
 STUDY = f"results/{DATASET}/{PROFILE}/study.json"
-RUNS = [f"{experiment}-seed{seed}" for experiment in EXPERIMENTS for seed in SETTINGS.seeds]
+RUNS = [f"{experiment}-seed{seed}" for experiment in EXPERIMENTS for seed in SETTINGS.seeds_for(experiment)]
 TABLES = f"{PUBLISHED}/{DATASET}" if PUBLISHED else f"results/{DATASET}"
 # What any chapter may read beside the tables of its study.
 SHARED = [

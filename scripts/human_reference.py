@@ -33,8 +33,8 @@ NOTES = (
     "The two observers have outlined no optic chiasm in this set, nor anyone in a public one: no human reference "
     "exists for it, and its tolerance of 2.5 mm in Tappeiner et al. 2022 is the authors' own choice.",
     "grid native: the scan's own. grid openkbp: both observers' outlines resampled to 128 x 128 voxels in plane, as "
-    "OpenKBP was made; organ by organ the larger share of a voxel. lost: share of scans in which an organ has no voxel "
-    "left there in one outline or both; those have no agreement.",
+    "OpenKBP was made; organ by organ the larger share of a voxel. lost: share of patients in whom an organ has no "
+    "voxel left there in one outline or both; those have no agreement.",
     "The oncologist's outlines take the place of the reference. An organ that only one observer outlined has no "
     "agreement; scans counts them in the rows of outlined_by_one.",
     "These scans come without CT here, and OpenKBP has one observer: beside results of networks on other patients "

@@ -88,14 +88,17 @@ def test_drift_grows_as_patients_get_fewer() -> None:
     single = chapters.confidence.by_organ(growth)
     assert single.groupby("organ")["volume_ml"].first().to_dict() == {"brainstem": 20.0, "mandible": 60.0}
     assert chapters.confidence.growth_table(growth).index.tolist() == [
-        ("small", 8, 2),
-        ("small", 25, 2),
-        ("small", 99, 2),
+        ("small", 8, "2 of 3"),
+        ("small", 25, "2 of 3"),
+        ("small", 99, "2 of 5"),
     ]
     facts = chapters.confidence.drift_facts(
         chapters.confidence.permutation_tests(confidence_rows(shift)), growth, confidence_rows(shift)
     )
-    assert facts["growth"].startswith("Drift of soft recall, mean over organs (training patients in brackets): small")
+    partial = "Partial: 2 of 5 seeds at the fewest. "
+    assert facts["growth"].startswith(
+        f"{partial}Drift of soft recall, mean over organs (training patients in brackets)"
+    )
     assert facts["growth"].endswith("(99).")
     upper, lower = drift_growth(single, "patients").axes
     assert [label.get_text() for label in lower.get_xticklabels()] == ["8", "25", "99"]
@@ -103,6 +106,16 @@ def test_drift_grows_as_patients_get_fewer() -> None:
     by_size = drift_growth(single, "volume_ml").axes[0]
     drawn = [container.lines[0].get_xdata().tolist() for container in by_size.containers]
     assert drawn == [[20.0, 60.0]] * 3
+
+
+def test_training_cases_that_not_all_have_seen_do_not_enter() -> None:
+    """Two more training cases of one experiment, with a soft recall of 0, change nothing."""
+    shift = {"small_nnu_dice_ce": 0.1, "small_nnu_dice_ce_8_cases": 0.3}
+    rows = confidence_rows(shift)
+    chosen = (rows["experiment"] == "small_nnu_dice_ce") & rows["case"].isin(["train0", "train1"])
+    more = rows[chosen].assign(case=lambda t: t["case"] + "x", soft_recall=0.0)
+    growth = chapters.confidence.drift_growth(rows, STUDY)
+    pd.testing.assert_frame_equal(chapters.confidence.drift_growth(pd.concat([rows, more]), STUDY), growth)
 
 
 def test_margins_are_compared_at_equal_depth() -> None:

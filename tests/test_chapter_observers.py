@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from hnlib import chapters, plotting
 from hnlib.errors import DataError
-from hnlib.stats import COLUMNS
+from hnlib.stats import COLUMNS, paired_non_inferiority
 
 ROOT = Path(__file__).resolve().parents[1]
 TCIA = ROOT / "results" / "published" / "tcia"
@@ -99,3 +100,30 @@ def test_intervals_are_drawn_side_by_side() -> None:
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one", "two"]
     with pytest.raises(ValueError, match="no row"):
         plotting.intervals_by_organ(table, {"iou": "IoU"})
+
+
+def test_a_third_observer_is_held_against_the_second() -> None:
+    """Three simulated observers of the same heads, two metrics each; what is not the same patients is refused."""
+    rows = chapters.observers.simulated_observers(cases=2)
+    assert rows.groupby("experiment")["case"].nunique().tolist() == [2, 2]
+    assert set(rows["metric"]) == {"dsc", "surface_dsc"}
+    assert rows["value"].between(0, 1).all()
+    assert not np.allclose(*(part["value"].to_numpy() for _, part in rows.groupby("experiment")))
+    table = chapters.observers.non_inferiority_table(rows)
+    assert table["patients"].tolist() == [2, 2]
+    with pytest.raises(ValueError, match="no test rows of dsc of 'nobody'"):
+        chapters.observers.non_inferiority_table(rows, "nobody")
+
+
+def test_non_inferiority_by_hand() -> None:
+    """Worse by 0.01 in both organs of every patient, then by 0.04: margin 0.03. Of distances more is worse."""
+    base = [("p", "second", 0, "test", f"c{k}", organ, "dsc", 0.8 + 0.01 * k) for k in range(5) for organ in "ab"]
+    table = pd.DataFrame(base, columns=list(COLUMNS))
+    wiggle = 0.001 * table["case"].str[1:].astype(int)
+    for loss, shown in ((0.01, True), (0.04, False)):
+        both = pd.concat([table, table.assign(experiment="net", value=table["value"] - loss - wiggle)])
+        found = paired_non_inferiority(both, "net", "second", margin=0.03)
+        assert found.difference == pytest.approx(-loss - 0.002)
+        assert (found.shown, found.patients) == (shown, 5)
+    far = pd.concat([table, table.assign(experiment="net", value=table["value"] + 1 + wiggle)]).assign(metric="hd95_mm")
+    assert not paired_non_inferiority(far, "net", "second", margin=0.5, metric="hd95_mm").shown

@@ -25,7 +25,7 @@ PHANTOM = ROOT / "results" / "published" / "phantom"
 
 def metric_rows(values: dict[tuple[str, str], float], metric: str = "dsc", split: str = "test") -> pd.DataFrame:
     """Rows of one case: (experiment, organ) to value."""
-    rows = [("p", e, 0, split, "a", organ, metric, value) for (e, organ), value in values.items()]
+    rows = [("laptop", e, 0, split, "a", organ, metric, value) for (e, organ), value in values.items()]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -72,27 +72,51 @@ def test_the_chosen_configuration_is_one_of_the_four() -> None:
     assert facts["chosen-dsc"] == "0.700"
 
 
-def test_what_the_tests_show_is_starred() -> None:
-    """Twelve cases that all gain in one organ and not in the other; the phrase names the primary endpoint."""
+def gaining_rows(seeds: int) -> pd.DataFrame:
+    """Twelve cases that all gain in one organ and not in the other; seeds differ by 0.01 and organs alike."""
     rows = pd.concat(
         metric_rows({("base", "brainstem"): 0.5, ("base", "mandible"): 0.5}).assign(case=f"c{k}") for k in range(12)
     )
     gain = rows["organ"].eq("brainstem") * (0.1 + 0.0021 * rows["case"].str[1:].astype(int))
-    rows = pd.concat([rows, rows.assign(experiment="small_ca_dice_ce", value=rows["value"] + gain)])
+    both = pd.concat([rows, rows.assign(experiment="small_ca_dice_ce", value=rows["value"] + gain)])
+    return pd.concat(both.assign(seed=k, value=both["value"] + 0.01 * k) for k in range(seeds))
+
+
+def test_what_the_tests_show_is_starred() -> None:
+    """With three seeds the gain is beyond patients and seeds; the phrase names the primary endpoint."""
+    rows = gaining_rows(3)
     tests = chapters.runs.comparison(rows, "base")
     column = chapters.runs.shown_table(tests)["small, ca-Dice+CE"]
     assert column.to_dict() == {("DSC", "Brainstem"): "+0.112*", ("DSC", "Mandible"): "+0.000"}
-    table = chapters.runs.difference_table(tests, rows, "base")
+    table = chapters.runs.difference_table(tests)
     row = table.loc["small, ca-Dice+CE", ["difference", "cases", "left_out"]].tolist()
     assert row == pytest.approx([0.055775, 12, 0])
     view = chapters.runs.difference_view(table).loc["small, ca-Dice+CE"]
-    assert (view["difference"], view["over seeds"]) == ("+0.0558", "\N{EN DASH}")
+    assert (view["difference"], view["shown"]) == ("+0.0558", "yes")
     assert view["over patients"].startswith("+0.0")
+    assert view["over seeds"].startswith("+0.03")  # 0.0558 - t(4) 0.01 sqrt(2 / 3) = 0.0331
     chosen = pd.concat([rows, rows.assign(split="validation")])
     facts = chapters.runs.evaluation_facts(chosen, table)
-    assert "show a difference for small, ca-Dice+CE (+0.056). Whether seeds alone" in facts["verdict"]
-    detectable = chapters.runs.detectable_table(rows, "base")
+    assert facts["verdict"].endswith("number of tests, show a difference for small, ca-Dice+CE (+0.056).")
+    assert "3 seeds (base); and 3 of 5 seeds (small, ca-Dice+CE)" in facts["seeds-caveat"]
+    assert facts["same"] == "here the patients alone tell 6 of 6 pairs of such runs apart."
+    detectable = chapters.runs.detectable_table(chosen, "base")
     assert detectable.loc["Brainstem", "first of all tests"] > detectable.loc["Brainstem", "one test"] > 0
+    alone = chapters.runs.detectable_table(rows, "base").loc["Brainstem"]
+    assert (alone["one test"], alone["one test, in SDs"]) == ("\N{EN DASH}", 0.89)
+
+
+def test_with_one_seed_nothing_is_shown_but_of_the_runs_at_hand() -> None:
+    rows = gaining_rows(1)
+    tests = chapters.runs.comparison(rows, "base")
+    assert not tests["shown"].any()
+    assert "*" not in "".join(chapters.runs.shown_table(tests)["small, ca-Dice+CE"])
+    table = chapters.runs.difference_table(tests)
+    assert chapters.runs.difference_view(table).loc["small, ca-Dice+CE", "over seeds"] == "\N{EN DASH}"
+    facts = chapters.runs.evaluation_facts(pd.concat([rows, rows.assign(split="validation")]), table)
+    assert "show no difference. For the runs at hand alone (with one seed their spread" in facts["verdict"]
+    assert facts["verdict"].endswith("show one for small, ca-Dice+CE (+0.056).")
+    assert facts["same"] == "here no configuration has two runs."
 
 
 def test_an_organ_that_was_not_learnt_has_no_drift_to_speak_of() -> None:
@@ -240,7 +264,7 @@ def test_claims_are_listed_with_what_was_found_and_a_link() -> None:
     """The counts add up; each claim has a row, its verdict, and the page or printed table that carries it."""
     table = chapters.claims.claims_ledger(ROOT / "book" / "claims.yaml", PHANTOM)
     facts = chapters.claims.claims_facts(table)
-    kinds = ("reproduced", "not-reproduced", "contradicted", "not-testable", "not-run")
+    kinds = ("reproduced", "not-reproduced", "contradicted", "not-testable", "undecided", "not-run")
     assert sum(int(facts[kind]) for kind in kinds) == int(facts["total"]) == len(table)
     html = chapters.claims.claims_of(table, 0).data
     assert html.count("<tr>") == (table["paper"] == table["paper"].iloc[0]).sum()

@@ -21,7 +21,7 @@ PHANTOM = Path(__file__).resolve().parents[1] / "results" / "published" / "phant
 def metrics(values: dict[str, float], seeds: int = 3) -> pd.DataFrame:
     """Test DSC of six patients: a value each experiment, plus the patient's own and a little of the seed's."""
     rows = [
-        ("p", name, seed, "test", f"c{case}", "mandible", "dsc", value + 0.02 * case + 0.001 * seed)
+        ("laptop", name, seed, "test", f"c{case}", "mandible", "dsc", value + 0.02 * case + 0.001 * seed)
         for name, value in values.items()
         for seed in range(seeds)
         for case in range(6)
@@ -29,8 +29,9 @@ def metrics(values: dict[str, float], seeds: int = 3) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def test_every_experiment_asked_for_is_in_the_arm() -> None:
-    arm = set(load_profile("laptop").experiments("controlled"))
+@pytest.mark.parametrize("profile", ["laptop", "phantom-controlled"])
+def test_every_experiment_asked_for_is_in_the_arm(profile: str) -> None:
+    arm = set(load_profile(profile).experiments("controlled"))
     asked = {name for one in CONTRASTS for name in (one.experiment, one.baseline)} | set(CORNERS.values()) | set(PACES)
     assert asked == arm
 
@@ -64,6 +65,53 @@ def test_a_switch_is_the_mean_over_the_settings_of_the_others() -> None:
     assert set(chapters.controlled.switches(metrics(values))["lacking"]) == {"1 of 8 losses"}
 
 
+def test_switches_use_the_seeds_that_all_losses_have() -> None:
+    """Two more seeds of two corners, far off, move nothing; without a common seed there is no answer."""
+    values = {name: 0.7 + 0.04 * corner[0] for corner, name in CORNERS.items()}
+    table = metrics(values)
+    far = metrics(dict.fromkeys(("small_nnu_dice_ce", "small_ca_dice_ce"), 0.1), seeds=5).query("seed > 2")
+    found = chapters.controlled.switches(pd.concat([table, far])).set_index("question")
+    assert found.loc[SWITCHES[0], "value"] == pytest.approx(0.04)
+    assert found["seeds"].tolist() == [3, 3, 3]
+    assert found["wanted"].tolist() == [3, 3, 3]
+    few = table[(table["experiment"] != "small_skip_dice_ce") | (table["seed"] == 0)]
+    assert chapters.controlled.switches(few)["seeds"].tolist() == [1, 1, 1]
+    other = table[(table["experiment"] == "small_skip_dice_ce") != (table["seed"] < 2)]
+    assert set(chapters.controlled.switches(other)["lacking"]) == {"a seed that all losses have"}
+
+
+def test_tiny_organs_are_answered_apart_or_not_yet_run() -> None:
+    """The small patch costs the mandible 0.1 and gains 0.05 in the chiasm; a nerve that nobody learns says so."""
+    asked = CONTRASTS[:1]
+    whole = metrics({"large_nnu_dice_ce": 0.7, "small_nnu_dice_ce": 0.6})
+    small = metrics({"large_nnu_dice_ce": 0.4, "small_nnu_dice_ce": 0.45}).assign(organ="optic_chiasm")
+    row = chapters.controlled.by_size(pd.concat([whole, small]), asked).iloc[0]
+    assert row["difference"] == "-0.025"
+    assert row["small organs"].startswith("+0.050 (patients ")
+    assert row["the others"].startswith("-0.100 (patients ")
+    lost = small.assign(value=0.01)
+    assert chapters.controlled.by_size(pd.concat([whole, lost]), asked).iloc[0]["small organs"] == "not learnt"
+    study, confidence = chapters.controlled.load_twin(PHANTOM, "of-nobody")
+    assert chapters.controlled.twin_phrase(study, "of-nobody") == "The profile `of-nobody` is not yet run."
+    assert set(chapters.controlled.by_size(study)["small organs"]) == {"–"}
+    assert chapters.controlled.drift_by_size(confidence).iloc[0, 0] == "not yet run"
+
+
+def test_the_drift_of_tiny_organs_by_hand() -> None:
+    """The chiasm falls by 0.3 and the mandible by 0.1 in one seed, by 0.5 and 0.1 in the other: 0.4 and 0.1."""
+    rows = [
+        ("large_nnu_dice_ce", seed, split, organ, 0.9 - (split == "test") * fall)
+        for seed, small in ((0, 0.3), (1, 0.5))
+        for organ, fall in (("optic_chiasm", small), ("mandible", 0.1))
+        for split in ("train", "test")
+    ]
+    names = ["experiment", "seed", "split", "organ", "soft_recall"]
+    row = chapters.controlled.drift_by_size(pd.DataFrame(rows, columns=names)).iloc[0]
+    assert row["small organs"].startswith("0.400")
+    assert row["the others"].startswith("0.100")
+    assert row["seeds"] == 2
+
+
 def history() -> pd.DataFrame:
     """A large patch of 40 voxels and 4 s a step, a small one of 10 and 1 s; DSC rises by 0.1 every 10 steps."""
     rows = [
@@ -80,17 +128,17 @@ def test_three_readings_by_hand() -> None:
     """Equal steps (40): 0.6 and 0.5. Equal voxels (400) and time (40 s): the large patch stands at 10 steps, 0.3."""
     curves = chapters.controlled.readings(history())
     assert curves["seconds"].tolist()[:4] == [40, 80, 120, 160]  # the least over seeds
-    table = chapters.controlled.readings_table(curves)
-    assert list(table.columns) == ["equal steps (40)", "equal voxels (0.0 million)", "equal time (40 s)"]
-    assert table.loc["large, nnU-Dice+CE"].tolist() == ["0.600", "0.300", "0.300"]
-    assert table.loc["small, nnU-Dice+CE"].tolist() == ["0.500", "0.500", "0.500"]
+    table = chapters.controlled.readings_table(curves, "laptop")
+    assert list(table.columns) == ["equal steps (40)", "equal voxels (0.0 million)", "equal time (40 s)", "seeds"]
+    assert table.loc["large, nnU-Dice+CE"].tolist() == ["0.600", "0.300", "0.300", "2 of 5"]
+    assert table.loc["small, nnU-Dice+CE"].tolist() == ["0.500", "0.500", "0.500", "2 of 5"]
 
 
 def test_a_budget_before_the_first_validation_is_not_read() -> None:
     late = history().query("experiment != 'large_nnu_dice_ce' or step > 10")
-    assert chapters.controlled.readings_table(chapters.controlled.readings(late)).loc[
+    assert chapters.controlled.readings_table(chapters.controlled.readings(late), "laptop").loc[
         "large, nnU-Dice+CE"
-    ].tolist() == ["0.600", "–", "–"]
+    ].tolist() == ["0.600", "–", "–", "2 of 5"]
 
 
 def test_a_study_without_any_of_the_paces_is_read_whole() -> None:

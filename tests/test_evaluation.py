@@ -184,8 +184,54 @@ def test_cases_on_one_side_only_are_refused_or_named(folders) -> None:
     found = compare_folders(a, b, truth, Rules(common=True))
     text = " ".join(found.notes)
     assert "without a prediction, left out: HaN_003" in text
-    assert "not compared: HaN_003" in text
+    assert "not compared, left out: HaN_003" in text
+    rows = found.left_out[["predictions", "case", "why"]].to_numpy().tolist()
+    assert ["a", "HaN_003", "without a prediction"] in rows
+    assert ["b", "HaN_003", "in one folder only, and not compared"] in rows
     assert found.table[found.table.primary].iloc[0].cases == 7
+
+
+def test_what_only_a_prediction_names_is_said(folders) -> None:
+    """Its thyroid is not scored; a parotid for which it has no name counts as missed; the table has all eight."""
+    _, _, truth = folders
+    nnunet(truth)
+    other = nnunet(truth.parent / "tool", {"background": 0, "BrainStem": 1, "Parotid_L": 2, "thyroid": 4})
+    for path in truth.glob("*.nii.gz"):
+        write(other / path.name, head(values=(1, 2, 4)))
+    found = evaluate_folders(other, truth)
+    text = " ".join(found.notes)
+    assert "the reference has no such name, left out: HaN_000 (thyroid)" in text
+    assert "HaN_004 (thyroid) and 3 more" in text
+    assert "does not name parotid_right: outlined in the reference, they count as missed" in text
+    assert found.left_out["organ"].tolist() == ["thyroid"] * 8
+    missed = found.metrics[(found.metrics.metric == "missed") & (found.metrics.organ == "parotid_right")]
+    assert missed.value.tolist() == [1] * 8
+
+
+def test_a_case_without_an_outline_is_said(folders) -> None:
+    """It has no row, and with it goes the only case that the prediction would have invented."""
+    a, _, truth = folders
+    write(truth / "HaN_002.nii.gz", np.zeros((24, 30, 12)))
+    found = evaluate_folders(a, truth)
+    assert "HaN_002" not in set(found.metrics["case"])
+    assert "cases with no voxel of a named organ in the reference, left out: HaN_002" in found.notes
+    assert set(found.left_out.loc[found.left_out["case"] == "HaN_002", "organ"]) == {
+        "",
+        "brainstem",
+        "parotid_left",
+        "parotid_right",
+    }
+
+
+def test_a_reference_has_one_set_of_names_in_a_comparison(folders) -> None:
+    """Without names of its own it takes those of the predictions, which must not contradict each other."""
+    a, b, truth = folders
+    nnunet(b, {"background": 0, "BrainStem": 1, "Parotid_L": 3, "Parotid_R": 2})
+    with pytest.raises(ConfigError, match=r"labelsTs: does not say.*a/dataset.json and .*b/dataset.json.*--organs"):
+        compare_folders(a, b, truth)
+    nnunet(truth)
+    rows = compare_folders(a, b, truth).metrics.set_index(["experiment", "case", "organ", "metric"]).value
+    assert rows["b", "HaN_000", "parotid_left", "dsc"] == 0  # b's own numbering holds for b
 
 
 def test_nothing_in_common_is_refused(folders) -> None:
@@ -287,7 +333,12 @@ def test_commands_write_tables_and_a_page(folders, tmp_path: Path, capsys) -> No
     with pytest.raises(SystemExit) as end:
         main(["compare", str(a), str(b), str(truth), "--out", str(tmp_path / "c"), "--common"])
     assert end.value.code == 0
-    assert {p.name for p in (tmp_path / "c").iterdir()} == {"metrics.csv", "comparison.csv", "report.html"}
+    assert {p.name for p in (tmp_path / "c").iterdir()} == {
+        "metrics.csv",
+        "comparison.csv",
+        "left_out.csv",
+        "report.html",
+    }
     assert "a: 8 of 8 cases" in capsys.readouterr().out
     with pytest.raises(SystemExit) as end:
         main(["evaluate", str(tmp_path / "no"), str(truth)])

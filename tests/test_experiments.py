@@ -23,6 +23,7 @@ from hnlib.experiments import (
     load_profile,
     load_study,
     measure_run,
+    planned_seeds,
     publish,
     read_tables,
     run,
@@ -173,10 +174,41 @@ def test_unknown_drift_arms_are_told(own_configuration: Path) -> None:
         load_profile("mine")
 
 
-def test_drift_arms_and_arms_are_not_in_the_digest_of_a_run() -> None:
-    """How much is measured moves no result, so that finished runs keep their folders."""
+def test_an_arm_may_be_that_of_another_profile(own_configuration: Path) -> None:
+    """Its experiments are listed once; a profile without such a list is told."""
+    tiny = (Path(__file__).parents[1] / "experiments" / "profiles" / "tiny.yaml").read_text()
+    text = tiny.replace("study: ", "study: [] #")
+    (own_configuration / "profiles" / "tiny.yaml").write_text(text + "arms: {drift: []}\n")
+    (own_configuration / "profiles" / "mine.yaml").write_text(text + "arms: {drift: tiny}\n")
+    assert load_profile("mine").arms == {"drift": ()}
+    (own_configuration / "profiles" / "mine.yaml").write_text(text + "arms: {losses: tiny}\n")
+    load_profile.cache_clear()
+    with pytest.raises(ConfigError, match=r"profile 'mine'.*arms: profile 'tiny' lists no arm 'losses'"):
+        load_profile("mine")
+
+
+def test_the_four_configurations_have_five_seeds_and_the_others_three() -> None:
+    assert load_profile("phantom-controlled").arms["controlled"] == load_profile("laptop").arms["controlled"]
+    for name in ("laptop", "phantom-controlled"):
+        planned = {one: load_profile(name).seeds_for(one) for one in load_profile(name).experiments("controlled")}
+        assert {one for one, seeds in planned.items() if seeds == (0, 1, 2, 3, 4)} == set(FOUR_CONFIGURATIONS)
+        assert {seeds for one, seeds in planned.items() if one not in FOUR_CONFIGURATIONS} == {(0, 1, 2)}
+    assert planned_seeds("laptop", FOUR_CONFIGURATIONS) == 5
+    assert planned_seeds("laptop", ("small_nnu_dice_ce", "small_ce")) == 3
+
+
+def test_seeds_of_an_experiment_that_is_not_run_are_told(own_configuration: Path) -> None:
+    tiny = (Path(__file__).parents[1] / "experiments" / "profiles" / "tiny.yaml").read_text()
+    text = tiny.replace("study: ", "study: [] #") + "seeds_of: {large_nnu: [0, 1]}\n"
+    (own_configuration / "profiles" / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"seeds_of of profile 'mine' 'large_nnu'"):
+        load_profile("mine")
+
+
+def test_arms_and_seeds_are_not_in_the_digest_of_a_run() -> None:
+    """How much is measured, and how often, moves no result, so that finished runs keep their folders."""
     profile, experiment = load_profile("laptop"), load_experiment("small_nnu_dice_ce")
-    bare = profile.model_copy(update={"arms": {}, "drift_arms": ()})
+    bare = profile.model_copy(update={"arms": {}, "drift_arms": (), "seeds_of": {}})
     assert run_digest(experiment, bare, (32, 20, 64), "c") == run_digest(experiment, profile, (32, 20, 64), "c")
 
 
@@ -608,16 +640,18 @@ def test_the_new_fields_keep_the_digests_of_published_runs() -> None:
         assert run_digest(load_experiment(name), profile, patch, cache) == digest
 
 
-@pytest.mark.parametrize("profile", ["laptop", "phantom"])
+@pytest.mark.parametrize("profile", ["laptop", "phantom-controlled"])
 def test_the_controlled_arm_takes_apart_what_the_paper_changes_at_once(profile: str) -> None:
-    """All eight corners between the two losses at one patch, and patches that differ in one thing each."""
+    """All eight corners between the two losses, and the printed one; patches that differ in one thing each."""
     arm = [load_experiment(name) for name in load_profile(profile).experiments("controlled")]
     plain = [e for e in arm if e.patch == "small" and e.centres == "nnunet" and not e.changes and not e.network_of]
     corners = set()
     for experiment in plain:
         dice = build_loss(experiment.loss).losses[0]
         corners.add((dice.pooling, dice.background, dice.absent))
-    assert len(plain) == len(corners) == 8
+    assert len(plain) == len(corners) == 9
     assert {e.network_of for e in arm} == {None, "small", "large"}
     assert {e.changes.get("training", {}).get("batch_size") for e in arm} == {None, 4, 8}
     assert {e.centres for e in arm} == {"nnunet", "paper"}
+    theirs = {(e.patch, e.loss) for e in arm if e.centres == "paper"}
+    assert theirs == {(load_experiment(name).patch, load_experiment(name).loss) for name in FOUR_CONFIGURATIONS}

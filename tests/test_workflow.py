@@ -36,7 +36,7 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def test_every_run_of_the_sweep_is_a_job(planned: list[str]) -> None:
     """Experiments x seeds: each is trained and measured by a job of its own."""
     profile = load_profile("tiny")
-    expected = {f"{experiment}-seed{seed}" for experiment in profile.study for seed in profile.seeds}
+    expected = {f"{experiment}-seed{seed}" for experiment in profile.study for seed in profile.seeds_for(experiment)}
     for rule in ("train", "measure"):
         jobs = [job for job in planned if job.startswith(f"rule {rule}:")]
         found = {Path(out).stem for job in jobs for out in re.findall(r"output: (\S+\.json)", job)}

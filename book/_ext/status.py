@@ -1,4 +1,4 @@
-"""Directives that compute a table while the book is built: ``published`` (tables, runs, benches) and ``model-card``."""
+"""Directives that compute a table while the book is built: ``published`` and ``model-card``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PUBLISHED = Path(hnlib.__file__).resolve().parents[2] / "results" / "published"
 
 
 class Published(Directive):
-    """A table of the published tables, of the published runs, or of the benchmarks."""
+    """A table of the published ``tables``, of the published ``runs``, of their ``seeds``, or of the ``benches``."""
 
     required_arguments = 1
 
@@ -34,6 +34,8 @@ class Published(Directive):
             parts = [(table.rename(columns={"made_by": "made by"}).drop(columns="versions"), texts)]
         elif self.arguments[0] == "benches":
             parts = [benches(read_json(PUBLISHED / "bench.json", "run make bench"))]
+        elif self.arguments[0] == "seeds":
+            parts = [(seed_counts(pd.concat(map(pd.read_csv, PUBLISHED.glob("*/runs.csv")))), [])]
         else:
             paths = sorted(PUBLISHED.glob("*/runs.csv"))
             runs = pd.concat([runs_status(path).assign(data=path.parent.name) for path in paths], ignore_index=True)
@@ -41,6 +43,12 @@ class Published(Directive):
             table, recorded = numbered(runs, "recorded", circumstances)
             parts = [(table[["data", "run", "hours", "digest", "recorded", "stale"]], recorded)]
         return [nodes.raw("", html(table) + legend(texts), format="html") for table, texts in parts]
+
+
+def seed_counts(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return how many experiments of a profile have how many seeds."""
+    seeds = runs.groupby(["profile", "experiment"])["seed"].nunique()
+    return seeds.value_counts().sort_index().rename_axis("seeds").rename("experiments").reset_index()
 
 
 class ModelCard(Directive):
@@ -113,8 +121,8 @@ def html(table: pd.DataFrame) -> str:
 
 
 def legend(texts: Sequence[str]) -> str:
-    """Return texts as the numbered list below a table."""
-    return "<ol>" + "".join(f"<li>{escape(text)}</li>" for text in texts) + "</ol>"
+    """Return texts as the numbered list below a table; nothing where there is none."""
+    return "" if not texts else "<ol>" + "".join(f"<li>{escape(text)}</li>" for text in texts) + "</ol>"
 
 
 def setup(app: Any) -> dict[str, bool]:

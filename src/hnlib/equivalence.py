@@ -59,6 +59,25 @@ def mean_difference(group: Group, reference: Group, *, confidence_level: float =
     return Interval(value, value - half, value + half)
 
 
+def welch_p(group: Group, reference: Group) -> float:
+    """Return the two-sided p value of Welch's test that the means are alike.
+
+    Raises
+    ------
+    ValueError
+        When a group has fewer than two values.
+
+    Examples
+    --------
+    >>> round(welch_p(Group(3.0, 1.0, 8), Group(1.0, 1.0, 8)), 4)
+    0.0013
+    """
+    _check(group, reference)
+    if not group.sd and not reference.sd:
+        return float(group.mean == reference.mean)
+    return float(scipy_stats.ttest_ind_from_stats(*group, *reference, equal_var=False).pvalue)
+
+
 def mean_ratio(group: Group, reference: Group, *, confidence_level: float = 0.90) -> Interval:
     """Return the ratio of the geometric means; the groups hold means and SDs of natural logarithms.
 

@@ -10,15 +10,26 @@ import pandas as pd
 
 from hnlib.chapters.page import Facts
 from hnlib.claims import VERDICTS, ledger, load_claims
-from hnlib.claims.finding import CONTRADICTED, NOT_REPRODUCED, NOT_RUN, NOT_TESTABLE, REPRODUCED, UNDECIDED
+from hnlib.claims.finding import (
+    CONTRADICTED,
+    NOT_REPRODUCED,
+    NOT_RUN,
+    NOT_TESTABLE,
+    NOT_TOLD,
+    REPRODUCED,
+    UNDECIDED,
+)
+from hnlib.experiments import planned_seeds
 
-_KEYS = dict(zip(VERDICTS, ("reproduced", "not-reproduced", "contradicted", "not-testable", "not-run"), strict=True))
+_KEYS = dict(
+    zip(VERDICTS, ("reproduced", "not-reproduced", "contradicted", "not-testable", "undecided", "not-run"), strict=True)
+)
 
 
 def claims_ledger(claims: Path | str, tables: Path | str) -> pd.DataFrame:
     """Judge every claim by the studies that lie beside ``tables``; the papers stand there by their names."""
     papers, listed = load_claims(claims)
-    found = ledger(listed, Path(tables).parent)
+    found = ledger(listed, Path(tables).parent, planned_seeds)
     return found.assign(paper=found["paper"].map(papers))
 
 
@@ -57,6 +68,7 @@ EVIDENCE = {
     NOT_REPRODUCED: "against",
     CONTRADICTED: "against",
     NOT_TESTABLE: "none here",
+    UNDECIDED: "none found",
     NOT_RUN: "none yet",
 }
 
@@ -101,7 +113,7 @@ def _as_html(shown: pd.DataFrame) -> Any:
 
 def _worth(row: Any) -> str:
     """Return the worth of a verdict; where runs show no difference either way, that is neither for nor against."""
-    return "none found" if UNDECIDED in row.found else EVIDENCE[row.verdict]
+    return "none found" if NOT_TOLD in row.found else EVIDENCE[row.verdict]
 
 
 def _evidence(row: Any) -> str:

@@ -224,11 +224,12 @@ def _winner(metrics: pd.DataFrame) -> str:
     if rows["experiment"].nunique() < len(wanted):
         return "Where two stages beat one waits for runs."
     tests = compare_experiments(rows, wanted[1], measures=["dsc"]).query("not primary")
-    gain = tests[tests["low"] > 0].sort_values("difference", ascending=False)
-    loss = tests[tests["high"] < 0].sort_values("difference")
+    gain = tests[(tests[["low", "seeds_low"]] > 0).all(axis=1)].sort_values("difference", ascending=False)
+    loss = tests[(tests[["high", "seeds_high"]] < 0).all(axis=1)].sort_values("difference")
     words = [
         f"{verb} " + ", ".join(f"{title(str(row['organ']))} ({row['difference']:+z.3f})" for _, row in part.iterrows())
         for verb, part in (("gains in", gain), ("loses in", loss))
         if len(part)
     ]
-    return f"Organ by organ the fine stage {' and '.join(words) or 'shows no difference'} (95 % intervals)."
+    found = " and ".join(words) or "shows no difference"
+    return f"Organ by organ the fine stage {found} (95 % intervals over patients and over seeds)."

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hnlib.chapters.page import DASH, Facts, counted, limits, listed, mean_sd, title
+from hnlib.chapters.page import ALPHA, DASH, Facts, counted, limits, listed, mean_sd, title
 from hnlib.errors import ConfigError
 from hnlib.experiment_files import experiment_title
 from hnlib.experiments import load_profile, read_tables
@@ -21,7 +21,6 @@ from hnlib.stats import (
     paired_difference,
     printed_table,
     seed_averaged,
-    seed_interval,
     seed_spread,
 )
 
@@ -96,10 +95,11 @@ def coverage(runs: pd.DataFrame, *arms: str) -> pd.DataFrame:
 
 def coverage_phrase(runs: pd.DataFrame, *arms: str) -> str:
     """Say how many of the runs of the arms the tables hold, of which profile."""
-    wanted, seeds = _experiments(arms), load_profile(PROFILE).seeds
+    wanted = _experiments(arms)
+    planned = sum(len(load_profile(PROFILE).seeds_for(name)) for name in wanted)
     lacking = [experiment_title(name) for name in wanted if name not in set(runs["experiment"])]
     text = (
-        f"These tables hold {len(runs)} of {len(wanted) * len(seeds)} runs, of {len(wanted) - len(lacking)} of "
+        f"These tables hold {len(runs)} of {planned} runs, of {len(wanted) - len(lacking)} of "
         f"{len(wanted)} experiments, of profile {runs['profile'].iloc[0]}."
     )
     return f"{text} Not trained yet: {listed(lacking)}." if lacking else text
@@ -124,32 +124,20 @@ def organ_means(metrics: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def loss_tests(metrics: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """Return the tests of every experiment against the baseline; the mean DSC over organs is the primary endpoint.
-
-    The primary endpoints have the interval over seeds too, ``seeds_low`` and ``seeds_high``.
-    """
-    tests = compare_experiments(metrics, baseline, measures=MEASURES)
-    if not len(tests):
-        return tests
-    primary = tests["primary"].astype(bool)
-    over_seeds = [seed_interval(metrics, str(name), baseline) for name in tests.loc[primary, "experiment"]]
-    tests.loc[primary, ["seeds_low", "seeds_high"]] = over_seeds
-    return tests
+    """Return the tests of every experiment against the baseline; the mean DSC over organs is the primary endpoint."""
+    return compare_experiments(metrics, baseline, measures=MEASURES)
 
 
 def primary_table(tests: pd.DataFrame) -> pd.DataFrame:
     """Return the primary endpoint of each experiment: difference, intervals, Holm's p over patients, what is shown."""
     rows = _primary(tests)
-    over_seeds = rows[["seeds_low", "seeds_high"]].itertuples(index=False) if len(rows) else ()
     return pd.DataFrame(
         {
             "difference in DSC": [f"{value:+z.4f}" for value in rows["difference"]],
             "over patients": [limits(a, b) for a, b in zip(rows["low"], rows["high"], strict=True)],
             "p (Holm)": [f"{p:.2g}" for p in rows["p_holm"]],
-            "over seeds": [limits(low, high) for low, high in over_seeds],
-            "shown": [
-                _shown(bool(one), bool(two)) for one, two in zip(rows["shown"], _beyond_seeds(rows), strict=True)
-            ],
+            "over seeds": [limits(a, b) for a, b in zip(rows["seeds_low"], rows["seeds_high"], strict=True)],
+            "shown": [_shown(row) for row in rows.itertuples()],
         },
         index=pd.Index([experiment_title(str(name)) for name in rows["experiment"]], name="experiment"),
     )
@@ -159,15 +147,14 @@ def _primary(tests: pd.DataFrame) -> pd.DataFrame:
     return tests[tests["primary"].astype(bool)] if len(tests) else tests
 
 
-def _beyond_seeds(rows: pd.DataFrame) -> pd.Series[bool]:
-    """Say of each primary endpoint whether its interval over seeds leaves zero out."""
-    if not len(rows):
-        return pd.Series(dtype=bool)
-    return (rows["seeds_low"] > 0) | (rows["seeds_high"] < 0)
+def _runs_alone(rows: pd.DataFrame) -> pd.Series[bool]:
+    """Say of each primary endpoint whether the patients show a difference and the seeds do not."""
+    return ~rows["shown"].astype(bool) & (rows["p_holm"] < ALPHA)
 
 
-def _shown(over_patients: bool, over_seeds: bool) -> str:
-    return ("over both" if over_seeds else "over patients") if over_patients else "no"
+def _shown(row: Any) -> str:
+    """Say whether patients and seeds show a difference, or the patients alone, for the runs at hand."""
+    return "yes" if row.shown else "for these runs" if row.p_holm < ALPHA else "no"
 
 
 def secondary_table(tests: pd.DataFrame) -> pd.DataFrame:
@@ -269,21 +256,7 @@ def compared_facts(metrics: pd.DataFrame, tests: pd.DataFrame, runs: pd.DataFram
     """Return the phrases of the chapter."""
     means = seed_spread(metrics[metrics["split"] == "test"]).query("metric == 'dsc'").set_index("experiment")["mean"]
     rows = _primary(tests)
-    shown = rows[rows["shown"].astype(bool)] if len(rows) else rows
-    words = _named(shown) if len(shown) else []
-    if not len(rows):
-        verdict = "There is nothing to compare it with yet"
-    elif words:
-        which = listed(words) if len(words) <= FEW else f"{len(words)} of {len(rows)} others, {_range(shown)}"
-        verdict = f"Corrected for the number of losses, the test patients show a difference for {which}"
-    else:
-        verdict = "Corrected for the number of losses, the test patients show no difference for any other"
     seeds = runs.groupby("experiment")["seed"].nunique()
-    if len(rows) and seeds.max() == 1:
-        verdict += "; with one seed it is not known whether a second training would show the same"
-    elif words:
-        beyond = _named(shown[_beyond_seeds(shown)])
-        verdict += f"; beyond what seeds differ by as well: {listed(beyond) if beyond else 'none'}"
     fewer = "" if seeds.min() == seeds.max() else f"{seeds.min()} to "
     return {
         "coverage": coverage_phrase(runs, "losses"),
@@ -291,11 +264,30 @@ def compared_facts(metrics: pd.DataFrame, tests: pd.DataFrame, runs: pd.DataFram
         "best-dsc": f"{means.max():.3f}",
         "baseline": experiment_title(baseline),
         "baseline-dsc": f"{means[baseline]:.3f}",
-        "verdict": f"{verdict}.",
+        "verdict": _verdict(rows),
         "cases": str(metrics.loc[metrics["split"] == "test", "case"].nunique()),
         "seeds": f"{fewer}{counted(seeds.max(), 'seed')}",
         "percent": percent_phrase(metrics),
     }
+
+
+def _verdict(rows: pd.DataFrame) -> str:
+    """Say which losses differ from the baseline over patients and seeds, and which over the patients alone."""
+    if not len(rows):
+        return "There is nothing to compare it with yet."
+    begin = "Corrected for the number of losses, test patients and seeds"
+    shown, alone = rows[rows["shown"].astype(bool)], rows[_runs_alone(rows)]
+    text = f"{begin} show {f'a difference for {_which(shown, rows)}' if len(shown) else 'no difference for any other'}."
+    if len(alone):
+        text += f" For the runs at hand alone the test patients show one for {_which(alone, rows)}."
+    if rows["p_seeds"].isna().all():
+        text += " With one seed it is not known whether a second training would show the same."
+    return text
+
+
+def _which(rows: pd.DataFrame, others: pd.DataFrame) -> str:
+    words = _named(rows)
+    return listed(words) if len(words) <= FEW else f"{len(words)} of {len(others)} others, {_range(rows)}"
 
 
 def _range(rows: pd.DataFrame) -> str:

@@ -14,7 +14,7 @@ from hnlib.confidence import DRIFT_MEASURES, calibration_error, drift
 from hnlib.equivalence import Group, mean_difference
 from hnlib.errors import ConfigError
 from hnlib.experiment_files import experiment_title
-from hnlib.experiments import FOUR_CONFIGURATIONS, load_experiment, read_tables
+from hnlib.experiments import FOUR_CONFIGURATIONS, load_experiment, planned_seeds, read_tables
 from hnlib.plotting import MEASURES, NOT_MEASURED, pooled_bins
 from hnlib.stats import ALL_ORGANS, drift_tests
 
@@ -199,16 +199,24 @@ def drift_growth(
     -------
     pandas.DataFrame
         ``patch``, ``patients``, ``organ`` (and one row for all), ``volume_ml`` (median over the cases, on the
-        network's grid), ``measure``, ``drift``, ``low``, ``high``, ``p_together``, ``seeds``. Empty where fewer than
-        two numbers of patients were trained on.
+        network's grid), ``measure``, ``drift``, ``low``, ``high``, ``p_together``, ``seeds``, ``planned``. Empty where
+        fewer than two numbers of patients were trained on.
+
+    Notes
+    -----
+    Training cases are those that all experiments were trained on and have measured, so that the numbers of patients
+    differ in what the networks saw and not in which cases are looked at.
     """
-    columns = ["patch", "patients", "organ", "volume_ml", "measure", "drift", "low", "high", "p_together", "seeds"]
+    columns = ["patch", "patients", "organ", "volume_ml", "measure", "drift", "low", "high", "p_together"]
+    columns += ["seeds", "planned"]
     looks = {name: load_experiment(str(name)) for name in confidence["experiment"].unique()}
     counts = {
         name: study["cases"]["train"] if look.train_cases == "all" else look.train_cases for name, look in looks.items()
     }
     if len(set(counts.values())) < 2:
         return pd.DataFrame(columns=columns)
+    confidence = _shared_training_cases(confidence)
+    profile = str(confidence["profile"].iloc[0])
     volumes = confidence.drop_duplicates(["case", "organ"]).groupby("organ")["voxels"].median()
     volumes = volumes * float(np.prod(study["spacing_mm"])) / 1000
     table = seen(permutation_tests(confidence, measures))
@@ -217,8 +225,16 @@ def drift_growth(
         patients=table["experiment"].map(counts),
         volume_ml=table["organ"].map(volumes),
         seeds=table["experiment"].map(confidence.groupby("experiment")["seed"].nunique()),
+        planned=table["experiment"].map({name: planned_seeds(profile, [str(name)]) for name in looks}),
     )
     return table[columns].sort_values(["patch", "patients"], ascending=[False, True], ignore_index=True)
+
+
+def _shared_training_cases(confidence: pd.DataFrame) -> pd.DataFrame:
+    """Leave out the training cases that not all experiments have."""
+    train = confidence["split"] == "train"
+    cases = [set(rows["case"]) for _, rows in confidence[train].groupby("experiment")]
+    return confidence[~train | confidence["case"].isin(set.intersection(*cases))]
 
 
 def by_organ(growth: pd.DataFrame) -> pd.DataFrame:
@@ -232,7 +248,9 @@ def growth_table(growth: pd.DataFrame) -> pd.DataFrame:
         return _not_measured()
     rows = growth[growth["organ"] == ALL_ORGANS]
     text = [f"{_signed(value)} ({text})" for value, text in zip(rows["drift"], _intervals(rows), strict=True)]
-    wide = rows.assign(text=text).pivot(index=["patch", "patients", "seeds"], columns="measure", values="text")
+    seeds = [f"{have} of {planned}" for have, planned in zip(rows["seeds"], rows["planned"], strict=True)]
+    rows = rows.assign(text=text, seeds=seeds)
+    wide = rows.pivot(index=["patch", "patients", "seeds"], columns="measure", values="text")
     wide = wide.sort_index(level=["patch", "patients"], ascending=[False, True])
     return wide.rename(columns=MEASURES).rename_axis(columns=None)
 
@@ -305,7 +323,9 @@ def _growth_phrase(growth: pd.DataFrame) -> str:
         f"{patch} patch, {listed([f'{row.drift:+z.3f} ({row.patients:g})' for row in found.itertuples()])}"
         for patch, found in rows.groupby("patch", sort=False)
     ]
-    return f"Drift of soft recall, mean over organs (training patients in brackets): {'; '.join(parts)}."
+    few = rows[rows["seeds"] < rows["planned"]]
+    said = f"Partial: {few['seeds'].min()} of {few['planned'].max()} seeds at the fewest. " if len(few) else ""
+    return f"{said}Drift of soft recall, mean over organs (training patients in brackets): {'; '.join(parts)}."
 
 
 def _place(name: str) -> int:

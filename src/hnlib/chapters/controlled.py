@@ -9,13 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from hnlib.chapters.page import DASH, Facts, limits, listed
+from hnlib.chapters.page import DASH, TOO_WEAK, Facts, limits, listed, mean_sd, seeds_phrase
 from hnlib.experiment_files import experiment_title
-from hnlib.experiments import FOUR_CONFIGURATIONS, load_profile, read_tables
+from hnlib.experiments import load_profile, planned_seeds, read_tables
 from hnlib.stats import paired_difference, seed_interval
-
-#: Seeds that make an answer whole: of the four configurations, and of others.
-SEEDS_OF_FOUR, SEEDS = 5, 3
 
 
 class Contrast(NamedTuple):
@@ -41,11 +38,21 @@ _ROWS = (
     ("loss", "each sample for itself, not the batch", "small_sample_dice_ce", "small_nnu_dice_ce"),
     ("loss", "background in", "small_background_dice_ce", "small_nnu_dice_ce"),
     ("loss", "absent classes left out", "small_skip_dice_ce", "small_nnu_dice_ce"),
+    ("loss", "ca-Dice as printed, not as released", "small_ca_print_dice_ce", "small_ca_dice_ce"),
     ("draw", "the paper's draw, small patch", "small_paper_draw", "small_nnu_dice_ce"),
     ("draw", "the paper's draw, large patch", "large_paper_draw", "large_nnu_dice_ce"),
-    ("draw", "ca-Dice under the paper's draw", "small_ca_paper_draw", "small_paper_draw"),
+    ("draw", "small patch under the paper's draw", "small_paper_draw", "large_paper_draw"),
+    ("draw", "ca-Dice under the paper's draw, small patch", "small_ca_paper_draw", "small_paper_draw"),
+    ("draw", "ca-Dice under the paper's draw, large patch", "large_ca_paper_draw", "large_paper_draw"),
 )
 CONTRASTS = tuple(Contrast(*row) for row in _ROWS)
+#: What weights of classes in the loss do; on the phantom alone, where some are tiny.
+GENERALISED = (
+    Contrast("loss", "generalised Dice, large patch", "large_generalised_dice_ce", "large_nnu_dice_ce"),
+    Contrast("loss", "generalised Dice, small patch", "small_generalised_dice_ce", "small_nnu_dice_ce"),
+)
+#: Organs of the phantom that are tiny in life.
+SMALL = ("optic_chiasm", "optic_nerve_left", "optic_nerve_right", "lens_left", "lens_right")
 #: Experiments that see more or fewer voxels in a step, for the three readings.
 PACES = ("large_nnu_dice_ce", "small_nnu_dice_ce", "small_batch4", "small_batch8")
 #: Losses by their switches (sample pooling, background in, absent classes left out), from nnU-Net's Dice to ca-Dice.
@@ -93,24 +100,24 @@ def contrasts(metrics: pd.DataFrame, *, metric: str = "dsc", wanted: Sequence[Co
     -------
     pandas.DataFrame
         ``group``, ``question``, ``value``, ``low``, ``high`` (95 %, over patients), ``seeds_low``, ``seeds_high``
-        (over seeds), ``patients``, ``seeds`` (the fewer of both sides) of ``wanted``, ``lacking``. Without runs the
-        numbers are NaN.
+        (over seeds), ``patients``, ``seeds`` (the fewer of both sides) of the profile's ``wanted``, ``lacking``.
+        Without runs the numbers are NaN.
     """
     known = set(metrics["experiment"])
     rows = []
     for one in wanted:
         lacking = [name for name in (one.experiment, one.baseline) if name not in known]
-        wanted_seeds = SEEDS_OF_FOUR if {one.experiment, one.baseline} <= set(FOUR_CONFIGURATIONS) else SEEDS
-        row: dict[str, Any] = {**_empty(one.group, one.question), "wanted": wanted_seeds}
+        row = _empty(one.group, one.question)
         if not lacking:
             row |= _difference(metrics, one.experiment, one.baseline, metric)
+            row["wanted"] = planned_seeds(str(metrics["profile"].iloc[0]), (one.experiment, one.baseline))
         rows.append({**row, "lacking": listed([experiment_title(name) for name in lacking]) if lacking else ""})
     return pd.DataFrame(rows)
 
 
 def _empty(group: str, question: str) -> dict[str, Any]:
     numbers = dict.fromkeys(("value", "low", "high", "seeds_low", "seeds_high"), np.nan)
-    return {"group": group, "question": question, **numbers, "patients": 0, "seeds": 0, "wanted": SEEDS}
+    return {"group": group, "question": question, **numbers, "patients": 0, "seeds": 0, "wanted": 0}
 
 
 def _difference(metrics: pd.DataFrame, experiment: str, baseline: str, metric: str) -> dict[str, Any]:
@@ -126,20 +133,24 @@ def switches(metrics: pd.DataFrame, *, metric: str = "dsc") -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Rows as of `contrasts`. A switch is answered where all eight corners have runs.
+        Rows as of `contrasts`. A switch is answered where all eight corners have runs, by the seeds that all of them
+        have.
     """
-    known = set(metrics["experiment"])
-    number = sum(name not in known for name in CORNERS.values())
-    lacking = f"{number} of {len(CORNERS)} losses" if number else ""
+    corners = metrics[metrics["experiment"].isin(CORNERS.values())]
+    seeds = [set(rows["seed"]) for _, rows in corners.groupby("experiment")]
+    number = len(CORNERS) - len(seeds)
+    common = set.intersection(*seeds) if seeds else set()
+    lacking = f"{number} of {len(CORNERS)} losses" if number else "" if common else "a seed that all losses have"
+    used = corners[corners["seed"].isin(common)]
     rows = []
     for place, switch in enumerate(SWITCHES):
         row = _empty("loss", switch)
         if not lacking:
             sides = {name: "with" if corner[place] else "without" for corner, name in CORNERS.items()}
-            used = metrics.assign(experiment=metrics["experiment"].map(sides)).dropna(subset="experiment")
             keys = ["profile", "experiment", "seed", "split", "case", "organ", "metric"]
-            means = used.groupby(keys)["value"].mean().reset_index()
+            means = used.assign(experiment=used["experiment"].map(sides)).groupby(keys)["value"].mean().reset_index()
             row |= _difference(means, "with", "without", metric)
+            row["wanted"] = planned_seeds(str(used["profile"].iloc[0]), CORNERS.values())
         rows.append({**row, "lacking": lacking})
     return pd.DataFrame(rows)
 
@@ -166,6 +177,57 @@ def _state(row: Any) -> str:
     return f"{row.patients} patients" + (
         "" if row.seeds >= row.wanted else f"; partial, {row.seeds} of {row.wanted} seeds"
     )
+
+
+# The twin on the phantom
+
+
+def load_twin(tables: Path | str, profile: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return metrics and confidence of the runs of a profile; without a row where it is not yet run."""
+    read = read_tables(tables)
+    metrics, confidence = (read[name][read[name]["profile"] == profile] for name in ("metrics", "confidence"))
+    return metrics, confidence
+
+
+def by_size(metrics: pd.DataFrame, wanted: Sequence[Contrast] = (*CONTRASTS, *GENERALISED)) -> pd.DataFrame:
+    """Return each question's answer for the organs that are tiny and for the others, apart."""
+    groups = {"small organs": metrics["organ"].isin(SMALL), "the others": ~metrics["organ"].isin(SMALL)}
+    parts = {name: contrasts(metrics[chosen], wanted=wanted) for name, chosen in groups.items()}
+    table = contrast_view(contrasts(metrics, wanted=wanted))
+    for place, (name, answers) in enumerate(parts.items(), start=1):
+        rows: list[Any] = list(answers.itertuples())
+        words = [_by_size(row, one, metrics[groups[name]]) for row, one in zip(rows, wanted, strict=True)]
+        table.insert(place, name, words)
+    return table
+
+
+def _by_size(row: Any, asked: Contrast, metrics: pd.DataFrame) -> str:
+    if np.isnan(row.value):
+        return DASH
+    rows = metrics[metrics["experiment"].isin([asked.experiment, asked.baseline]) & (metrics["metric"] == "dsc")]
+    if rows[rows["split"] == "test"].groupby("experiment")["value"].mean().max() < TOO_WEAK:
+        return "not learnt"
+    return f"{row.value:+z.3f} (patients {limits(row.low, row.high)}; seeds {limits(row.seeds_low, row.seeds_high)})"
+
+
+def drift_by_size(confidence: pd.DataFrame) -> pd.DataFrame:
+    """Return the fall of mean confidence from training to test cases of tiny and of other organs, by experiment."""
+    if confidence.empty:
+        return pd.DataFrame({"drift of soft recall": ["not yet run"]}, index=[""])
+    rows = confidence.assign(group=np.where(confidence["organ"].isin(SMALL), "small organs", "the others"))
+    means = rows.groupby(["experiment", "seed", "group", "split"])["soft_recall"].mean().unstack("split")
+    drifts = (means["train"] - means["test"]).groupby(["experiment", "group"]).agg(["mean", "std"])
+    text = pd.Series([mean_sd(m, s, 3) for m, s in zip(drifts["mean"], drifts["std"], strict=True)], index=drifts.index)
+    wide = text.unstack("group").assign(seeds=rows.groupby("experiment")["seed"].nunique())
+    return wide.rename(index=experiment_title).rename_axis(index="drift of soft recall", columns=None)
+
+
+def twin_phrase(metrics: pd.DataFrame, profile: str) -> str:
+    """Say what there is of the twin."""
+    if metrics.empty:
+        return f"The profile `{profile}` is not yet run."
+    cases = metrics.loc[metrics["split"] == "test", "case"].nunique()
+    return f"Runs of the profile `{profile}`: {seeds_phrase(metrics)}, on {cases} test cases."
 
 
 # Three readings
@@ -198,8 +260,10 @@ def readings(history: pd.DataFrame) -> pd.DataFrame:
     return found[found["seeds"] == whole].sort_values(["experiment", "step"], ignore_index=True)
 
 
-def readings_table(table: pd.DataFrame) -> pd.DataFrame:
+def readings_table(table: pd.DataFrame, profile: str) -> pd.DataFrame:
     """Return the validation DSC of each experiment at the largest budget that all have reached, read three ways.
+
+    Beside it stand the seeds that there are, of those that the profile plans.
 
     Between two validations the DSC is taken to change evenly; before the first one it is not known.
     """
@@ -215,6 +279,11 @@ def readings_table(table: pd.DataFrame) -> pd.DataFrame:
         for name, rows in known.groupby("experiment"):
             value = np.interp(budget, rows[axis], rows["dsc"], left=np.nan)
             columns[label][experiment_title(str(name))] = DASH if np.isnan(value) else f"{value:.3f}"
+    have = table.groupby("experiment")["seeds"].max()
+    columns["seeds"] = {
+        experiment_title(str(name)): f"{number} of {planned_seeds(profile, [str(name)])}"
+        for name, number in have.items()
+    }
     return pd.DataFrame(columns).fillna(DASH).rename_axis("validation DSC")
 
 

@@ -9,12 +9,14 @@ from typing import Any
 import pandas as pd
 
 from hnlib.chapters.page import DASH, NBSP, Facts, is_phantom, listed, percent, title, with_limits
+from hnlib.datasets.phantom import PhantomDataset as Phantom
 from hnlib.equivalence import Group, mean_difference, verdict
 from hnlib.errors import DataError
 from hnlib.experiment_files import experiment_title
 from hnlib.files import read_json, read_table
+from hnlib.metrics import evaluate_case
 from hnlib.observers import by_patient
-from hnlib.stats import organ_summary, paper_table1, seed_averaged
+from hnlib.stats import COLUMNS, organ_summary, paired_non_inferiority, paper_table1, seed_averaged
 
 Tables = Mapping[str, pd.DataFrame]
 TABLES = ("agreement", "pairs", "tolerances", "swapped_axes", "hd95_definitions")
@@ -177,6 +179,45 @@ def context_table(tables: Tables, metrics: pd.DataFrame, experiment: str) -> pd.
             f"within {NEAR}": verdict(interval, (-NEAR, NEAR)).replace("equivalent", "yes").replace("different", "no"),
         }
     return pd.DataFrame(found).T.rename_axis("organ")
+
+
+#: How much worse than a second observer is accepted, in the mean over organs.
+MARGINS = {"dsc": 0.03, "surface_dsc": 0.05}
+SECOND, THIRD = (f"simulated observer {number}" for number in (2, 3))
+
+
+def simulated_observers(cases: int = 8, spacing_mm: tuple[float, float, float] = (4.0, 4.0, 3.0)) -> pd.DataFrame:
+    """Return rows of ``metrics.csv`` of two simulated observers of phantom heads, measured against a third one.
+
+    The grid is coarse, for speed.
+    """
+    counts = {"train": 0, "validation": 0, "test": cases}
+    heads = [Phantom(counts, spacing_mm=spacing_mm, observer=number) for number in range(3)]
+    rows = []
+    for name in heads[0].split()["test"]:
+        truth, *others = (head.load(name) for head in heads)
+        for observer, other in zip((SECOND, THIRD), others, strict=True):
+            found = evaluate_case(
+                truth.labels, other.labels, spacing_mm=spacing_mm, organs=truth.organs, metrics=tuple(MARGINS)
+            )
+            rows.append(found.assign(profile="simulated", experiment=observer, seed=0, split="test", case=name))
+    return pd.concat(rows, ignore_index=True)[list(COLUMNS)]
+
+
+def non_inferiority_table(metrics: pd.DataFrame, candidate: str = THIRD, reference: str = SECOND) -> pd.DataFrame:
+    """Return for each metric whether a candidate is worse than a second observer by less than the margin."""
+    rows = {}
+    for metric, margin in MARGINS.items():
+        found = paired_non_inferiority(metrics, candidate, reference, margin=margin, metric=metric)
+        rows[AGREEMENT[metric]] = {
+            "margin": f"{margin:.2f}",
+            "difference": f"{found.difference:+z.3f}",
+            "lower limit (95 %, one-sided)": f"{found.low:+z.3f}",
+            "p": "< 0.001" if found.p < 1e-3 else f"{found.p:.3f}",
+            "not inferior": "shown" if found.shown else "not shown",
+            "patients": found.patients,
+        }
+    return pd.DataFrame(rows).T.rename_axis(f"{candidate} against {reference}")
 
 
 def observer_facts(tables: Tables, context: pd.DataFrame) -> Facts:

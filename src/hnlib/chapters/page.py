@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from hnlib.errors import ConfigError
-from hnlib.experiments import load_profile, read_tables
+from hnlib.experiment_files import experiment_title
+from hnlib.experiments import load_profile, planned_seeds, read_tables
 from hnlib.experiments.study import home
 from hnlib.organs import RESERVED, organ
 from hnlib.plotting import describe_figures, use_style
@@ -93,6 +94,25 @@ def counted(number: int, noun: str) -> str:
     ('1 seed', '3 seeds')
     """
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def seeds_phrase(runs: pd.DataFrame) -> str:
+    """Say how many seeds the experiments of a profile have, and of how many planned ones where some are lacking.
+
+    Parameters
+    ----------
+    runs
+        Rows with ``profile``, ``experiment`` and ``seed``.
+    """
+    found: dict[str, list[str]] = {}
+    counts = runs.groupby(["profile", "experiment"], sort=False)["seed"].nunique().reset_index()
+    for row in counts.to_dict("records"):
+        number, planned = int(row["seed"]), planned_seeds(str(row["profile"]), [str(row["experiment"])])
+        text = counted(number, "seed") if number >= planned else f"{number} of {counted(planned, 'seed')}"
+        found.setdefault(text, []).append(experiment_title(str(row["experiment"])))
+    if len(found) == 1:
+        return next(iter(found))
+    return listed([f"{text} ({'; '.join(names)})" for text, names in found.items()])
 
 
 def percent(value: float) -> str:

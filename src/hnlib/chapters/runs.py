@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from hnlib.chapters.page import ALPHA, DASH, NBSP, Facts, limits, listed, mean_sd, title
+from hnlib.chapters.page import ALPHA, DASH, NBSP, Facts, limits, listed, mean_sd, seeds_phrase, title
 from hnlib.experiment_files import experiment_title
 from hnlib.experiments import FOUR_CONFIGURATIONS, Run, Study, load_profile, prepare_study, read_tables
 from hnlib.files import write_json
@@ -23,7 +24,7 @@ from hnlib.stats import (
     organ_summary,
     paper_layout,
     paper_table1,
-    seed_interval,
+    signed_rank,
     table_one,
 )
 from hnlib.stats import seed_spread as spread_over_seeds
@@ -119,7 +120,7 @@ def results_table(metrics: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def table_in_layout(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Return the results as the paper's Table 1 has them; a star where tests tell the best value from all others."""
+    """Return the results as the paper's Table 1 has them; a star where `hnlib.stats.table_one` marks the best value."""
     table = table_one(metrics)
     words = {**METRIC_LABELS, **{name: title(name) for name in set(metrics["organ"])}}
     layout = paper_layout(table, lambda name: words.get(name, experiment_title(name)))
@@ -163,19 +164,19 @@ def partial_table(tables: Path | str) -> pd.DataFrame:
 
 def comparison(metrics: pd.DataFrame, baseline: str) -> pd.DataFrame:
     """Return the tests of every experiment against the baseline by those metrics that the rows hold."""
-    known = [name for name in ("dsc", "surface_dsc", "hd95_mm") if (metrics["metric"] == name).any()]
-    return compare_experiments(metrics, baseline, measures=known)
+    return compare_experiments(metrics, baseline, measures=_measured(metrics))
 
 
-def difference_table(tests: pd.DataFrame, metrics: pd.DataFrame, baseline: str) -> pd.DataFrame:
+def _measured(metrics: pd.DataFrame) -> list[str]:
+    return [name for name in ("dsc", "surface_dsc", "hd95_mm") if (metrics["metric"] == name).any()]
+
+
+def difference_table(tests: pd.DataFrame) -> pd.DataFrame:
     """Return the primary endpoint, the difference in mean DSC over organs: over patients, over seeds, and its test."""
     table = tests[tests["primary"].astype(bool)].set_index("experiment")
-    over_seeds = [seed_interval(metrics, str(name), baseline) for name in table.index]
-    table = table.assign(seeds_low=[low for low, _ in over_seeds], seeds_high=[high for _, high in over_seeds])
     numbers = ["difference", "low", "high", "seeds_low", "seeds_high"]
     columns = [*numbers, "p", "p_holm", "rank_biserial", "shown", "cases", "left_out", "note"]
-    rounded = table[columns].round({"rank_biserial": 2})
-    return rounded.assign(p=_p_text(table["p"]), p_holm=_p_text(table["p_holm"])).rename(index=experiment_title)
+    return table[columns].rename(index=experiment_title)
 
 
 def difference_view(differences: pd.DataFrame) -> pd.DataFrame:
@@ -189,8 +190,9 @@ def difference_view(differences: pd.DataFrame) -> pd.DataFrame:
             "difference": [f"{value:+z.4f}" for value in differences["difference"]],
             "over patients": interval("low", "high"),
             "over seeds": interval("seeds_low", "seeds_high"),
-            "p (Holm)": differences["p_holm"].to_numpy(),
-            "effect": differences["rank_biserial"].to_numpy(),
+            "p (Holm)": _p_text(differences["p_holm"]),
+            "effect": differences["rank_biserial"].round(2).to_numpy(),
+            "shown": ["yes" if shown else "no" for shown in differences["shown"]],
         },
         index=differences.index,
     )
@@ -215,10 +217,23 @@ def shown_table(tests: pd.DataFrame) -> pd.DataFrame:
 
 
 def detectable_table(metrics: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """Return the smallest difference in DSC that the test patients would show with a probability of 80 %; or a dash."""
-    table = detectable_differences(metrics, baseline).set_index("organ").round(4)
-    names = {"sd": "SD of the difference", "detectable": "one test", "detectable_holm": "first of all tests"}
-    named = table.rename(index=lambda name: name if name == ALL_ORGANS else title(name), columns=names)
+    """Return the smallest difference in DSC that the test patients would show with a probability of 80 %; or a dash.
+
+    The SD of the difference is that of the validation patients; without them the effects are in SDs alone.
+    """
+    known = (metrics["split"] == "validation") & (metrics["experiment"] == baseline)
+    split = "validation" if known.any() else None
+    table = detectable_differences(metrics, baseline, measures=_measured(metrics), sd_split=split).set_index("organ")
+    names = {
+        "cases": "test patients",
+        "sd": "SD of the difference",
+        "detectable": "one test",
+        "detectable_holm": "first of all tests",
+        "detectable_sd": "one test, in SDs",
+        "detectable_holm_sd": "first of all, in SDs",
+    }
+    digits = {"sd": 4, "detectable": 4, "detectable_holm": 4, "detectable_sd": 2, "detectable_holm_sd": 2}
+    named = table.round(digits).rename(index=lambda name: name if name == ALL_ORGANS else title(name), columns=names)
     return named.astype(object).where(named.notna(), DASH)
 
 
@@ -236,22 +251,11 @@ def evaluation_facts(metrics: pd.DataFrame, differences: pd.DataFrame) -> Facts:
     chosen = choose_by_validation(metrics, FOUR_CONFIGURATIONS)
     test = metrics.query("split == 'test' and metric == 'dsc'")
     means = mean_over_organs(metrics).query("split == 'test' and metric == 'dsc' and experiment == @chosen")["mean"]
-    seeds = int(metrics["seed"].nunique())
-    clear = differences[differences["shown"].astype(bool)]
-    if not len(differences):
-        verdict = "There is nothing to compare it with."
-    elif len(clear):
-        signs = listed([f"{name} ({value:+z.3f})" for name, value in clear["difference"].items()])
-        verdict = f"Against the baseline the tests, corrected for their number, show a difference for {signs}."
-        verdict += _seeds_caveat(clear)
-    else:
-        verdict = "Against the baseline the tests, corrected for their number, show no difference."
-        cases = int(differences["cases"].min())
-        if least_p(cases) > ALPHA / len(differences):
-            verdict += f" Of {cases} test cases they could not have shown any, however large."
+    seeds = metrics.groupby("experiment")["seed"].nunique()
     caveat = (
-        f"{seeds} seeds give a rough idea of the spread between runs, no more."
-        if seeds > 1
+        f"Behind the table stand {seeds_phrase(metrics)}. Few seeds give a rough idea of the spread between runs, no "
+        "more; one gives none."
+        if seeds.max() > 1
         else "One seed: how far a second training of the same configuration would differ is not known here."
     )
     return {
@@ -259,18 +263,41 @@ def evaluation_facts(metrics: pd.DataFrame, differences: pd.DataFrame) -> Facts:
         "chosen-dsc": f"{means.mean():.3f}",
         "test-cases": str(test["case"].nunique()),
         "num-organs": str(test["organ"].nunique()),
-        "verdict": verdict,
+        "verdict": _verdict(differences),
         "seeds-caveat": caveat,
+        "same": _same_configuration(test),
     }
 
 
-def _seeds_caveat(clear: pd.DataFrame) -> str:
-    """Say for which of the differences shown the seeds alone could be the reason."""
-    alone = clear["seeds_low"].isna()
-    within = ~alone & (clear["seeds_low"] <= 0) & (clear["seeds_high"] >= 0)
-    text = ""
-    if within.any():
-        text += f" Seeds alone can make that of {listed(list(clear.index[within]))}."
-    if alone.any():
-        text += f" Whether seeds alone can make that of {listed(list(clear.index[alone]))} is not known with one seed."
+def _verdict(differences: pd.DataFrame) -> str:
+    """Say which differences from the baseline are shown, and which of the others the patients alone tell from none."""
+    if not len(differences):
+        return "There is nothing to compare it with."
+    shown = differences["shown"].astype(bool)
+    runs = differences[~shown & (differences["p_holm"] < ALPHA)]
+    begin = "Against the baseline test patients and seeds, corrected for the number of tests,"
+    text = f"{begin} show {f'a difference for {_signs(differences[shown])}' if shown.any() else 'no difference'}."
+    if len(runs):
+        unknown = " (with one seed their spread is not known)" if runs["seeds_low"].isna().any() else ""
+        text += f" For the runs at hand alone{unknown} the test patients show one for {_signs(runs)}."
+    cases = int(differences["cases"].min())
+    if least_p(cases) > ALPHA / len(differences):
+        text += f" {cases} test cases could not have shown any, however large."
     return text
+
+
+def _same_configuration(test: pd.DataFrame) -> str:
+    """Say how many pairs of runs of one configuration the patients alone tell apart: all of these are false alarms."""
+    by_run = test.groupby(["experiment", "case", "seed"])["value"].mean().unstack("seed")
+    p = [
+        signed_rank(runs[one] - runs[two]).p
+        for _, runs in by_run.groupby(level="experiment")
+        for one, two in combinations(runs.dropna(axis=1, how="all").columns, 2)
+    ]
+    if not p:
+        return "here no configuration has two runs."
+    return f"here the patients alone tell {sum(one < ALPHA for one in p)} of {len(p)} pairs of such runs apart."
+
+
+def _signs(rows: pd.DataFrame) -> str:
+    return listed([f"{name} ({value:+z.3f})" for name, value in rows["difference"].items()])

@@ -127,11 +127,29 @@ def present_classes_give_the_dsc() -> Finding:
     return own_numbers(abs(value - hard) < 1e-6, text, row="Eq. 4 on a patch of two classes", chapter="../methods")
 
 
+def response_to_a_missed_object(patch: int = 64, large: int = 20, small: int = 4) -> Finding:
+    """Ask how much a loss rises for a large and for a small cube that is missed in a patch that is right elsewhere.
+
+    Dice of two classes, the label's probability in a missed cube 1e-3, edges in voxels.
+    """
+    p, voxels, sizes = 1e-3, patch**3, (large**3, small**3)
+    # of a missed cube of n voxels Dice is 2 p n / (n + p n), of the background 2 (V - n) / (V - n + V - p n)
+    dice = [1 - p / (1 + p) - (voxels - n) / (2 * voxels - n - p * n) for n in sizes]
+    entropy = [-math.log(p) * n / voxels for n in sizes]
+    ratios = [large_one / small_one for large_one, small_one in (dice, entropy)]
+    text = (
+        f"a missed cube of {large} voxels a side raises the Dice loss {ratios[0]:.2f} times and cross-entropy "
+        f"{ratios[1]:.0f} times as much as one of {small}"
+    )
+    holds = abs(ratios[0] - 1) < 0.05 and ratios[1] > 10
+    return own_numbers(holds, text, row="Dice and cross-entropy, computed", chapter="12_audit")
+
+
 def cube_is_balanced(diameters: float, *, most: float = 0.9) -> Finding:
     """Ask whether a ball fills enough of a cube some diameters wide that background is no more than ``most`` of it."""
     share = math.pi / 6 / diameters**3
     text = f"a ball fills {100 * share:.1f} % of the cube, {100 * (1 - share):.1f} % is background"
-    return own_numbers(1 - share <= most, text, row="a ball of one diameter in a cube of three")
+    return own_numbers(1 - share <= most, text, row="a ball of one diameter in a cube of three", chapter="20_focusnet")
 
 
 def weights_balance_at_start(patch: str) -> Finding:
@@ -146,7 +164,12 @@ def weights_balance_at_start(patch: str) -> Finding:
         f"as printed, with predicted sums, weights start at {printed.min():.0f} to {printed.max():.0f}; "
         f"with label sums they would lie between {meant.min():.2g} and {meant.max():.2g}"
     )
-    return own_numbers(bool(printed.max() > 1.01 * printed.min()), text, row="Eq. 2 at a uniform prediction")
+    return own_numbers(
+        bool(printed.max() > 1.01 * printed.min()),
+        text,
+        row="Eq. 2 at a uniform prediction",
+        chapter="21_coarse_to_fine",
+    )
 
 
 def loss_grows_as_k_falls(percents: Sequence[int], trials: int = 200) -> Finding:
@@ -162,7 +185,7 @@ def loss_grows_as_k_falls(percents: Sequence[int], trials: int = 200) -> Finding
         losses = 1 - np.array(dice)
         least, ends = min(least, float(np.diff(losses).min())), ends + losses[[0, -1]] / trials
     text = f"it rose in all of {trials} random cases, on average from {ends[0]:.2f} to {ends[1]:.2f}"
-    return own_numbers(least >= -1e-12, text, row="Eq. 5 to 7, computed")
+    return own_numbers(least >= -1e-12, text, row="Eq. 5 to 7, computed", chapter="12_audit")
 
 
 def ties_spoil_the_share(voxels: int = 100, percent: int = 50) -> Finding:
@@ -177,7 +200,7 @@ def ties_spoil_the_share(voxels: int = 100, percent: int = 50) -> Finding:
     text = (
         f"of {voxels} equal voxels {kept(equal)} are kept without the map and {kept(broken)} with it, for K = {percent}"
     )
-    return own_numbers(kept(equal) != percent, text, row="Eq. 2 to 4, computed")
+    return own_numbers(kept(equal) != percent, text, row="Eq. 2 to 4, computed", chapter="12_audit")
 
 
 def background_ratio(smallest_percent: float, claimed: float) -> Finding:
@@ -186,4 +209,4 @@ def background_ratio(smallest_percent: float, claimed: float) -> Finding:
     text = (
         f"scans not public; {smallest_percent} % means {ratio:,.0f} to 1 on average, {claimed / ratio:.1f} times less"
     )
-    return Finding(NOT_TESTABLE, text, row="Gao 2019, Sec. 1")
+    return Finding(NOT_TESTABLE, text, row="Gao 2019, Sec. 1", chapter="20_focusnet")

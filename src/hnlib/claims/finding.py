@@ -10,12 +10,13 @@ Verdict = Literal[
     "not reproduced",
     "contradicted by the paper's own numbers",
     "not testable here",
+    "undecided",
     "not yet run",
 ]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-REPRODUCED, NOT_REPRODUCED, CONTRADICTED, NOT_TESTABLE, NOT_RUN = VERDICTS
+REPRODUCED, NOT_REPRODUCED, CONTRADICTED, NOT_TESTABLE, UNDECIDED, NOT_RUN = VERDICTS
 
-UNDECIDED = "not told from zero"
+NOT_TOLD = "not told from zero"
 """What is said of a difference whose interval holds zero."""
 
 
@@ -36,7 +37,7 @@ class Finding:
     row
         Which rows of which table carry it.
     chapter
-        Chapter that shows these rows; empty for the papers' own tables.
+        Chapter that shows these rows; empty where none does.
     """
 
     verdict: Verdict

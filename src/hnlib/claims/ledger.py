@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import yaml
 
 from hnlib.claims import exact, measured, printed
 from hnlib.claims.finding import CONTRADICTED, Finding
-from hnlib.claims.measured import Evidence
+from hnlib.claims.measured import Evidence, Planned
 from hnlib.errors import ConfigError, DataError, unknown
 
 FIELDS = ("id", "paper", "where", "what", "figure", "judged_by")
@@ -46,7 +46,8 @@ class Claim:
     what, figure
         The claim in our words, and the figure that the paper gives.
     judged_by
-        Rules with their arguments, each ``{"rule": name, ...}``, from the paper's own numbers to runs.
+        Rules with their arguments, each ``{"rule": name, ...}``, from the paper's own numbers to runs; ``chapter``
+        names the page that carries the rows where it is not the rule's own.
     """
 
     id: str
@@ -109,7 +110,7 @@ def _check_rule(claim: str, call: Mapping[str, Any]) -> None:
     known = [one for one in signature.parameters if one != "evidence"]
     needed = [one for one in known if signature.parameters[one].default is inspect.Parameter.empty]
     for argument in call:
-        if argument not in ("rule", *known):
+        if argument not in ("rule", "chapter", *known):
             raise unknown(f"argument of rule {name} in claim {claim}", argument, known)
     if lacking := [one for one in needed if one not in call]:
         raise ConfigError(f"claim {claim}: rule {name} needs {', '.join(lacking)}")
@@ -131,26 +132,27 @@ def judge(claim: Claim, evidence: Evidence) -> Finding:
         decisive.interval,
         decisive.partial,
         "; ".join(text for text in rows if text),
-        decisive.chapter,
+        next((one.chapter for one in (decisive, *findings) if one.chapter), ""),
     )
 
 
 def _apply(call: Mapping[str, Any], evidence: Evidence) -> Finding:
     rule = RULES[call["rule"]]
-    arguments = {name: value for name, value in call.items() if name != "rule"}
+    arguments = {name: value for name, value in call.items() if name not in ("rule", "chapter")}
     first = (evidence,) if rule.__module__ == measured.__name__ else ()
-    return rule(*first, **arguments)
+    found = rule(*first, **arguments)
+    return replace(found, chapter=call.get("chapter", found.chapter))
 
 
-def ledger(claims: list[Claim], root: Path | str) -> pd.DataFrame:
+def ledger(claims: list[Claim], root: Path | str, planned: Planned) -> pd.DataFrame:
     """Judge every claim by the tables below a folder.
 
     Parameters
     ----------
     claims
         Claims, see `load_claims`.
-    root
-        Folder of studies, such as ``results/published``.
+    root, planned
+        See `hnlib.claims.measured.Evidence`.
 
     Returns
     -------
@@ -158,7 +160,7 @@ def ledger(claims: list[Claim], root: Path | str) -> pd.DataFrame:
         One row a claim: ``id``, ``paper``, ``where``, ``what``, ``figure``; ``verdict``, ``partial``, ``found``,
         ``interval``, ``row`` and ``chapter`` as in `hnlib.claims.finding.Finding`.
     """
-    evidence = Evidence(root)
+    evidence = Evidence(root, planned)
     rows = []
     for claim in claims:
         finding = judge(claim, evidence)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats as scipy_stats
 
-from hnlib.claims.finding import NOT_REPRODUCED, NOT_RUN, REPRODUCED, UNDECIDED, Finding, Verdict
-from hnlib.equivalence import Group, Interval, mean_difference
+from hnlib.claims.finding import NOT_REPRODUCED, NOT_RUN, NOT_TOLD, REPRODUCED, UNDECIDED, Finding, Verdict
+from hnlib.equivalence import Group, Interval, mean_difference, verdict
 from hnlib.files import read_table
 from hnlib.stats import lower_is_better, paired_difference, seed_interval
 
 FOUR = ("large_nnu_dice_ce", "large_ca_dice_ce", "small_nnu_dice_ce", "small_ca_dice_ce")
-SEEDS_OF_FOUR, SEEDS = 5, 3
 ATLAS = "atlas"
-"""What is no training, and has no seeds."""
+"""What is no training, and has no seeds of its own."""
+Planned = Callable[[str, Sequence[str]], int]
+"""Profile and experiments to the number of seeds that are planned for the one with the fewest."""
 LEARNT = 0.3
 """Mean DSC below which an organ counts as not learnt, so that nothing can be said about it."""
 EVALUATION, CONFIDENCE, IMBALANCE = "04_evaluation", "05_confidence", "02_imbalance"
@@ -31,6 +33,8 @@ class Evidence:
     ----------
     root
         Folder of studies, such as ``results/published``.
+    planned
+        How many seeds a profile plans, such as `hnlib.experiments.planned_seeds`.
 
     Notes
     -----
@@ -38,8 +42,8 @@ class Evidence:
     another one. The atlas, where it has been run, stands among its metrics.
     """
 
-    def __init__(self, root: Path | str) -> None:
-        self.root = Path(root)
+    def __init__(self, root: Path | str, planned: Planned) -> None:
+        self.root, self.planned = Path(root), planned
         self._tables: dict[tuple[str, str], pd.DataFrame | None] = {}
 
     def table(self, dataset: str, name: str) -> pd.DataFrame | None:
@@ -55,7 +59,9 @@ class Evidence:
             return None
         found = read_table(folder / f"{name}.csv", "publish it again")
         if name == "metrics" and (folder / "atlas.csv").exists():
-            found = pd.concat([found, read_table(folder / "atlas.csv", "run python scripts/atlas.py again")])
+            atlas = read_table(folder / "atlas.csv", "run python scripts/atlas.py again").drop(columns="seed")
+            seeds = found[["profile", "seed"]].drop_duplicates()
+            found = pd.concat([found, atlas.merge(seeds, on="profile")])  # no training: alike beside every seed
         if "profile" not in found.columns:
             return found
         profile = wanted or json.loads((folder / "study.json").read_text())["profile"]
@@ -72,14 +78,12 @@ def difference(
     more: bool = True,
     organs: Sequence[str] = (),
     margin: float = 0.0,
-    seeds: int = 0,
 ) -> Finding:
     """Ask whether an experiment is better than another on the same test patients, or worse (``more`` False).
 
-    Reproduced where the 95 % interval of the paired difference, mean over organs, excludes zero on the claimed
-    side, and the interval over seeds excludes zero, too; with a ``margin`` (in the metric's unit), where the
-    former excludes being worse by more than that. ``organs`` restricts the rows; ``seeds`` is the number that makes
-    the answer whole.
+    Reproduced where the 95 % intervals of the difference, mean over organs, over patients and over seeds exclude zero
+    on the claimed side; with a ``margin`` (in the metric's unit), where both exclude being worse by more than that.
+    ``organs`` restricts the rows.
     """
     row = f"{dataset}, metrics.csv: {experiment} minus {baseline}, {metric}, {', '.join(organs) or 'all organs'}"
     rows, lacking = _runs(evidence, dataset, "metrics", (experiment, baseline), organs)
@@ -92,16 +96,14 @@ def difference(
     except ValueError as fault:  # the runs have no such metric, or no test patient in common
         return Finding(NOT_RUN, str(fault), row=row, chapter=EVALUATION)
     interval = Interval(found.difference, found.low, found.high)
-    partial = _partial(rows, (experiment, baseline), seeds)
     sign = 1 if more != lower_is_better(metric) else -1
-    verdict, word = _sided(Interval(*(limit + sign * margin for limit in interval)), sign)
+    judged, word = _sided(interval, seed_interval(rows, experiment, baseline, metric=metric), sign, sign * margin)
     if margin:
         word = word.replace("zero", f"{margin:g} less").replace("the opposite", f"worse by more than {margin:g}")
-    else:
-        verdict, word = _beyond_seeds(verdict, word, *seed_interval(rows, experiment, baseline, metric=metric))
     scale, unit = _scale(metric)
     text = f"{scale * found.difference:+z.2f}{unit}{word}, {found.cases} patients"
-    return Finding(verdict, text, _interval_text(interval, scale), partial, row, EVALUATION)
+    partial = _partial(evidence, rows, (experiment, baseline))
+    return Finding(judged, text, _interval_text(interval, scale), partial, row, EVALUATION)
 
 
 def ahead_of_all(
@@ -109,17 +111,17 @@ def ahead_of_all(
 ) -> Finding:
     """Ask whether an experiment is better than each of several others, as `difference` asks of one.
 
-    Reproduced where all are; one that is not decides, before one that has not been run.
+    Reproduced where all are; one that is not decides, before one that is not decided or has not been run.
     """
     found = {name: difference(evidence, dataset, experiment, name, organs=organs) for name in baselines}
-    ranked = (NOT_REPRODUCED, NOT_RUN, REPRODUCED)
+    ranked = (NOT_REPRODUCED, UNDECIDED, NOT_RUN, REPRODUCED)
     decisive = min(found.values(), key=lambda one: ranked.index(one.verdict))
     text = "; ".join(f"against {name.replace('_', ' ')}: {one.found}" for name, one in found.items())
     rows = "; ".join(one.row for one in found.values())
     return Finding(decisive.verdict, text, decisive.interval, decisive.partial, rows, EVALUATION)
 
 
-def interaction(evidence: Evidence, dataset: str, *, metric: str = "dsc", seeds: int = SEEDS_OF_FOUR) -> Finding:
+def interaction(evidence: Evidence, dataset: str, *, metric: str = "dsc") -> Finding:
     """Ask whether ca-Dice gains more at the small patch than at the large one, on the same test patients."""
     row = f"{dataset}, metrics.csv: (small ca - small nnU) minus (large ca - large nnU), {metric}"
     rows, lacking = _runs(evidence, dataset, "metrics", FOUR)
@@ -136,16 +138,15 @@ def interaction(evidence: Evidence, dataset: str, *, metric: str = "dsc", seeds:
     long = long.assign(profile="", seed=0, split="test", metric=metric)
     found = paired_difference(long, "small", "large", metric=metric)
     interval = Interval(found.difference, found.low, found.high)
-    verdict, word = _sided(interval, -1 if lower_is_better(metric) else 1)
     by_seed = values.groupby(["seed", "organ", "experiment"])["value"].mean().unstack("experiment")
     per_run = [
         (by_seed[f"{size}_ca_dice_ce"] - by_seed[f"{size}_nnu_dice_ce"]).groupby("seed").mean().dropna().rename(size)
         for size in ("small", "large")
     ]
-    verdict, word = _beyond_seeds(verdict, word, *_over_seeds(*per_run))
+    judged, word = _sided(interval, _over_seeds(*per_run), -1 if lower_is_better(metric) else 1)
     scale, unit = _scale(metric)
     text = f"{scale * found.difference:+z.2f}{unit}{word}, {found.cases} patients"
-    return Finding(verdict, text, _interval_text(interval, scale), _partial(rows, FOUR, seeds), row, EVALUATION)
+    return Finding(judged, text, _interval_text(interval, scale), _partial(evidence, rows, FOUR), row, EVALUATION)
 
 
 def drift_larger(
@@ -154,8 +155,8 @@ def drift_larger(
     """Ask whether organs lose more mean confidence from training to test than the others (less: ``larger`` False).
 
     Each case gives the mean soft recall over the organs named minus that over the others; the drift of this
-    difference, train minus test, has Welch's interval over patients. All experiments count alike. Other organs
-    that are not learnt are left out.
+    difference, train minus test, has Welch's interval over patients, and Student's over the seeds that all experiments
+    have. All experiments count alike. Other organs that are not learnt are left out.
     """
     row = f"{dataset}, confidence.csv: drift of {', '.join(organs)} minus that of the others"
     rows, lacking = _runs(evidence, dataset, "confidence", experiments)
@@ -168,11 +169,15 @@ def drift_larger(
     inside = rows["organ"].isin(organs)
     if inside.all():
         return Finding(NOT_RUN, "no other organ is learnt at this budget", row=row, chapter=CONFIDENCE)
-    parts = [rows[chosen].groupby(["split", "case"])["soft_recall"].mean() for chosen in (inside, ~inside)]
-    interval = _drift((parts[0] - parts[1]).dropna())
-    verdict, word = _sided(interval, 1 if larger else -1)
+    keys = ["experiment", "seed", "split", "case"]
+    parts = [rows[chosen].groupby(keys)["soft_recall"].mean() for chosen in (inside, ~inside)]
+    by_run = (parts[0] - parts[1]).dropna()
+    interval = _drift(by_run.groupby(["experiment", "split", "case"]).mean().groupby(["split", "case"]).mean())
+    means = by_run.groupby(["seed", "experiment", "split"]).mean().unstack("split")
+    drifts = (means["train"] - means["test"]).unstack("experiment").dropna().mean(axis=1)
+    judged, word = _sided(interval, _of_seeds(drifts), 1 if larger else -1)
     text = f"{interval.value:+z.3f}{word}"
-    return Finding(verdict, text, _interval_text(interval), _partial(rows, experiments, 0), row, CONFIDENCE)
+    return Finding(judged, text, _interval_text(interval), _partial(evidence, rows, experiments), row, CONFIDENCE)
 
 
 def drift_changes(
@@ -182,12 +187,12 @@ def drift_changes(
     baseline: str,
     *,
     organs: Sequence[str] = (),
-    falls: bool = True,
-    unchanged: bool = False,
+    margin: float = 0.0,
 ) -> Finding:
     """Ask whether an experiment lowers the loss of confidence of organs against a baseline.
 
-    ``unchanged``: the claim is that it does not, which stands unless the interval shows a fall.
+    With a ``margin`` the claim is that it does not: reproduced where the intervals over patients and over seeds both
+    exclude a fall by more than the margin, not reproduced where both lie beyond it, and undecided otherwise.
     """
     row = f"{dataset}, confidence.csv: drift of {experiment} minus {baseline}, {', '.join(organs) or 'all organs'}"
     both = (experiment, baseline)
@@ -197,17 +202,14 @@ def drift_changes(
     if lacking := _confidence_lacks(evidence, dataset, rows, organs, both):
         return Finding(NOT_RUN, lacking, row=row, chapter=CONFIDENCE)
     interval = _drift(_paired_confidence(rows, experiment, baseline))
-    verdict, word = _sided(interval, -1 if falls else 1)
     per_run = [
         rows[rows["experiment"] == name].groupby(["seed", "split", "organ"])["soft_recall"].mean().unstack("split")
         for name in both
     ]
-    drifts = [(part["train"] - part["test"]).groupby("seed").mean() for part in per_run]
-    verdict, word = _beyond_seeds(verdict, word, *_over_seeds(*drifts))
-    if unchanged:
-        verdict = NOT_REPRODUCED if verdict == REPRODUCED else REPRODUCED
-    partial = _partial(rows, both, 0)
-    return Finding(verdict, f"{interval.value:+z.3f}{word}", _interval_text(interval), partial, row, CONFIDENCE)
+    seeds = _over_seeds(*((part["train"] - part["test"]).groupby("seed").mean() for part in per_run))
+    judged, word = _no_fall(interval, seeds, margin) if margin else _sided(interval, seeds, -1)
+    partial = _partial(evidence, rows, both)
+    return Finding(judged, f"{interval.value:+z.3f}{word}", _interval_text(interval), partial, row, CONFIDENCE)
 
 
 def confidence_rises(evidence: Evidence, dataset: str, experiment: str, baseline: str) -> Finding:
@@ -223,11 +225,9 @@ def confidence_rises(evidence: Evidence, dataset: str, experiment: str, baseline
     except ValueError as fault:  # no test patient in common
         return Finding(NOT_RUN, str(fault), row=row, chapter=CONFIDENCE)
     interval = Interval(found.difference, found.low, found.high)
-    verdict, word = _sided(interval, 1)
-    over_seeds = seed_interval(long, experiment, baseline, metric="soft_recall")
-    verdict, word = _beyond_seeds(verdict, word, *over_seeds)
+    judged, word = _sided(interval, seed_interval(long, experiment, baseline, metric="soft_recall"), 1)
     text = f"{found.difference:+z.3f}{word}, {found.cases} patients"
-    return Finding(verdict, text, _interval_text(interval), _partial(rows, both, 0), row, CONFIDENCE)
+    return Finding(judged, text, _interval_text(interval), _partial(evidence, rows, both), row, CONFIDENCE)
 
 
 def sigma_falls_on(evidence: Evidence, dataset: str, *, centres: str = "paper") -> Finding:
@@ -238,8 +238,8 @@ def sigma_falls_on(evidence: Evidence, dataset: str, *, centres: str = "paper") 
         return Finding(NOT_RUN, f"no table of {dataset}", row=row, chapter=IMBALANCE)
     chosen = table[table["centres"] == centres]
     sigma = chosen.groupby(["patch", "class"])["ratio"].mean().groupby("patch").std(ddof=0)
-    verdict = REPRODUCED if sigma["small"] < sigma["large"] else NOT_REPRODUCED
-    return Finding(verdict, f"{sigma['large']:.4f} to {sigma['small']:.4f}", row=row, chapter=IMBALANCE)
+    judged = REPRODUCED if sigma["small"] < sigma["large"] else NOT_REPRODUCED
+    return Finding(judged, f"{sigma['large']:.4f} to {sigma['small']:.4f}", row=row, chapter=IMBALANCE)
 
 
 def rarely_absent(
@@ -316,15 +316,36 @@ def _drift(values: pd.Series[Any]) -> Interval:
     return mean_difference(*groups, confidence_level=0.95)
 
 
-def _sided(interval: Interval, sign: int) -> tuple[Verdict, str]:
-    """Return the verdict on a claimed direction, and what to add to the figure."""
+def _sided(interval: Interval, seeds: tuple[float, float], sign: int, margin: float = 0.0) -> tuple[Verdict, str]:
+    """Return the verdict on a claimed direction, and what to add to the figure.
+
+    Both intervals, over patients and over seeds, must exclude zero, or ``-margin``. What patients tell from it and
+    seeds do not is undecided, and so is what the patients do not tell from a margin.
+    """
     if np.isnan(interval.low):
         return NOT_RUN, " (one patient: no interval)"
-    if interval.low <= 0 <= interval.high:
-        return NOT_REPRODUCED, f" ({UNDECIDED})"
-    if sign * interval.value > 0:
-        return REPRODUCED, ""
-    return NOT_REPRODUCED, " (the opposite)"
+    if interval.low + margin <= 0 <= interval.high + margin:
+        return (UNDECIDED if margin else NOT_REPRODUCED), f" ({NOT_TOLD})"
+    if np.isnan(seeds[0]):
+        return UNDECIDED, " (one seed: their spread is not known)"
+    if not (seeds[0] + margin > 0 if interval.low + margin > 0 else seeds[1] + margin < 0):
+        return UNDECIDED, " (within the spread between seeds: too few to say)"
+    claimed = sign * (interval.value + margin) > 0
+    return (REPRODUCED, "") if claimed else (NOT_REPRODUCED, " (the opposite)")
+
+
+def _no_fall(interval: Interval, seeds: tuple[float, float], margin: float) -> tuple[Verdict, str]:
+    """Return the verdict on the claim that nothing falls by more than a margin."""
+    if np.isnan(interval.low):
+        return NOT_RUN, " (one patient: no interval)"
+    if np.isnan(seeds[0]):
+        return UNDECIDED, " (one seed: their spread is not known)"
+    found = {verdict(one, (-margin, np.inf)) for one in (interval, Interval(interval.value, *seeds))}
+    if found == {"equivalent"}:
+        return REPRODUCED, f" (no fall beyond {margin:g})"
+    if found == {"different"}:
+        return NOT_REPRODUCED, f" (a fall beyond {margin:g})"
+    return UNDECIDED, f" (a fall beyond {margin:g} is not excluded)"
 
 
 def _over_seeds(first: pd.Series[Any], second: pd.Series[Any]) -> tuple[float, float]:
@@ -336,15 +357,12 @@ def _over_seeds(first: pd.Series[Any], second: pd.Series[Any]) -> tuple[float, f
     return found.low, found.high
 
 
-def _beyond_seeds(verdict: Verdict, word: str, low: float, high: float) -> tuple[Verdict, str]:
-    """Take back what is told from zero over patients but not over seeds; say where seeds cannot tell."""
-    if word not in ("", " (the opposite)"):
-        return verdict, word
-    if np.isnan(low):
-        return verdict, f"{word} (spread between seeds unknown)"
-    if low <= 0 <= high:
-        return NOT_REPRODUCED, " (within the spread between seeds)"
-    return verdict, word
+def _of_seeds(values: pd.Series[Any]) -> tuple[float, float]:
+    """Return Student's 95 % interval of a mean over seeds; NaN with fewer than two."""
+    if len(values) < 2:
+        return np.nan, np.nan
+    half = float(scipy_stats.t.ppf(0.975, len(values) - 1) * values.std() / np.sqrt(len(values)))
+    return float(values.mean()) - half, float(values.mean()) + half
 
 
 def _scale(metric: str) -> tuple[float, str]:
@@ -358,9 +376,8 @@ def _interval_text(interval: Interval, scale: float = 1.0) -> str:
     return f"{scale * interval.low:+z.{digits}f} to {scale * interval.high:+z.{digits}f}"
 
 
-def _partial(rows: pd.DataFrame, experiments: Sequence[str], seeds: int) -> str:
-    """Return how many of the wanted seeds the scarcest experiment has; empty where it has them."""
-    wanted = seeds or (SEEDS_OF_FOUR if set(experiments) <= set(FOUR) else SEEDS)
-    trained = rows[rows["experiment"] != ATLAS]
-    have = int(trained.groupby("experiment")["seed"].nunique().min())
+def _partial(evidence: Evidence, rows: pd.DataFrame, experiments: Sequence[str]) -> str:
+    """Return how many of the planned seeds the scarcest experiment has; empty where it has them."""
+    wanted = evidence.planned(str(rows["profile"].iloc[0]), experiments)
+    have = int(rows.groupby("experiment")["seed"].nunique().min())
     return f"{have} of {wanted} seeds" if have < wanted else ""

@@ -18,6 +18,13 @@ PAPER_NAMES = {
     "pu2020": "Pu 2020",
     "tappeiner2022": "Tappeiner 2022",
 }
+#: Where the printed tables of a paper stand beside ours.
+PAPER_CHAPTERS = {
+    "gao2019": "20_focusnet",
+    "hosseini2024": "13_losses",
+    "pu2020": "21_coarse_to_fine",
+    "tappeiner2022": "04_evaluation",
+}
 
 
 def wide(paper: str, table: str, metric: str, column: str = "mean") -> pd.DataFrame:
@@ -43,6 +50,11 @@ def _one_row(paper: str, table: str, metric: str, organ: str = "average") -> dic
 
 def _where(paper: str, *tables: str) -> str:
     return f"{PAPER_NAMES[paper]}, Table {' and '.join(tables)}"
+
+
+def _own(holds: bool, found: str, paper: str, *tables: str) -> Finding:
+    """Return the finding of a rule on printed tables, with the chapter that shows them."""
+    return own_numbers(holds, found, row=_where(paper, *tables), chapter=PAPER_CHAPTERS[paper])
 
 
 def change(
@@ -75,7 +87,7 @@ def change(
     places = max(digits + 1, 2 if unit == "mm" else 1)
     relative = "" if unit == "percent" else f", {100 * (first / second - 1):+z.1f} % relative"
     text = f"{value:+z.{places}f}{word}{relative} (rounding of the rows: ±{error:.{places}f})"
-    return own_numbers(holds, text, row=_where("tappeiner2022", "1"))
+    return _own(holds, text, "tappeiner2022", "1")
 
 
 def without_miss(cases: int = 15, penalty: float = 1000.0) -> Finding:
@@ -94,7 +106,7 @@ def without_miss(cases: int = 15, penalty: float = 1000.0) -> Finding:
         f"printed {printed_sd}"
     )
     holds = abs(implied_sd - printed_sd) < 1 and corrected < baseline
-    return own_numbers(holds, text, row=_where("tappeiner2022", "1"))
+    return _own(holds, text, "tappeiner2022", "1")
 
 
 def every_cell(method: str, baseline: str, metrics: Sequence[str], *, but: Mapping[str, str]) -> Finding:
@@ -110,7 +122,7 @@ def every_cell(method: str, baseline: str, metrics: Sequence[str], *, but: Mappi
             if gain < -1e-9:
                 worse.append(f"{organ} {metric.split('_')[0]} {row[baseline]:g} to {row[method]:g}")
     text = f"{better} better, {same} equal, {len(worse)} worse" + (f": {'; '.join(worse)}" if worse else "")
-    return own_numbers(not worse and not same, text, row=_where("tappeiner2022", "1"))
+    return _own(not worse and not same, text, "tappeiner2022", "1")
 
 
 def average(paper: str, table: str, metric: str, method: str, *, unit: float = 0.1) -> Finding:
@@ -118,7 +130,7 @@ def average(paper: str, table: str, metric: str, method: str, *, unit: float = 0
     column = wide(paper, table, metric)[method]
     computed, printed = float(column[~column.index.isin(AVERAGES)].mean()), float(column["average"])
     text = f"the {len(column) - 1} organs average {computed:.1f}, printed {printed:g}"
-    return own_numbers(abs(computed - printed) <= unit, text, row=_where(paper, table))
+    return _own(abs(computed - printed) <= unit, text, paper, table)
 
 
 def best(
@@ -134,7 +146,7 @@ def best(
             nearest = min(rivals) if lower else max(rivals)
             holds &= bool(row[method] < nearest if lower else row[method] > nearest)
             words.append(f"{row[method]:g} against {nearest:g}")
-    return own_numbers(holds, "; ".join(words), row=_where(paper, *tables))
+    return _own(holds, "; ".join(words), paper, *tables)
 
 
 def best_mean(paper: str, table: str, metric: str, method: str, *, organs: Sequence[str] = ()) -> Finding:
@@ -143,7 +155,7 @@ def best_mean(paper: str, table: str, metric: str, method: str, *, organs: Seque
     means = (rows.loc[list(organs)] if organs else rows).mean()
     nearest = float(means.drop(method).min() if lower_is_better(metric) else means.drop(method).max())
     holds = means[method] < nearest if lower_is_better(metric) else means[method] > nearest
-    return own_numbers(bool(holds), f"{means[method]:.1f} against {nearest:.1f}", row=_where(paper, table))
+    return _own(bool(holds), f"{means[method]:.1f} against {nearest:.1f}", paper, table)
 
 
 def leads(
@@ -185,7 +197,7 @@ def leads(
         f"{int(found.sum())} of {len(found)} (Table {name}: {', '.join(found.index[found]) or 'none'})"
         for name, found in counts.items()
     ]
-    return own_numbers(holds, "; ".join(words), row=_where(paper, *tables))
+    return _own(holds, "; ".join(words), paper, *tables)
 
 
 def _as_claimed(count: int, number: int, claimed: int | str) -> bool:
@@ -197,7 +209,7 @@ def rising(paper: str, table: str, metric: str, methods: Sequence[str], *, organ
     values = [_one_row(paper, table, metric, organ)[method] for method in methods]
     text = " to ".join(f"{value:g}" for value in values)
     rises = all(first < second for first, second in pairwise(values))
-    return own_numbers(rises, text, row=_where(paper, table))
+    return _own(rises, text, paper, table)
 
 
 def larger_gain(
@@ -210,7 +222,7 @@ def larger_gain(
         inside, outside = float(gain[list(organs)].mean()), float(gain.drop(list(organs)).mean())
         holds &= inside > max(outside, 0)
         words.append(f"{method}: {inside:+z.1f} there, {outside:+z.1f} elsewhere")
-    return own_numbers(holds, "; ".join(words), row=_where(paper, table))
+    return _own(holds, "; ".join(words), paper, table)
 
 
 def not_worse(paper: str, table: str, metric: str, method: str, baseline: str, organs: Sequence[str]) -> Finding:
@@ -221,7 +233,7 @@ def not_worse(paper: str, table: str, metric: str, method: str, baseline: str, o
     text = f"{gain.mean():+z.1f} on average; worse in {len(worse)} of {len(gain)}" + (
         f" ({', '.join(worse)})" if worse else ""
     )
-    return own_numbers(bool(gain.mean() >= 0), text, row=_where(paper, table))
+    return _own(bool(gain.mean() >= 0), text, paper, table)
 
 
 def little_gain(
@@ -235,7 +247,7 @@ def little_gain(
         for method in methods
     ]
     text = f"{min(gains):+z.2f} to {max(gains):+z.2f} points against {baseline}"
-    return own_numbers(max(gains) <= limit, text, row=_where(paper, *tables))
+    return _own(max(gains) <= limit, text, paper, *tables)
 
 
 def group_gap(organs: Sequence[str], against: Sequence[str], *, least: float) -> Finding:
@@ -243,7 +255,7 @@ def group_gap(organs: Sequence[str], against: Sequence[str], *, least: float) ->
     rows = organ_rows("tappeiner2022", "1", "dsc")
     gaps = rows.loc[list(against)].mean() - rows.loc[list(organs)].mean()
     text = f"DSC lower by {gaps.min():.2f} to {gaps.max():.2f}"
-    return own_numbers(bool(gaps.min() >= least), text, row=_where("tappeiner2022", "1"))
+    return _own(bool(gaps.min() >= least), text, "tappeiner2022", "1")
 
 
 def with_less_data(method: str, rival: str, cases: int, rival_cases: int, claimed_percent: float) -> Finding:
@@ -252,7 +264,7 @@ def with_less_data(method: str, rival: str, cases: int, rival_cases: int, claime
     share = 100 * cases / rival_cases
     holds = abs(row[method] - row[rival]) <= 0.1 and abs(share - claimed_percent) <= 0.5
     text = f"{row[method]:g} against {row[rival]:g} with {share:.1f} % of the scans"
-    return own_numbers(bool(holds), text, row=_where("gao2019", "3"))
+    return _own(bool(holds), text, "gao2019", "3")
 
 
 def not_testable(reason: str) -> Finding:
@@ -269,4 +281,4 @@ def loss_gains_more_at_small() -> Finding:
     error = 2 * 2 / math.sqrt(12 * 7)  # two SDs of a sum of four means over seven rows rounded to 1 point
     small, large = gains["small"], gains["large"]
     text = f"{small:+z.1f} points at the small, {large:+z.1f} at the large patch (rounding: ±{error:.1f})"
-    return own_numbers(small - large > -error, text, row=_where("tappeiner2022", "1"))
+    return _own(small - large > -error, text, "tappeiner2022", "1")

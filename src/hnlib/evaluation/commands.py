@@ -54,7 +54,7 @@ def register(app: typer.Typer, say: Say) -> None:
         rules = Rules(organs, absent, common, workers)
         found = evaluate_folders(prediction, reference, rules, progress=progress)
         page = evaluation_page(found, _command("evaluate", (prediction, reference), rules))
-        _finish(out, {"metrics": found.metrics}, page, found.notes, say)
+        _finish(out, {"metrics": found.metrics, "left_out": found.left_out}, page, found.notes, say)
 
     @app.command()
     def compare(
@@ -74,7 +74,13 @@ def register(app: typer.Typer, say: Say) -> None:
         rules = Rules(organs, absent, common, workers)
         found = compare_folders(first, second, reference, rules, progress=progress)
         page = comparison_page(found, _command("compare", (first, second, reference), rules))
-        _finish(out, {"metrics": found.metrics, "comparison": found.table}, page, found.notes, say)
+        _finish(
+            out,
+            {"metrics": found.metrics, "comparison": found.table, "left_out": found.left_out},
+            page,
+            found.notes,
+            say,
+        )
 
 
 def _command(name: str, paths: Sequence[Path], rules: Rules) -> str:

@@ -13,14 +13,25 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hnlib.errors import DataError
+from hnlib.errors import ConfigError, DataError
 from hnlib.evaluation.folders import LabelFolder, open_folder
 from hnlib.metrics import DISTANCES, METRICS, evaluate_case
 from hnlib.stats import COLUMNS, compare_experiments
 from hnlib.surfaces import voxel_box
-from hnlib.volumes import read_volume, same_grid
+from hnlib.volumes import Volume, read_volume, same_grid
 
 Progress = Callable[[str, int, int], None]
+LEFT_OUT = ("predictions", "case", "organ", "why")
+"""Columns of ``left_out.csv``; the organ is empty where a whole case is left out."""
+#: Why a case or organ has no row, in the words of the notes.
+NO_PREDICTION, NO_REFERENCE = "without a prediction", "without a reference"
+NOTHING = "with no voxel of a named organ in the reference"
+NOT_NAMED = "predicted and not scored, as the reference has no such name"
+NOT_OUTLINED = (
+    "predicted where the reference has no voxel of the organ, and not scored, as the organ may just not have been "
+    "outlined (with --absent these count as hallucinated)"
+)
+ONE_SIDE = "in one folder only, and not compared"
 COMPARED = ("dsc", "surface_dsc", "hd95_mm")
 """Metrics of a comparison; the mean over organs of the first is the primary endpoint."""
 
@@ -35,12 +46,15 @@ class Evaluation:
         Of the predictions: it stands in the column ``experiment``.
     metrics
         Rows of ``metrics.csv`` with ``METRICS``, ``DISTANCES`` and ``hallucinated``; profile ``external``.
+    left_out
+        Columns ``LEFT_OUT``: every case and organ without a row, and why.
     notes
         Sentences about what was left out or is not defined. Nothing is left out without one.
     """
 
     name: str
     metrics: pd.DataFrame
+    left_out: pd.DataFrame
     notes: tuple[str, ...]
 
 
@@ -52,6 +66,7 @@ class Comparison:
     second: Evaluation
     metrics: pd.DataFrame
     table: pd.DataFrame
+    left_out: pd.DataFrame
     notes: tuple[str, ...]
 
 
@@ -91,31 +106,47 @@ def evaluate_folders(
     ConfigError
         When nothing says which value is which organ.
     """
-    rules, name = rules or Rules(), name or prediction.absolute().name
-    ours, truth = (
-        open_folder(root, rules.organs, other) for root, other in ((prediction, reference), (reference, prediction))
-    )
-    cases, notes = _shared_cases(ours, truth, rules.common)
+    rules = rules or Rules()
+    truth = open_folder(reference, rules.organs, prediction)
+    return _evaluate(prediction, truth, rules, name or prediction.absolute().name, progress)
 
-    def one(case: str) -> tuple[pd.DataFrame, list[str]]:
+
+def _evaluate(prediction: Path, truth: LabelFolder, rules: Rules, name: str, progress: Progress | None) -> Evaluation:
+    ours = open_folder(prediction, rules.organs, truth.root)
+    cases, lacking = _shared_cases(ours, truth, rules.common)
+
+    def one(case: str) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
         return _measure_case(case, ours, truth, rules.absent)
 
-    tables, unknown = [], []
+    tables, left_out = [], [(case, "", why) for case, why in lacking]
     with ThreadPoolExecutor(rules.workers or min(8, os.cpu_count() or 1)) as pool:
         for done, (case, (table, strays)) in enumerate(zip(cases, pool.map(one, cases), strict=True), start=1):
             tables.append(table.assign(case=case))
-            unknown += [f"{case} ({organ})" for organ in strays]
+            left_out += [(case, organ, why) for organ, why in strays]
             if progress is not None:
                 progress(name, done, len(cases))
     metrics = pd.concat(tables, ignore_index=True).assign(profile="external", experiment=name, seed=0, split="test")
     if metrics.empty:
-        raise DataError(f"folder {reference}: no reference holds a voxel of a named organ; check {truth.source}")
-    if unknown:
-        notes.append(
-            f"predicted where the reference has no voxel of the organ, and not scored, as the organ may just not have "
-            f"been outlined: {_listed(unknown)}; with --absent these count as hallucinated"
-        )
-    return Evaluation(name, metrics[list(COLUMNS)], (*notes, *_not_defined(metrics, len(cases))))
+        raise DataError(f"folder {truth.root}: no reference holds a voxel of a named organ; check {truth.source}")
+    rows = pd.DataFrame([(name, *row) for row in left_out], columns=list(LEFT_OUT))
+    notes = (*_said(rows), *_never_named(ours, truth), *_not_defined(metrics, metrics["case"].nunique()))
+    return Evaluation(name, metrics[list(COLUMNS)], rows, notes)
+
+
+def _said(left_out: pd.DataFrame) -> list[str]:
+    """Return a sentence for each reason, with the first of what it concerns."""
+    notes = []
+    for why, rows in left_out.groupby("why", sort=False):
+        pairs = zip(rows["case"].astype(str), rows["organ"].astype(str), strict=True)
+        names = [f"{case} ({organ})" if organ else case for case, organ in pairs]
+        notes.append(f"{'organs' if rows['organ'].any() else 'cases'} {why}, left out: {_listed(names)}")
+    return notes
+
+
+def _never_named(ours: LabelFolder, truth: LabelFolder) -> list[str]:
+    names = [name for name in truth.organs.values() if name not in ours.organs.values()]
+    where = f"{ours.source} does not name {', '.join(names)}"
+    return [f"{where}: outlined in the reference, they count as missed"] if names else []
 
 
 def compare_folders(
@@ -128,10 +159,10 @@ def compare_folders(
     DataError, ConfigError
         As `evaluate_folders`; also where the two share no case.
     """
-    names = _distinct(first, second)
+    names, rules = _distinct(first, second), rules or Rules()
+    truth = _one_reference(reference, (first, second), rules.organs)
     one, two = (
-        evaluate_folders(root, reference, rules, name=name, progress=progress)
-        for root, name in zip((first, second), names, strict=True)
+        _evaluate(root, truth, rules, name, progress) for root, name in zip((first, second), names, strict=True)
     )
     metrics = pd.concat([one.metrics, two.metrics], ignore_index=True)
     cases = [set(found.metrics["case"]) for found in (one, two)]
@@ -139,11 +170,27 @@ def compare_folders(
         raise DataError(
             f"folders {first} and {second} share no case with an outlined organ; give folders of the same cases"
         )
-    notes = [f"{found.name}: {note}" for found in (one, two) for note in found.notes]
-    if cases[0] != cases[1]:
-        notes.append(f"in one folder only, and not compared: {_listed(sorted(cases[0] ^ cases[1]))}")
-    table = compare_experiments(metrics, names[1], measures=COMPARED)
-    return Comparison(one, two, metrics, table, tuple(dict.fromkeys(notes)))
+    alone = [
+        (found.name, case, "", ONE_SIDE)
+        for found, own, other in ((one, cases[0], cases[1]), (two, cases[1], cases[0]))
+        for case in sorted(own - other)
+    ]
+    only = pd.DataFrame(alone, columns=list(LEFT_OUT))
+    notes = [f"{found.name}: {note}" for found in (one, two) for note in found.notes] + _said(only)
+    table = compare_experiments(metrics, names[1], measures=COMPARED, seeds=False)
+    left_out = pd.concat([one.left_out, two.left_out, only], ignore_index=True)
+    return Comparison(one, two, metrics, table, left_out, tuple(dict.fromkeys(notes)))
+
+
+def _one_reference(reference: Path, folders: tuple[Path, Path], organs: str) -> LabelFolder:
+    """Return the reference; one without names of its own takes those of the predictions, where these agree."""
+    found = [open_folder(reference, organs, folder) for folder in folders]
+    if found[0].organs != found[1].organs:
+        raise ConfigError(
+            f"folder {reference}: does not say which value is which organ, and {found[0].source} and {found[1].source} "
+            "say different things; name the values there, or give --organs"
+        )
+    return found[0]
 
 
 def _distinct(first: Path, second: Path) -> tuple[str, str]:
@@ -155,29 +202,31 @@ def _distinct(first: Path, second: Path) -> tuple[str, str]:
     raise DataError(f"folder {first}: is given twice; two folders of predictions are compared")
 
 
-def _shared_cases(ours: LabelFolder, truth: LabelFolder, common: bool) -> tuple[list[str], list[str]]:
+def _shared_cases(ours: LabelFolder, truth: LabelFolder, common: bool) -> tuple[list[str], list[tuple[str, str]]]:
+    """Return the cases that both have, and those that one side lacks, with the reason."""
     lacking = {
-        "without a prediction": sorted(truth.files.keys() - ours.files.keys()),
-        "without a reference": sorted(ours.files.keys() - truth.files.keys()),
+        NO_PREDICTION: sorted(truth.files.keys() - ours.files.keys()),
+        NO_REFERENCE: sorted(ours.files.keys() - truth.files.keys()),
     }
     cases = sorted(truth.files.keys() & ours.files.keys())
-    notes = [f"cases {what}, left out: {_listed(names)}" for what, names in lacking.items() if names]
     if not cases:
         raise DataError(
             f"folders {ours.root} and {truth.root} share no case: {_listed(sorted(ours.files))} against "
             f"{_listed(sorted(truth.files))}; a prediction has the name of its reference"
         )
-    if notes and not common:
-        text = "; ".join(f"{what}: {_listed(names)}" for what, names in lacking.items() if names)
+    text = "; ".join(f"{why}: {_listed(names)}" for why, names in lacking.items() if names)
+    if text and not common:
         raise DataError(
             f"folders {ours.root} and {truth.root}: cases {text}; add them, or take the {len(cases)} that both have "
             "(--common)"
         )
-    return cases, notes
+    return cases, [(case, why) for why, names in lacking.items() for case in names]
 
 
-def _measure_case(case: str, ours: LabelFolder, truth: LabelFolder, absent: bool) -> tuple[pd.DataFrame, list[str]]:
-    """Return the rows of one case, and the organs that were predicted where the reference has none."""
+def _measure_case(
+    case: str, ours: LabelFolder, truth: LabelFolder, absent: bool
+) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+    """Return the rows of one case, and what has no row: organs and why, an empty name for all of it."""
     found = [read_volume(side.files[case], labels=True, case=case) for side in (truth, ours)]
     difference = same_grid(found[0], found[1], "of the reference")
     if difference:
@@ -205,8 +254,14 @@ def _measure_case(case: str, ours: LabelFolder, truth: LabelFolder, absent: bool
         absent=missing if absent else (),
         metrics=METRICS + DISTANCES,
     )
-    strays = [name for name in missing if organs.index(name) + 1 in present[1]]
-    return table, [] if absent else strays
+    strays = [] if absent else [name for name in missing if organs.index(name) + 1 in present[1]]
+    said = [(name, NOT_OUTLINED) for name in strays] + [(name, NOT_NAMED) for name in _unscored(found[1], ours, organs)]
+    return table, said if labelled or absent else [*said, ("", NOTHING)]
+
+
+def _unscored(prediction: Volume, side: LabelFolder, organs: tuple[str, ...]) -> list[str]:
+    """Return the organs of a prediction that the organ tuple lacks."""
+    return [name for value, name in side.organs.items() if name not in organs and (prediction.array == value).any()]
 
 
 def _renamed(labels: NDArray[Any], side: LabelFolder, organs: tuple[str, ...], case: str) -> NDArray[np.uint8]:

@@ -36,7 +36,7 @@ def evaluation_page(found: Evaluation, command: str = "") -> str:
     if len(scored):
         parts += [html_page.table(_by_organ(metrics)), _missed(metrics)]
         parts += [_results(metrics, metric) for metric in COMPARED]
-        parts += ["<h2>Least DSC</h2>", html_page.table(_worst(scored))]
+        parts += [f"<h2>Least DSC{_how_many(scored)}</h2>", html_page.table(_worst(scored))]
     return html_page.page(
         f"Evaluation of {found.name}", parts, notes=found.notes, definitions=_DEFINITIONS, command=command
     )
@@ -47,6 +47,7 @@ def comparison_page(found: Comparison, command: str = "") -> str:
     first, second = found.first.name, found.second.name
     primary = found.table[found.table["primary"]].iloc[0]
     verdict = "which the test supports" if primary["shown"] else "which the test does not tell from none"
+    verdict += " for these two sets of predictions"
     lead = (
         f"Mean DSC over organs of {first} minus that of {second}: {_interval(primary, 'difference', '+.3f')} on "
         f"{int(primary['cases'])} cases, {verdict} (Wilcoxon, p {_p(primary['p'])})."
@@ -57,7 +58,8 @@ def comparison_page(found: Comparison, command: str = "") -> str:
         f"Differences are {first} minus {second}, case by case; cases and organs that only one of them has do not "
         "enter and are counted as left out. Larger is better but for HD95. p: Wilcoxon's signed-rank test; corrected: "
         "Holm's method over all organs and metrics, behind the mean DSC over organs as the one primary endpoint. "
-        "Effect: rank-biserial correlation, -1 to 1."
+        "Effect: rank-biserial correlation, -1 to 1. What is shown is shown of these two sets of "
+        "predictions; whether two methods differ needs several trainings of each."
     )
     figures = [
         html_page.figure(
@@ -109,6 +111,11 @@ def _by_organ(metrics: pd.DataFrame) -> pd.DataFrame:
             row[_LABELS[metric]] = _interval(summary.loc[(name, metric)], "mean", digits) if known else "–"
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _how_many(metrics: pd.DataFrame) -> str:
+    number = int((metrics["metric"] == "dsc").sum())
+    return f" ({WORST} of {number} outlines)" if number > WORST else ""
 
 
 def _worst(metrics: pd.DataFrame) -> pd.DataFrame:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from hnlib.augmentation import augmentation
 from hnlib.errors import ConfigError, unknown, wrong_value
@@ -202,12 +202,15 @@ class Profile(_Strict):
     study
         Experiments of the study, in the order of its tables.
     arms
-        Further studies at the same cost, by name: the experiments that each compares. They share the runs,
-        and of those that are in an arm alone only the test cases are measured.
+        Further studies at the same cost, by name: the experiments that each compares, or the profile whose arm of
+        that name holds them. They share the runs, and of those that are in an arm alone only the test cases are
+        measured.
     drift_arms
         Arms whose runs are measured on training and validation cases too, as those of the study are.
     seeds
         Seeds of each experiment.
+    seeds_of
+        Seeds of experiments that have others.
     training
         Steps, batch, optimiser; see `hnlib.training.Settings`.
     patch_voxels
@@ -249,6 +252,7 @@ class Profile(_Strict):
     arms: dict[str, tuple[str, ...]] = {}
     drift_arms: tuple[str, ...] = ()
     seeds: tuple[int, ...]
+    seeds_of: dict[str, tuple[int, ...]] = {}
     training: Settings
     patch_voxels: int | None = None
     patches: dict[PatchName, Triple] | None = None
@@ -268,6 +272,17 @@ class Profile(_Strict):
     drift_cases: int = Field(16, ge=0)
     plan: PlanOverride | None = None
     preprocessing: str = "nnunet"
+
+    @field_validator("arms", mode="before")
+    @classmethod
+    def _arms_of_other_profiles(cls, arms: Any) -> Any:
+        if not isinstance(arms, Mapping):
+            return arms
+        return {name: _arm_of(found, name) if isinstance(found, str) else found for name, found in arms.items()}
+
+    def seeds_for(self, experiment: str) -> tuple[int, ...]:
+        """Return the seeds with which an experiment is run."""
+        return self.seeds_of.get(experiment, self.seeds)
 
     def experiments(self, arms: str = "") -> tuple[str, ...]:
         """Return the experiments of the study, or of one of its arms by name.
@@ -300,16 +315,31 @@ CHANGEABLE = ("width", "cap", "prior_bias", "deep_supervision", "augmentation", 
 TRAINING = tuple(field.name for field in fields(Settings))
 
 
-def _read(kind: str, folder: Path, name: str, model: type[Model]) -> Model:
+def _content(kind: str, folder: Path, name: str) -> Any:
     path = folder / f"{name}.yaml"
     if not path.is_file():
         raise unknown(kind, name, (p.stem for p in folder.glob("*.yaml")))
     try:
-        return model.model_validate(yaml.safe_load(path.read_text()) or {})
+        return yaml.safe_load(path.read_text()) or {}
     except yaml.YAMLError as fault:
         raise ConfigError(f"{kind} '{name}', file {path}: not valid YAML ({' '.join(str(fault).split())})") from None
+
+
+def _read(kind: str, folder: Path, name: str, model: type[Model]) -> Model:
+    content = _content(kind, folder, name)
+    try:
+        return model.model_validate(content)
     except ValidationError as fault:
-        raise ConfigError(f"{kind} '{name}', file {path}: {wrong_value(fault.errors()[0])}; correct it") from None
+        told = wrong_value(fault.errors()[0])
+        raise ConfigError(f"{kind} '{name}', file {folder / name}.yaml: {told}; correct it") from None
+
+
+def _arm_of(profile: str, arm: str) -> Any:
+    """Return the experiments of an arm as the file of a profile lists them."""
+    arms = _content("profile", config_folder() / "profiles", profile).get("arms", {})
+    if not isinstance(arms.get(arm), list):
+        raise ValueError(f"profile '{profile}' lists no arm '{arm}'")
+    return arms[arm]
 
 
 @cache
@@ -369,6 +399,9 @@ def load_profile(name: str) -> Profile:
     for arm in found.drift_arms:
         if arm not in found.arms:
             raise unknown(f"arm among the drift_arms of profile '{name}'", arm, found.arms)
+    for experiment in found.seeds_of:
+        if experiment not in found.all_experiments:
+            raise unknown(f"experiment among the seeds_of of profile '{name}'", experiment, found.all_experiments)
     augmentation(found.augmentation)
     if found.loss is not None:
         build_loss(found.loss, class_voxels=(1.0, 1.0))
@@ -385,6 +418,11 @@ def load_profile(name: str) -> Profile:
                     f"profile '{name}': experiment '{experiment}' needs a patch '{patch}'; add it to patches"
                 )
     return found
+
+
+def planned_seeds(profile: str, experiments: Iterable[str]) -> int:
+    """Return how many seeds a profile plans for the experiment that has the fewest."""
+    return min(len(load_profile(profile).seeds_for(name)) for name in experiments)
 
 
 def run_digest(

@@ -40,7 +40,8 @@ def estimate_study(study: Study, arms: str = "") -> str:
     settings, experiments = study.settings, study.settings.runs_with(arms)
     lines, total, weights = [], 0.0, 0
     for experiment in experiments:
-        left = [s for s in settings.seeds if not (study.run_folder(experiment, s) / "measured.json").exists()]
+        seeds = settings.seeds_for(experiment)
+        left = [s for s in seeds if not (study.run_folder(experiment, s) / "measured.json").exists()]
         if not left:
             lines.append(f"{experiment}: finished")
             continue

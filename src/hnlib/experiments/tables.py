@@ -137,7 +137,7 @@ def finished_runs(study: Study, experiments: Sequence[str] | None = None) -> lis
     """Return (experiment, seed, folder) of the measured runs of a study and its arms, in the profile's order."""
     found = []
     for experiment in experiments or study.settings.all_experiments:
-        for seed in study.settings.seeds:
+        for seed in study.settings.seeds_for(experiment):
             folder = study.run_folder(experiment, seed)
             if (folder / "measured.json").exists():
                 found.append((experiment, seed, folder))

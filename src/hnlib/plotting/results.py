@@ -37,7 +37,7 @@ from hnlib.plotting.style import (
 )
 from hnlib.stats import Ranking, case_differences, organ_summary, paired_difference, seed_averaged
 
-VERDICT_COLOURS = ("#009E73", "#E69F00", "#D55E00", "#BBBBBB", "#E5E5E5")
+VERDICT_COLOURS = ("#009E73", "#E69F00", "#D55E00", "#BBBBBB", "#9ECAE1", "#E5E5E5")
 """Colours of verdicts, from what holds to what is not known."""
 KIND_COLOURS = ("#8C510A", "#D8B365", "#F6E8C3", "#C7EAE5", "#7FCDC0", "#E5E5E5")
 """Colours of kinds of failure, light enough for a number inside, from what is lost to what is only inexact."""
@@ -364,7 +364,7 @@ def verdict_counts(table: pd.DataFrame, verdicts: Sequence[str], *, ax: Axes | N
     table
         One row a claim: ``paper``, ``verdict``; papers are drawn in the order of their rows.
     verdicts
-        Verdicts from left to right, up to five.
+        Verdicts from left to right, up to six.
     ax
         Axes to draw on.
 

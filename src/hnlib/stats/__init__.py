@@ -7,7 +7,15 @@ and the spread over seeds is reported beside the interval, never inside it. Func
 
 from hnlib.stats.association import LEAST_CONFIGURATIONS, pair_agreement, rank_correlations
 from hnlib.stats.layout import latex, paper_layout, table_one
-from hnlib.stats.paired import PairedDifference, case_differences, paired_difference, seed_interval
+from hnlib.stats.paired import (
+    OverSeeds,
+    PairedDifference,
+    case_differences,
+    over_seeds,
+    paired_difference,
+    paired_non_inferiority,
+    seed_interval,
+)
 from hnlib.stats.permutation import DRIFT_COLUMNS, drift_tests
 from hnlib.stats.power import detectable_differences, least_p, minimum_detectable_effect
 from hnlib.stats.printed import PAPER_NEAREST, PRINTED, paper_table1, printed_table
@@ -21,7 +29,7 @@ from hnlib.stats.tables import (
     seed_averaged,
     seed_spread,
 )
-from hnlib.stats.testing import ALL_ORGANS, SignedRank, compare_experiments, gatekept, holm, signed_rank
+from hnlib.stats.testing import ALL_ORGANS, SignedRank, compare_experiments, gatekept, holm, planned_tests, signed_rank
 
 __all__ = [
     "ALL_ORGANS",
@@ -30,6 +38,7 @@ __all__ = [
     "LEAST_CONFIGURATIONS",
     "PAPER_NEAREST",
     "PRINTED",
+    "OverSeeds",
     "PairedDifference",
     "Ranking",
     "SignedRank",
@@ -46,10 +55,13 @@ __all__ = [
     "mean_over_organs",
     "minimum_detectable_effect",
     "organ_summary",
+    "over_seeds",
     "pair_agreement",
     "paired_difference",
+    "paired_non_inferiority",
     "paper_layout",
     "paper_table1",
+    "planned_tests",
     "printed_table",
     "rank_correlations",
     "rank_experiments",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from hnlib.stats.paired import over_seeds
 from hnlib.stats.tables import lower_is_better, values_by_experiment
 from hnlib.stats.testing import ALL_ORGANS, holm, signed_rank
 
@@ -35,13 +35,15 @@ def table_one(
     -------
     pandas.DataFrame
         ``experiment``, ``organ`` (last ``all organs``: the mean over a patient's organs), ``metric``; ``mean`` and
-        ``sd`` over ``cases``, seeds averaged first; ``undefined``, cases without a value; ``best``.
+        ``sd`` over ``cases``, seeds averaged first, in ``all organs`` of what all experiments have; ``undefined``,
+        values that the experiment lacks; ``best``.
 
     Notes
     -----
-    A value is marked as the best of its organ and metric where Wilcoxon's test tells it from that of *every* other
-    experiment, on the cases that both have, after Holm's correction over all pairs of experiments, organs and metrics
-    in the table. All pairs count, because which experiment is the best is not known beforehand.
+    A value is marked as the best of its organ and metric where it is better than that of *every* other experiment on
+    the cases that both have, and Wilcoxon's test over patients and Welch's over seeds both tell the two apart, after
+    Holm's correction over all pairs of experiments, organs and metrics in the table. All pairs count, because which
+    experiment is the best is not known beforehand. With one seed nothing is marked.
 
     Raises
     ------
@@ -55,38 +57,39 @@ def table_one(
             raise ValueError(f"no {split} rows of {metric}; choose other measures")
         groups = {str(organ): rows.droplevel("organ") for organ, rows in wide.groupby(level="organ", sort=False)}
         groups[ALL_ORGANS] = wide.dropna().groupby(level="case").mean()
+        used = metrics[metrics["metric"] == metric]
         for organ, values in groups.items():
-            parts.append(_describe(values, organ, metric))
-            for one, two in combinations(values.columns, 2):
-                p = signed_rank(values[one] - values[two]).p
-                tests.append({"organ": organ, "metric": metric, "one": one, "two": two, "p": p})
+            lacking = (wide if organ == ALL_ORGANS else values).isna().sum()
+            parts.append(_describe(values, lacking, organ, metric))
+            rows = used if organ == ALL_ORGANS else used[used["organ"] == organ]
+            for pair in combinations(values.columns, 2):
+                tests.append({"organ": organ, "metric": metric, **_apart(values, rows, pair, metric, split)})
     table = pd.concat(parts, ignore_index=True)
-    pairs = pd.DataFrame(tests, columns=["organ", "metric", "one", "two", "p"])
-    pairs["apart"] = np.nan_to_num(holm(pairs["p"]), nan=1.0) < alpha
-    best = [_is_best(row, table, pairs) for row in table.to_dict("records")]
+    pairs = pd.DataFrame(tests, columns=["organ", "metric", "better", "p"])
+    pairs = pairs[np.nan_to_num(holm(pairs["p"]), nan=1.0) < alpha]
+    wins = pairs.groupby(["organ", "metric", "better"]).size()
+    rivals = table["experiment"].nunique() - 1
+    best = [rivals > 0 and wins.get((row.organ, row.metric, row.experiment), 0) == rivals for row in table.itertuples()]
     experiments = list(table["experiment"].unique())
     order = table["experiment"].map(experiments.index).sort_values(kind="stable").index
     return table.assign(best=best).loc[order, list(LAYOUT_COLUMNS)].reset_index(drop=True)
 
 
-def _describe(values: pd.DataFrame, organ: str, metric: str) -> pd.DataFrame:
-    found = pd.DataFrame(
-        {"mean": values.mean(), "sd": values.std(), "cases": values.count(), "undefined": values.isna().sum()}
-    )
+def _describe(values: pd.DataFrame, undefined: pd.Series[int], organ: str, metric: str) -> pd.DataFrame:
+    found = pd.DataFrame({"mean": values.mean(), "sd": values.std(), "cases": values.count(), "undefined": undefined})
     return found.rename_axis("experiment").reset_index().assign(organ=organ, metric=metric)
 
 
-def _is_best(row: Mapping[Any, Any], table: pd.DataFrame, pairs: pd.DataFrame) -> bool:
-    """Return whether a value is the best of its organ and metric, and told apart from all others."""
-    rivals = table[(table["organ"] == row["organ"]) & (table["metric"] == row["metric"])]
-    means = rivals.set_index("experiment")["mean"].dropna()  # a distance of an organ that all miss is none
-    if len(means) < 2:
-        return False
-    if row["experiment"] != (means.idxmin() if lower_is_better(str(row["metric"])) else means.idxmax()):
-        return False
-    own = (pairs["organ"] == row["organ"]) & (pairs["metric"] == row["metric"])
-    mine = pairs[own & ((pairs["one"] == row["experiment"]) | (pairs["two"] == row["experiment"]))]
-    return bool(mine["apart"].all())
+def _apart(
+    values: pd.DataFrame, rows: pd.DataFrame, pair: tuple[str, str], metric: str, split: str
+) -> dict[str, object]:
+    """Return which of two experiments is the better one on their common cases, and the larger p of the two tests."""
+    differences = (values[pair[0]] - values[pair[1]]).dropna()
+    test = signed_rank(differences)
+    if not test.rank_biserial * differences.mean() > 0:  # no difference, or mean and ranks disagree on its sign
+        return {"better": "", "p": np.nan}
+    p = float(np.maximum(test.p, over_seeds(rows, *pair, metric=metric, split=split).p))
+    return {"better": pair[(test.rank_biserial > 0) == lower_is_better(metric)], "p": p}
 
 
 def paper_layout(

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 
-from hnlib.equivalence import Group, mean_difference
-from hnlib.stats.tables import mean_over_organs, values_by_experiment
+from hnlib.equivalence import Group, NonInferiority, mean_difference, non_inferiority, welch_p
+from hnlib.stats.tables import lower_is_better, mean_over_organs, values_by_experiment
 
 Method = Literal["t", "BCa"]
 
@@ -135,7 +135,7 @@ def paired_difference(
     gives the usual standard error of a mean. On skewed DSC the bootstrap covers too little at the number of
     test patients that the field has: at 15 patients 89 to 91 % (BCa) and 91 to 92 % (percentile) of nominal
     95 %, where t covers 94 to 95 %; hence the default. The interval holds for the seeds at hand, see
-    ``seed_spread``.
+    `over_seeds`.
     """
     if method == "BCa" and rng is None:
         raise ValueError("the bootstrap needs a source of randomness; give rng")
@@ -168,6 +168,87 @@ def paired_difference(
     )
 
 
+def paired_non_inferiority(
+    metrics: pd.DataFrame,
+    candidate: str,
+    reference: str,
+    *,
+    margin: float,
+    metric: str = "dsc",
+    split: str = "test",
+) -> NonInferiority:
+    """Test on the same patients whether one experiment is worse than another by less than a margin.
+
+    Parameters
+    ----------
+    metrics
+        Rows of ``metrics.csv`` of one profile, all against the outlines of one observer. Of people the column
+        ``experiment`` names the observer whose outlines were measured.
+    candidate, reference
+        Experiments: a network, and the second observer.
+    margin, metric, split
+        See `hnlib.equivalence.non_inferiority`; what is compared. A distance counts as worse when larger.
+
+    Raises
+    ------
+    ValueError
+        When an experiment is missing or fewer than two patients have both.
+    """
+    wide = values_by_experiment(metrics, metric, split)
+    for name in (candidate, reference):
+        if name not in wide:
+            raise ValueError(f"no {split} rows of {metric} of '{name}'; there are {list(wide)}")
+    sign = -1 if lower_is_better(metric) else 1
+    one, two = (sign * wide[name].unstack("organ").to_numpy() for name in (candidate, reference))
+    return non_inferiority(one, two, margin=margin)
+
+
+class OverSeeds(NamedTuple):
+    """What training again on the same patients would give: interval and two-sided p value (Welch), NaN if not known."""
+
+    low: float
+    high: float
+    p: float
+
+
+def over_seeds(
+    metrics: pd.DataFrame,
+    experiment: str,
+    baseline: str,
+    *,
+    metric: str = "dsc",
+    split: str = "test",
+    confidence_level: float = 0.95,
+) -> OverSeeds:
+    """Ask how well the seeds alone know the difference of two experiments.
+
+    Parameters
+    ----------
+    metrics, experiment, baseline, metric, split, confidence_level
+        See `paired_difference`.
+
+    Returns
+    -------
+    OverSeeds
+        Of the difference of the runs' means over organs, on the cases and organs of which both sides have a value;
+        NaN where a side has fewer than two seeds.
+
+    Notes
+    -----
+    It stands beside the interval over patients. A difference is one of the method, and not of a lucky run, where
+    both exclude zero.
+    """
+    rows = metrics[metrics["experiment"].isin([experiment, baseline]) & (metrics["metric"] == metric)]
+    common = values_by_experiment(rows, metric, split).dropna().index.to_frame(index=False)
+    means = mean_over_organs(rows[rows["split"] == split].merge(common)).groupby("experiment")["mean"]
+    groups = {name: Group(float(part.mean()), float(part.std()), len(part)) for name, part in means}
+    if len(groups) < 2 or min(group.cases for group in groups.values()) < 2:
+        return OverSeeds(np.nan, np.nan, np.nan)
+    pair = groups[experiment], groups[baseline]
+    found = mean_difference(*pair, confidence_level=confidence_level)
+    return OverSeeds(found.low, found.high, welch_p(*pair))
+
+
 def seed_interval(
     metrics: pd.DataFrame,
     experiment: str,
@@ -177,32 +258,10 @@ def seed_interval(
     split: str = "test",
     confidence_level: float = 0.95,
 ) -> tuple[float, float]:
-    """Return the interval of the difference over seeds alone: what training again on the same patients would give.
-
-    Parameters
-    ----------
-    metrics, experiment, baseline, metric, split, confidence_level
-        See `paired_difference`.
-
-    Returns
-    -------
-    tuple of float
-        Welch's interval of the difference of the runs' means over organs; NaN where a side has fewer than two seeds.
-
-    Notes
-    -----
-    It stands beside the interval over patients. A difference is one of the method, and not of a lucky run, where
-    both exclude zero.
-    """
-    rows = metrics[metrics["experiment"].isin([experiment, baseline]) & (metrics["metric"] == metric)]
-    means = mean_over_organs(rows[rows["split"] == split]).groupby("experiment")["mean"]
-    groups = [Group(float(part.mean()), float(part.std()), len(part)) for _, part in means]
-    if len(groups) < 2 or min(group.cases for group in groups) < 2:
-        return float("nan"), float("nan")
-    names = sorted((experiment, baseline))
-    first, second = groups[names.index(experiment)], groups[names.index(baseline)]
-    found = mean_difference(first, second, confidence_level=confidence_level)
-    return found.low, found.high
+    """Return the interval of `over_seeds`."""
+    options: dict[str, Any] = {"metric": metric, "split": split, "confidence_level": confidence_level}
+    low, high, _ = over_seeds(metrics, experiment, baseline, **options)
+    return low, high
 
 
 def _mean_of_organ_means(values: NDArray[np.float64]) -> NDArray[np.float64]:

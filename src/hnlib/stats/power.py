@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from statsmodels.stats.power import TTestPower
 
 from hnlib.stats.paired import case_differences
-from hnlib.stats.testing import ALL_ORGANS
+from hnlib.stats.testing import ALL_ORGANS, planned_tests
 
 
 def minimum_detectable_effect(
@@ -61,12 +63,13 @@ def detectable_differences(
     metrics: pd.DataFrame,
     baseline: str,
     *,
-    metric: str = "dsc",
+    measures: Sequence[str] = ("dsc", "surface_dsc", "hd95_mm"),
     split: str = "test",
+    sd_split: str | None = "validation",
     alpha: float = 0.05,
     power: float = 0.8,
 ) -> pd.DataFrame:
-    """Return the smallest difference that the patients at hand would show, organ by organ and over all.
+    """Return the smallest difference that the patients of a split would show, before their results are looked at.
 
     Parameters
     ----------
@@ -74,31 +77,51 @@ def detectable_differences(
         Rows of ``metrics.csv`` of one profile.
     baseline
         Name of the experiment with which the others are compared.
-    metric, split, alpha, power
+    measures, split
+        As `hnlib.stats.compare_experiments` gets them; the differences are those of the first measure.
+    sd_split
+        Cases from which the SD of the difference is taken; None takes none.
+    alpha, power
         See `minimum_detectable_effect`.
 
     Returns
     -------
     pandas.DataFrame
-        ``organ``, ``cases`` (the least over the experiments), ``sd`` of the paired difference over patients (root
-        mean square over the experiments), ``detectable`` by a test on its own, and ``detectable_holm`` by the
-        first of a test for each organ and experiment. The mean over organs is tested once an experiment. NaN where
-        nothing can be shown: all differences are alike, or Wilcoxon's least p for so few patients is too large.
+        ``organ``; ``cases`` of ``split`` (the least over the experiments); ``sd`` of the paired difference over the
+        patients of ``sd_split`` (root mean square over the experiments); ``detectable`` by a test on its own, and
+        ``detectable_holm`` by the first of as many tests as its family has in `hnlib.stats.compare_experiments`: the
+        means over organs of the first measure are one family, all other tests the second. In units of the SD,
+        ``detectable_sd`` and ``detectable_holm_sd``, which need no SD. NaN where Wilcoxon's least p for so few patients
+        is too large, or no SD is known.
     """
-    table = case_differences(metrics, baseline, metric=metric, split=split)
-    whole = table.groupby(["experiment", "case"], as_index=False)["difference"].mean().assign(organ=ALL_ORGANS)
-    both = pd.concat([whole, table], ignore_index=True)
-    spread = both.groupby(["organ", "experiment"], sort=False)["difference"].agg(["std", "count"]).reset_index()
-    experiments, organs = table["experiment"].nunique(), table["organ"].nunique()
+    counts = _paired(metrics, baseline, measures[0], split)["count"].groupby("organ").min()
+    sds = {}
+    if sd_split is not None:
+        sds = ((_paired(metrics, baseline, measures[0], sd_split)["std"] ** 2).groupby("organ").mean() ** 0.5).to_dict()
+    tests = planned_tests(metrics, baseline, measures=measures, split=split)
+    primary = sum(one["metric"] == measures[0] and one["organ"] == ALL_ORGANS for one in tests)
     rows = []
-    for organ, part in spread.groupby("organ", sort=False):
-        cases, sd = int(part["count"].min()), float(np.sqrt((part["std"] ** 2).mean()))
-        tests = experiments * (1 if organ == ALL_ORGANS else organs)
+    for organ in dict.fromkeys(one["organ"] for one in tests if one["metric"] == measures[0]):
+        cases, sd = int(counts[organ]), float(sds.get(organ, np.nan))
+        family = primary if organ == ALL_ORGANS else len(tests) - primary
         alone, first = (
-            minimum_detectable_effect(cases, sd=sd, alpha=alpha, power=power, tests=number)
-            if sd > 0 and least_p(cases) <= alpha / number
-            else float("nan")
-            for number in (1, tests)
+            minimum_detectable_effect(cases, alpha=alpha, power=power, tests=number)
+            if least_p(cases) <= alpha / number
+            else np.nan
+            for number in (1, family)
         )
-        rows.append({"organ": organ, "cases": cases, "sd": sd, "detectable": alone, "detectable_holm": first})
-    return pd.DataFrame(rows, columns=["organ", "cases", "sd", "detectable", "detectable_holm"])
+        known = sd if sd > 0 else np.nan
+        effects = {"detectable_sd": alone, "detectable_holm_sd": first}
+        effects |= {"detectable": alone * known, "detectable_holm": first * known}
+        rows.append({"organ": organ, "cases": cases, "sd": sd, **effects})
+    columns = ["organ", "cases", "sd", "detectable", "detectable_holm", "detectable_sd", "detectable_holm_sd"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _paired(metrics: pd.DataFrame, baseline: str, metric: str, split: str) -> pd.DataFrame:
+    """Return SD and number of the differences over patients, by organ and experiment, with the mean over organs."""
+    differences = case_differences(metrics, baseline, metric=metric, split=split)
+    whole = differences.groupby(["experiment", "case"], as_index=False)["difference"].mean().assign(organ=ALL_ORGANS)
+    both = pd.concat([whole, differences], ignore_index=True)
+    found: pd.DataFrame = both.groupby(["organ", "experiment"])["difference"].agg(["std", "count"])
+    return found

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats as scipy_stats
 
+from hnlib.stats.paired import over_seeds
 from hnlib.stats.tables import lower_is_better, values_by_experiment
 from hnlib.stats.testing import holm, signed_rank
 
@@ -26,8 +27,8 @@ class Ranking:
     friedman_p
         p value of Friedman's test that all are alike; NaN with fewer than three experiments or two patients.
     pairs
-        ``first``, ``second`` (the better ranked one first), ``p`` (Wilcoxon), ``p_holm``, ``rank_biserial``
-        (positive: the first is better), ``note``.
+        ``first``, ``second`` (the better ranked one first), ``p`` (Wilcoxon), ``p_holm``, ``p_seeds`` (see
+        `hnlib.stats.over_seeds`, after Holm's correction), ``rank_biserial`` (positive: the first is better), ``note``.
     groups
         Longest runs of neighbours among which no pair is told apart, two experiments or more each.
     cases, left_out
@@ -67,7 +68,8 @@ def rank_experiments(
     Notes
     -----
     Friedman's test first; where it shows nothing, all are one group. Then Wilcoxon's signed-rank test of every
-    pair with Holm's correction over the pairs. The critical difference of Nemenyi is not used: it compares
+    pair with Holm's correction over the pairs, and Welch's over the seeds, with the same correction: a pair is told
+    apart where both do, and not with one seed. The critical difference of Nemenyi is not used: it compares
     mean ranks, so that whether two experiments differ would depend on which others are in the table
     (Benavoli, Corani, Mangili 2016).
     """
@@ -81,11 +83,11 @@ def rank_experiments(
     ranks = pd.DataFrame({"mean_rank": mean_rank, "mean": common.groupby(level="organ").mean().mean()[mean_rank.index]})
     friedman = _friedman(values)
     pairs = _pairs(values[mean_rank.index] * -worse)
-    apart = (
-        {}
-        if friedman >= alpha
-        else dict(zip(zip(pairs["first"], pairs["second"], strict=True), pairs["p_holm"] < alpha, strict=True))
-    )
+    names = [(str(one), str(two)) for one, two in zip(pairs["first"], pairs["second"], strict=True)]
+    seeds = [over_seeds(metrics, *pair, metric=metric, split=split).p for pair in names]
+    pairs.insert(4, "p_seeds", holm(seeds))
+    told = (pairs["p_holm"] < alpha) & (pairs["p_seeds"] < alpha) & (not friedman >= alpha)
+    apart = dict(zip(names, told, strict=True))
     return Ranking(
         metric,
         split,

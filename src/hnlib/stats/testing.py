@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats as scipy_stats
 
-from hnlib.stats.paired import paired_difference
+from hnlib.stats.paired import OverSeeds, over_seeds, paired_difference
 from hnlib.stats.tables import values_by_experiment
 
 ALL_ORGANS = "all organs"
@@ -19,7 +19,7 @@ ALL_ORGANS = "all organs"
 
 COMPARISON_COLUMNS = (
     *("experiment", "metric", "organ", "primary", "difference", "low", "high", "p", "p_holm", "rank_biserial"),
-    *("shown", "cases", "left_out", "note"),
+    *("seeds_low", "seeds_high", "p_seeds", "shown", "cases", "left_out", "note"),
 )
 """Columns of `compare_experiments`."""
 
@@ -103,7 +103,7 @@ def holm(p: ArrayLike) -> NDArray[np.float64]:
 
 
 def gatekept(
-    p: ArrayLike, primary: ArrayLike, experiment: ArrayLike, alpha: float = 0.05
+    p: ArrayLike, primary: ArrayLike, experiment: ArrayLike, alpha: float = 0.05, p_seeds: ArrayLike | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return corrected p values and which differences are shown: others only behind a primary one that is.
 
@@ -117,6 +117,9 @@ def gatekept(
         Name or number of the experiment that a test is about.
     alpha
         Bound of the probability of one false alarm or more in the whole chain.
+    p_seeds
+        One p value over seeds a test, NaN where it is not known: below ``alpha`` or nothing is shown, after Holm's
+        correction among the primary tests. None where there are no seeds.
 
     Returns
     -------
@@ -139,7 +142,36 @@ def gatekept(
     for family in (first, ~first):
         corrected[family] = holm(values[family])
     passed = np.nan_to_num(corrected, nan=1.0) < alpha
+    if p_seeds is not None:
+        known = np.array(p_seeds, dtype=np.float64)
+        known[first] = holm(known[first])
+        passed &= np.nan_to_num(known, nan=1.0) < alpha
     return corrected, passed & np.isin(about, about[first & passed])
+
+
+def planned_tests(
+    metrics: pd.DataFrame,
+    baseline: str,
+    *,
+    measures: Sequence[str] = ("dsc", "surface_dsc", "hd95_mm"),
+    split: str = "test",
+) -> list[dict[str, str]]:
+    """Return what `compare_experiments` tests: ``experiment``, ``metric`` and ``organ`` of each row.
+
+    Raises
+    ------
+    ValueError
+        As `compare_experiments`.
+    """
+    found = []
+    for metric in measures:
+        wide = values_by_experiment(metrics, metric, split)
+        if baseline not in wide:
+            raise ValueError(f"no {split} rows of {metric} for baseline '{baseline}'; there are {list(wide)}")
+        for experiment in wide.columns.drop(baseline):
+            names = (ALL_ORGANS, *wide.index.unique("organ"))
+            found += [{"experiment": str(experiment), "metric": metric, "organ": str(name)} for name in names]
+    return found
 
 
 def compare_experiments(
@@ -149,6 +181,7 @@ def compare_experiments(
     measures: Sequence[str] = ("dsc", "surface_dsc", "hd95_mm"),
     split: str = "test",
     alpha: float = 0.05,
+    seeds: bool = True,
 ) -> pd.DataFrame:
     """Compare every experiment with the baseline: differences, intervals, tests, and what they show together.
 
@@ -164,37 +197,36 @@ def compare_experiments(
         What is compared.
     alpha
         Bound of the probability of one false alarm or more in the whole table.
+    seeds
+        The experiments are trainings, and what differs is to be told from what seeds alone can make: with one seed
+        on a side nothing is shown. False: two given sets of predictions, which patients alone tell apart.
 
     Returns
     -------
     pandas.DataFrame
         One row an experiment, metric and organ, and one for all organs: ``experiment``, ``metric``, ``organ``,
         ``primary``; ``difference`` with ``low`` and ``high`` (t interval at ``1 - alpha``, not corrected for the
-        number of rows); ``p`` (Wilcoxon), ``p_holm``, ``rank_biserial``, ``shown`` (see `gatekept`); ``cases``;
-        ``left_out``, pairs of case and organ that only one side has; ``note``, why something is not defined.
+        number of rows); ``p`` (Wilcoxon), ``p_holm``, ``rank_biserial``; ``seeds_low``, ``seeds_high`` and ``p_seeds``
+        (see `over_seeds`), NaN with one seed; ``shown`` (see `gatekept`); ``cases``; ``left_out``, pairs of case and
+        organ that only one side has; ``note``, why something is not defined.
 
     Raises
     ------
     ValueError
         When the rows hold several profiles, lack the baseline or a metric.
     """
-    rows = []
-    for metric in measures:
-        wide = values_by_experiment(metrics, metric, split)
-        if baseline not in wide:
-            raise ValueError(f"no {split} rows of {metric} for baseline '{baseline}'; there are {list(wide)}")
-        used = metrics[metrics["metric"] == metric]
-        for experiment in wide.columns.drop(baseline):
-            organs = [ALL_ORGANS, *wide.index.unique("organ")]
-            pairs = wide[[experiment, baseline]]
-            for organ in organs:
-                key = {"experiment": str(experiment), "metric": metric, "organ": organ}
-                rows.append(_compare(used, pairs, key, baseline, split, alpha))
+    wide = {metric: values_by_experiment(metrics, metric, split) for metric in measures}
+    used = {metric: metrics[metrics["metric"] == metric] for metric in measures}
+    rows = [
+        _compare(used[key["metric"]], wide[key["metric"]][[key["experiment"], baseline]], key, baseline, split, alpha)
+        for key in planned_tests(metrics, baseline, measures=measures, split=split)
+    ]
     if not rows:
         return pd.DataFrame(columns=list(COMPARISON_COLUMNS))
     table = pd.DataFrame(rows)
     table.insert(3, "primary", (table["metric"] == measures[0]) & (table["organ"] == ALL_ORGANS))
-    p_holm, shown = gatekept(table["p"], table["primary"], table["experiment"].astype(str), alpha)
+    known = table["p_seeds"] if seeds else None
+    p_holm, shown = gatekept(table["p"], table["primary"], table["experiment"].astype(str), alpha, known)
     return table.assign(p_holm=p_holm, shown=shown)[list(COMPARISON_COLUMNS)]
 
 
@@ -209,7 +241,11 @@ def _compare(
     test = signed_rank(differences.to_numpy())
     numbers: dict[str, float] = {"difference": np.nan, "low": np.nan, "high": np.nan, "cases": 0}
     numbers["left_out"] = int((pairs.isna().sum(axis=1) == 1).sum())
+    again = OverSeeds(np.nan, np.nan, np.nan)
     if differences.notna().any():
-        found = paired_difference(used, experiment, baseline, metric=metric, split=split, confidence_level=1 - alpha)
+        options: dict[str, Any] = {"metric": metric, "split": split, "confidence_level": 1 - alpha}
+        found = paired_difference(used, experiment, baseline, **options)
         numbers = {name: getattr(found, name) for name in numbers}
-    return {**key, **numbers, "p": test.p, "rank_biserial": test.rank_biserial, "note": test.note}
+        again = over_seeds(used, experiment, baseline, **options)
+    tests = {"p": test.p, "rank_biserial": test.rank_biserial, "note": test.note}
+    return {**key, **numbers, **tests, "seeds_low": again.low, "seeds_high": again.high, "p_seeds": again.p}

@@ -162,13 +162,8 @@ def test_a_difference_within_the_spread_of_seeds_is_not_called_beyond_it() -> No
     assert table.loc["small, focal+Dice", "over seeds"].startswith("-0.0")
     runs = rows[["profile", "experiment", "seed"]].drop_duplicates()
     verdict = chapters.compared.compared_facts(rows, tests, runs, "small_dice_ce")["verdict"]
-<<<<<<< HEAD:tests/test_chapter_losses.py
-    assert "show a difference for small, focal+Dice (+0.004); and small, CE (-0.200); " in verdict
-    assert verdict.endswith("; beyond what seeds differ by as well: small, CE (-0.200).")
-=======
     assert "test patients and seeds show a difference for small, CE (-0.200)." in verdict
     assert verdict.endswith("For the runs at hand alone the test patients show one for small, focal+Dice (+0.004).")
->>>>>>> eval:tests/test_loss_chapters.py
 
 
 def test_one_loss_alone_has_nothing_to_be_compared_with() -> None:

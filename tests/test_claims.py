@@ -158,7 +158,7 @@ def verdict_of(name: str, root: Path = PUBLISHED) -> tuple[str, str]:
 def test_ahead_of_all_is_ahead_of_each(tmp_path, values, verdict):
     """One that is ahead decides, whether the other has been run or not."""
     root = study(tmp_path, {"metrics": metrics(values)})
-    found = measured.ahead_of_all(Evidence(root), "scans", "a", ["b", "c"])
+    found = measured.ahead_of_all(evidence_in(root), "scans", "a", ["b", "c"])
     assert found.verdict == verdict
     assert "against b" in found.found
     assert "against c" in found.found
@@ -167,7 +167,7 @@ def test_ahead_of_all_is_ahead_of_each(tmp_path, values, verdict):
 def test_an_atlas_stands_among_the_metrics_beside_every_seed(tmp_path):
     """It has one run of its own, and nobody waits for more; the spread is that of the other's seeds."""
     root = study(tmp_path, {"metrics": metrics({"a": 0.8}), "atlas": metrics({"atlas": 0.6}, seeds=1)})
-    found = measured.difference(Evidence(root), "scans", "a", "atlas")
+    found = measured.difference(evidence_in(root), "scans", "a", "atlas")
     assert (found.verdict, found.partial) == (REPRODUCED, "")
 
 

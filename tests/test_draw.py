@@ -144,3 +144,9 @@ def test_symmetry_costs_but_keeps_to_every_other_wish(aim: str) -> None:
 def test_a_side_without_its_partner_is_on_its_own() -> None:
     free, even = (best_draw(BY_HAND, BY_HAND, ["parotid_left", "mandible"], symmetric=s) for s in (False, True))
     assert even == free
+
+
+def test_where_nothing_is_gained_by_forcing_nothing_is_forced() -> None:
+    """Every patch shows every organ: of all the best weights, those of patches anywhere."""
+    found = best_draw(np.ones((4, 3)), np.full((4, 3), 0.1), ["a", "b", "c"], min_uniform=0.25)
+    assert found.weights == pytest.approx({"uniform": 1.0, "a": 0.0, "b": 0.0, "c": 0.0})

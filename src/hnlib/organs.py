@@ -35,8 +35,8 @@ PAPER_ORGANS: tuple[str, ...] = (
     "parotid_right",
     "mandible",
 )
-#: Classes and rows of tables that are no organs.
-RESERVED = frozenset({"background", "average"})
+#: Classes, rows of tables and laws of patch centres that are no organs.
+RESERVED = frozenset({"background", "average", "uniform"})
 
 
 @dataclass(frozen=True)

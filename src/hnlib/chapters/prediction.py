@@ -15,7 +15,7 @@ from hnlib.experiment_files import experiment_title
 from hnlib.experiments import load_experiment, load_profile
 from hnlib.files import read_table
 from hnlib.imbalance import MEASURES
-from hnlib.imbalance.planner import SIGHTINGS
+from hnlib.imbalance.shown import SIGHTINGS
 from hnlib.plotting.landscape import QUANTITIES
 from hnlib.stats import (
     ALL_ORGANS,

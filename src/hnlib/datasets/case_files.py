@@ -207,7 +207,7 @@ def read_case(files: CaseFiles, organs: tuple[str, ...]) -> Case:
     if files.image is None:
         raise DataError(
             f"case {files.name}: there are outlines but no CT; copy the CT to its place, or use the outlines alone "
-            "(load_labels)"
+            "(hnlib plan --outlines-only; load_labels in Python)"
         )
     image = read_volume(files.image, case=files.name)
     labels, labelled = read_labels(files, organs, like=image)

@@ -326,7 +326,11 @@ def _places(
     for name, outline in found.items():
         fraction = outline.voxels.size / np.prod(shape)
         if fraction > MAX_ORGAN_FRACTION:
-            yield Finding(f"{_where(case, outline)}: {name} fills {fraction:.0%} of the scan; export it again")
+            yield Finding(
+                f"{_where(case, outline)}: {name} fills {fraction:.0%} of the scan, as a lung may and no organ of the "
+                "head does; look at its outline",
+                organ(name).tolerance_source != DEFAULT,
+            )
         elif outline.voxels.size:
             centres[name] = centre_mm(outline.voxels, shape, spacing_mm)
     for one, other, text in misplaced(centres):

@@ -20,7 +20,8 @@ from hnlib.experiments.study import Study
 from hnlib.files import read_table, write_json, write_table
 from hnlib.imbalance import Limits, PatchPlan, Scan, landscape, plan, summarise
 from hnlib.imbalance.candidates import Candidate, candidate_of
-from hnlib.imbalance.planner import SIGHTINGS, assess, held_organ_box
+from hnlib.imbalance.planner import assess, held_organ_box
+from hnlib.imbalance.shown import SIGHTINGS
 from hnlib.networks import plan_patch, receptive_field, training_memory
 from hnlib.sampling import RULES, UNIFORM, CentreDistribution, Triple
 

@@ -39,7 +39,8 @@ from hnlib.imbalance.summary import summarise
 if TYPE_CHECKING:
     from hnlib.imbalance.candidates import Limits
     from hnlib.imbalance.plan_files import nnunet_spacing, read_nnunet, to_nnunet, to_yaml
-    from hnlib.imbalance.planner import PLAN_MEASURES, PatchPlan, Wish, plan, planned_draw
+    from hnlib.imbalance.planner import PatchPlan, Wish, plan, planned_draw
+    from hnlib.imbalance.shown import PLAN_MEASURES
 
 #: The planner is imported when it is asked for: it needs the networks, and they need torch.
 _LATER = {

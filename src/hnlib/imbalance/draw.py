@@ -92,7 +92,7 @@ def best_draw(
     -------
     Draw
         Of all best weights, those with the largest mean presence (``presence``), or with the largest share of all
-        organs together (the others).
+        organs together (the others); where that is a tie too, those with the most patches uniform in position.
 
     Raises
     ------
@@ -148,7 +148,9 @@ def _largest_least(table: Array, min_uniform: float, alike: Sequence[tuple[int, 
     with_t = np.column_stack([whole, np.zeros(len(whole))])
     best = _solve(np.append(np.zeros(laws), -1.0), least, np.zeros(organs), with_t, to, [*bounds, (None, None)])
     floor = best[-1] - _EASE * abs(best[-1])
-    weights = _solve(-table.mean(axis=1), -table.T / scale, np.full(organs, -floor), whole, to, bounds)
+    mean = table.mean(axis=1) / scale
+    mean[0] += _EASE  # where nothing is gained by forcing, nothing is forced
+    weights = _solve(-mean, -table.T / scale, np.full(organs, -floor), whole, to, bounds)
     return _tidy(weights)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,64 +20,12 @@ from hnlib.errors import ConfigError, DataError, unknown
 from hnlib.imbalance.candidates import GB, SMALLEST, Candidate, Limits, Vector, candidates
 from hnlib.imbalance.draw import AIMS, Draw, best_draw
 from hnlib.imbalance.landscape import landscape, organ_centres
-from hnlib.imbalance.measures import MEASURES, Measure, least_presence
 from hnlib.imbalance.scans import Scan
-from hnlib.imbalance.summary import PATCH
+from hnlib.imbalance.shown import PLAN_MEASURES, SIGHTINGS, Array, Shown, means_by_size
 from hnlib.sampling import UNIFORM
-
-Array = NDArray[np.float64]
-
 
 #: More bytes than any step needs.
 _AMPLE = 1e18
-#: The measure of a plan beside those of `hnlib.imbalance.MEASURES`.
-SIGHTINGS = "sightings"
-#: Measures that a plan can be made by; sightings are the patches a step that show the rarest organ, in expectation.
-PLAN_MEASURES: Mapping[str, Measure] = MappingProxyType(
-    {
-        SIGHTINGS: Measure(least_presence, f"{MEASURES['least_presence'].blind_to}", "presence", True),
-        **MEASURES,
-    }
-)
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """What patches of one size show, by law of centres (uniform first) and organ.
-
-    Attributes
-    ----------
-    presence, ratios
-        Means over the cases that hold the organ, shape (laws, organs).
-    whole
-        Ratios of each case that holds every organ, shape (cases, laws, organs).
-    """
-
-    presence: Array
-    ratios: Array
-    whole: Array
-
-    def value(self, name: str, weights: Array, candidate: Candidate) -> float:
-        """Return a measure under a draw."""
-        measure = PLAN_MEASURES[name]
-        if measure.needs == "presence":
-            least = measure.function(np.append(1.0, self.presence.T @ weights))
-            return least * candidate.batch_size if name == SIGHTINGS else least
-        rows = _with_background(np.einsum("nlk,l->nk", self.whole, weights))
-        mean = _with_background(self.ratios.T @ weights)
-        if measure.needs == "voxels":
-            return measure.function(mean, candidate.voxels_per_step)
-        if name == "sigma_pooled":
-            if not len(rows):
-                raise DataError("sigma_pooled needs a case that holds every organ; choose another measure")
-            return measure.function(rows)
-        return measure.function(mean)
-
-
-def _with_background(organs: Array) -> Array:
-    rows = np.atleast_2d(organs)
-    with_background: Array = np.column_stack([np.maximum(0.0, 1 - rows.sum(axis=1)), rows])
-    return with_background
 
 
 @dataclass(frozen=True)
@@ -212,7 +159,7 @@ def plan(
         cache=cache,
         progress=progress,
     )
-    shown = _means(parts, sizes, organs)
+    shown = means_by_size(parts, sizes, organs)
     draws = [
         best_draw(
             s.presence,
@@ -235,14 +182,12 @@ def plan(
     place = _choose(table, wish, better)
     table["chosen"] = table.index == place
     chosen = PatchPlan(found[place], draws[place], organs, spacing_mm, limits, wish, table, ())
-    uniform = draws[place].weights[UNIFORM]
-    evenly = np.append(uniform, np.full(len(organs), (1 - uniform) / len(organs)))
-    even = float((shown[place].presence.T @ evenly).min())
+    seen = _seen(shown[place].presence, draws[place], organs)
     more = None
     if limits.voxels_per_step:
         more = len(candidates(shape.tolist(), spacing_mm, len(organs) + 1, replace(limits, memory_bytes=_AMPLE)))
         more -= len(found)
-    return replace(chosen, reasons=_reasons(chosen, largest.name, even, scans, more))
+    return replace(chosen, reasons=_reasons(chosen, largest.name, seen, scans, more))
 
 
 def planned_draw(
@@ -265,7 +210,7 @@ def planned_draw(
     """
     organs = _organs(scans)
     parts = landscape(scans, [patch_size], organ_centres(organs), quantities=("ratio", "presence"))
-    (shown,) = _means(parts, [patch_size], organs)
+    (shown,) = means_by_size(parts, [patch_size], organs)
     return best_draw(shown.presence, shown.ratios, organs, aim=aim, min_uniform=min_uniform, symmetric=symmetric)
 
 
@@ -289,7 +234,7 @@ def assess(
     """
     organs = _organs(scans)
     parts = landscape(scans, [candidate.patch_size], organ_centres(organs), quantities=("ratio", "presence"))
-    (shown,) = _means(parts, [candidate.patch_size], organs)
+    (shown,) = means_by_size(parts, [candidate.patch_size], organs)
     draw = [weights.get(law, 0.0) for law in (UNIFORM, *organs)]
     return _row(candidate, draw, shown, organs, spacing_mm, wish or Wish(), _largest_organ(scans))
 
@@ -322,7 +267,10 @@ def _largest_organ(scans: Sequence[Scan]) -> _Largest:
     counts = np.array([np.bincount(scan.labels.reshape(-1), minlength=len(organs) + 1)[1:] for scan in scans])
     absent = [organ for organ, total in zip(organs, counts.sum(axis=0), strict=True) if total == 0]
     if absent:
-        raise DataError(f"organ {absent[0]}: no voxel in any of {len(scans)} cases; leave it out or give more cases")
+        raise DataError(
+            f"organ {absent[0]}: no voxel in any of the {len(scans)} cases that are planned on, the training cases of "
+            "the split; leave it out, give more cases, or split them otherwise"
+        )
     held = np.array([(counts[:, k].sum() / (counts[:, k] > 0).sum()) for k in range(len(organs))])
     label = int(held.argmax()) + 1
     boxes = [find_objects(scan.labels, len(organs))[label - 1] for scan in scans]
@@ -330,27 +278,10 @@ def _largest_organ(scans: Sequence[Scan]) -> _Largest:
     return _Largest(organs[label - 1], np.array(sides))
 
 
-def _means(parts: pd.DataFrame, sizes: Sequence[Any], organs: tuple[str, ...]) -> list[_Shown]:
-    """Return what patches of every size show, from the landscape of the parts of a draw."""
-    rows = parts[parts["class"].isin(organs)]
-    axes = {"centres": [UNIFORM, *organs], "class": list(organs), "case": list(parts["case"].unique())}
-    place = [pd.MultiIndex.from_tuples(sizes).get_indexer(pd.MultiIndex.from_frame(rows[PATCH]))]
-    place += [pd.Index(names).get_indexer(rows[column].astype(str)) for column, names in axes.items()]
-    found = {}
-    for name in ("presence", "ratio"):
-        found[name] = np.full((len(sizes), *map(len, axes.values())), np.nan)
-        found[name][tuple(place)] = rows[name]
-    # an organ is in a case where patches centred on it show it; elsewhere its law is the uniform one
-    held = np.stack([found["presence"][0, 1 + k, k] > 0 for k in range(len(organs))])
-    presence, ratios = (np.nanmean(np.where(held, values, np.nan), axis=3) for values in found.values())
-    whole = found["ratio"][..., held.all(axis=0)].transpose(0, 3, 1, 2)
-    return [_Shown(*one) for one in zip(presence, ratios, whole, strict=True)]
-
-
 def _row(
     candidate: Candidate,
     draw: Sequence[float],
-    shown: _Shown,
+    shown: Shown,
     organs: Sequence[str],
     spacing_mm: Vector,
     wish: Wish,
@@ -366,7 +297,7 @@ def _row(
         "memory_gb": candidate.memory.total / GB,
         "context_mm": candidate.context_mm(spacing_mm),
         "organ_box": _held(largest, candidate.patch_size),
-        "rarest": organs[int(presence.argmin())],
+        "rarest": organs[int(np.lexsort((shown.ratios.T @ weights, presence.round(6)))[0])],  # of a tie the smallest
         "least_presence": float(presence.min()),
         wish.measure: float(shown.value(wish.measure, weights, candidate)),
     }
@@ -391,7 +322,31 @@ def _choose(table: pd.DataFrame, wish: Wish, more_is_better: bool) -> int:
     return int(order.index[0])
 
 
-def _reasons(chosen: PatchPlan, largest: str, even: float, scans: Sequence[Scan], more: int | None) -> tuple[str, ...]:
+def _seen(presence: Array, draw: Draw, organs: Sequence[str]) -> str:
+    """Say which organs are seen least under a draw, which were all forced equally often, and which the draw costs most.
+
+    ``presence`` by law of centres, uniform first, and organ: (1 + organs, organs).
+    """
+    uniform = draw.weights[UNIFORM]
+    evenly = np.append(uniform, np.full(len(organs), (1 - uniform) / len(organs)))
+    planned, even = presence.T @ np.array(list(draw.weights.values())), presence.T @ evenly
+    if planned.min() > 1 - 1e-6:
+        return "Every patch shows every organ."
+
+    def least(values: Array) -> str:
+        tied = [organ.replace("_", " ") for organ, one in zip(organs, values, strict=True) if one < values.min() + 5e-4]
+        return " and ".join([*([", ".join(tied[:-1])] if tied[1:] else []), tied[-1]])
+
+    cost = even - planned
+    most = int(cost.argmax())
+    fallen = f" {organs[most].replace('_', ' ').capitalize()} falls from {even[most]:.1%} to {planned[most]:.1%}."
+    return (
+        f"Seen least: {least(planned)}, in {planned.min():.1%} of the patches; were all organs forced equally often "
+        f"beside as many patches anywhere, {least(even)} in {even.min():.1%}.{fallen if cost[most] > 0.01 else ''}"
+    )
+
+
+def _reasons(chosen: PatchPlan, largest: str, seen: str, scans: Sequence[Scan], more: int | None) -> tuple[str, ...]:
     """Say why; ``more`` is the number of patches that only the memory keeps out, None where it sets the voxels."""
     table, candidate, wish, draw, limits = chosen.table, chosen.candidate, chosen.wish, chosen.draw, chosen.limits
     row, front = table[table["chosen"]].iloc[0], table[table["front"]]
@@ -410,7 +365,8 @@ def _reasons(chosen: PatchPlan, largest: str, even: float, scans: Sequence[Scan]
         f"{limits.min_batch} at a time; where the scans set that size, more memory changes nothing."
     )
     text = [
-        f"{len(table)} patches are candidates: sides from {SMALLEST} voxels to the length of the scans that divide by "
+        f"Planned on {len(scans)} case{'s' if len(scans) > 1 else ''}. {len(table)} patches are candidates: sides from "
+        f"{SMALLEST} voxels to the length of the scans that divide by "
         f"the network's strides, {limits.min_levels} levels or more, no edge more than {limits.max_aspect:g} times as "
         f"long in mm as another, and {limits.min_batch} to {limits.max_batch} of them within "
         f"{limits.voxel_tolerance:.0%} of the voxels a step and within the memory.",
@@ -419,12 +375,10 @@ def _reasons(chosen: PatchPlan, largest: str, even: float, scans: Sequence[Scan]
         f"{held}{row['organ_box']:.0%}, and of these it has the best {measure}{meaning}, {row[wish.measure]:.4g} "
         f"(on the front {front[wish.measure].min():.4g} to {front[wish.measure].max():.4g}).",
         f"That measure does not see {PLAN_MEASURES[wish.measure].blind_to}.",
-        f"The draw is best for the aim '{wish.aim}': {AIMS[wish.aim]} ({draw.value:.4g}). The organ seen least, "
-        f"{str(row['rarest']).replace('_', ' ')}, is in {row['least_presence']:.1%} of the patches; were all organs "
-        f"forced equally often, the one seen least would be in {even:.1%}."
+        f"The draw is best for the aim '{wish.aim}': {AIMS[wish.aim]} ({draw.value:.4g}). {seen}"
         + (" The two sides of a pair have the same weight." if wish.symmetric else ""),
         f"A step of {candidate.batch_size} patches, {candidate.voxels_per_step} voxels, needs "
-        f"{memory.total / GB:.2f} of {limits.memory_bytes / GB:.3g} GB, counted from the layers: "
+        f"{memory.total / GB:.2f} of {limits.memory_bytes / GB:.3g} GB in {limits.precision}, counted from the layers: "
         f"{shared:.2f} GB for volumes, {memory.total / GB - shared:.2f} GB for weights and optimiser."
         + (budget if more is None else f" More memory would add {more} candidates."),
         f"The network has {candidate.topology.num_levels} levels and sees "

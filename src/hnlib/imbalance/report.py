@@ -88,5 +88,6 @@ def lines(plan: PatchPlan) -> list[str]:
         text.append(f"  ({len(shown)} of the {len(front)} plans on the front)")
     size = " x ".join(map(str, plan.candidate.patch_size))
     weights = ", ".join(f"{name.replace('_', ' ')} {w:.1%}" for name, w in plan.draw.weights.items() if w >= 5e-4)
-    text += [f"plan: {plan.candidate.batch_size} patches of {size} voxels; centres: {weights}"]
+    grid = " x ".join(f"{mm:.3g}" for mm in plan.spacing_mm)
+    text += [f"plan: {plan.candidate.batch_size} patches of {size} voxels of {grid} mm; centres: {weights}"]
     return [*text, *(f"- {reason}" for reason in plan.reasons)]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hnlib.cases import Dataset
 from hnlib.errors import DataError, unknown
+from hnlib.organs import RESERVED
 from hnlib.sampling import Labels
 
 
@@ -36,7 +37,8 @@ class Scan:
     ------
     DataError
         When the labels are no 3D integer array, or one lies outside the organ tuple, or the image
-        has another shape.
+        has another shape; when an organ is named twice, is called ``background`` or ``uniform``, or is labelled
+        and not named.
     """
 
     name: str
@@ -47,6 +49,12 @@ class Scan:
 
     def __post_init__(self) -> None:
         labels = self.labels
+        for organ in self.organs:
+            if organ in RESERVED or self.organs.count(organ) > 1:
+                why = "no organ may have" if organ in RESERVED else "two organs have"
+                raise DataError(f"case {self.name}: '{organ}' is a name that {why}; give each organ a name of its own")
+        if strangers := sorted(self.labelled - {*self.organs}):
+            raise DataError(f"case {self.name}: {strangers[0]} is labelled but not among the organs; name it there")
         if labels.ndim != 3 or labels.size == 0 or not np.issubdtype(labels.dtype, np.integer):
             raise DataError(
                 f"case {self.name}: labels of shape {labels.shape} and type {labels.dtype}; "

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
-COPIED = ("src", "experiments", "notebooks", "book", "tests", "pyproject.toml")
+COPIED = ("src", "experiments", "notebooks", "book", "results/published/phantom", "tests", "pyproject.toml")
 USE = """
 import torch
 from hnlib.datasets import open_dataset

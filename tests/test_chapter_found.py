@@ -50,12 +50,12 @@ def table(monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     tables = {
         "real": pd.concat(
             [
-                runs("short", {"small": 0.9, "large": 0.7, "planned": 0.8}, 1),
-                runs("long", {"small": 0.6, "large": 0.7}, 3),
+                runs("laptop", {"small": 0.9, "large": 0.7, "planned": 0.8}, 1),
+                runs("laptop-long", {"small": 0.6, "large": 0.7}, 3),
                 runs("other", {"planned": 0.8}, 3),
             ]
         ),
-        "drawn": runs("short", {"small": 0.9}, 1),
+        "drawn": runs("laptop", {"small": 0.9}, 1),
     }
     monkeypatch.setattr(found, "read_tables", lambda folder: {"metrics": tables[str(folder)]})
     return chapters.found.load_found({"openkbp": "real", "phantom": "drawn"}, TRIED).set_index("name")
@@ -63,9 +63,9 @@ def table(monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
 
 def test_the_profile_with_most_seeds_answers(table: pd.DataFrame) -> None:
     """Three seeds say -0.099 on the mean, one seed of another profile +0.2."""
-    assert table.loc["patch", "profile"] == "long"
+    assert table.loc["patch", "profile"] == "laptop-long"
     assert table.loc["patch", "value"] == pytest.approx(-0.099)
-    assert table.loc["draw", "profile"] == "short"
+    assert table.loc["draw", "profile"] == "laptop"
     assert table.loc["draw", "value"] == pytest.approx(0.1)
 
 
@@ -91,7 +91,7 @@ def test_help_and_harm_need_both_intervals(table: pd.DataFrame) -> None:
 
 
 def test_a_baseline_that_has_learnt_nothing_is_no_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
-    metrics = runs("long", {"small": 0.7, "large": 0.05}, 3)
+    metrics = runs("laptop-long", {"small": 0.7, "large": 0.05}, 3)
     monkeypatch.setattr(found, "read_tables", lambda _: {"metrics": metrics})
     row = chapters.found.load_found({"openkbp": "real"}, TRIED[:1]).iloc[0]
     assert np.isnan(row["value"])

@@ -53,6 +53,7 @@ GENERALISED = (
 )
 #: Organs of the phantom that are tiny in life.
 SMALL = ("optic_chiasm", "optic_nerve_left", "optic_nerve_right", "lens_left", "lens_right")
+NOT_RUN = "not yet run"
 #: Experiments that see more or fewer voxels in a step, for the three readings.
 PACES = ("large_nnu_dice_ce", "small_nnu_dice_ce", "small_batch4", "small_batch8")
 #: Losses by their switches (sample pooling, background in, absent classes left out), from nnU-Net's Dice to ca-Dice.
@@ -191,6 +192,8 @@ def load_twin(tables: Path | str, profile: str) -> tuple[pd.DataFrame, pd.DataFr
 
 def by_size(metrics: pd.DataFrame, wanted: Sequence[Contrast] = (*CONTRASTS, *GENERALISED)) -> pd.DataFrame:
     """Return each question's answer for the organs that are tiny and for the others, apart."""
+    if metrics.empty:
+        return pd.DataFrame({"difference": [NOT_RUN]}, index=[""])
     groups = {"small organs": metrics["organ"].isin(SMALL), "the others": ~metrics["organ"].isin(SMALL)}
     parts = {name: contrasts(metrics[chosen], wanted=wanted) for name, chosen in groups.items()}
     table = contrast_view(contrasts(metrics, wanted=wanted))
@@ -213,7 +216,7 @@ def _by_size(row: Any, asked: Contrast, metrics: pd.DataFrame) -> str:
 def drift_by_size(confidence: pd.DataFrame) -> pd.DataFrame:
     """Return the fall of mean confidence from training to test cases of tiny and of other organs, by experiment."""
     if confidence.empty:
-        return pd.DataFrame({"drift of soft recall": ["not yet run"]}, index=[""])
+        return pd.DataFrame({"drift of soft recall": [NOT_RUN]}, index=[""])
     rows = confidence.assign(group=np.where(confidence["organ"].isin(SMALL), "small organs", "the others"))
     means = rows.groupby(["experiment", "seed", "group", "split"])["soft_recall"].mean().unstack("split")
     drifts = (means["train"] - means["test"]).groupby(["experiment", "group"]).agg(["mean", "std"])

@@ -278,8 +278,9 @@ def _verdict(differences: pd.DataFrame) -> str:
     begin = "Against the baseline test patients and seeds, corrected for the number of tests,"
     text = f"{begin} show {f'a difference for {_signs(differences[shown])}' if shown.any() else 'no difference'}."
     if len(runs):
-        unknown = " (with one seed their spread is not known)" if runs["seeds_low"].isna().any() else ""
-        text += f" For the runs at hand alone{unknown} the test patients show one for {_signs(runs)}."
+        text += f" For the runs at hand alone the test patients show one for {_signs(runs)}."
+        unknown = [str(name) for name in runs.index[runs["seeds_low"].isna()]]
+        text += f" With one seed on a side the spread of {listed(unknown)} is not known." if unknown else ""
     cases = int(differences["cases"].min())
     if least_p(cases) > ALPHA / len(differences):
         text += f" {cases} test cases could not have shown any, however large."

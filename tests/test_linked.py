@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,15 @@ def test_paper_has_the_same_points() -> None:
     assert [line.get_xdata().tolist() for line in ax.lines] == [[0.9, 0.2], [0.8]]
     assert [np.round(line.get_ydata()).tolist() for line in ax.lines] == [[0, 0], [1]]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["Brainstem", "Mandible"]
+
+
+def test_a_page_may_load_a_part_of_plotly_of_the_same_version() -> None:
+    """Points need its plane figures, surfaces its solid ones; npm's parts are of the version that draws them here."""
+    assert 'data-plotly="cartesian"' in linked_points(points(), "DSC", "one").data
+    script = (files("plotly") / "package_data" / "plotly.min.js").read_text("utf-8")[:200]
+    wanted = json.loads((PUBLISHED.parents[1] / "book" / "package.json").read_text())["dependencies"]
+    for part in ("cartesian", "gl3d"):
+        assert f"plotly.js v{wanted[f'plotly.js-{part}-dist-min']}\n" in script
 
 
 def test_pictures_are_optional_and_points_are_not() -> None:

@@ -43,7 +43,7 @@ def test_long_lists_are_cut_and_numbers_in_the_panel_are_left_out() -> None:
     ax.set_xticks([])
     ax.text(0, 0, "1e-06")
     ax.text(0, 0, "missed")
-    assert figure_words(figure).endswith("organ l, and 8 more. Written beside: missed.")
+    assert figure_words(figure).endswith("organ p, and 4 more. Written beside: missed.")
 
 
 def test_a_picture_is_called_one() -> None:

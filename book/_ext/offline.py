@@ -6,6 +6,7 @@ every page. Opened from disk without a network such a page shows raw formulas an
 
 from __future__ import annotations
 
+import re
 import shutil
 from importlib.metadata import distribution
 from importlib.resources import files
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 PLOTLY = "plotly.min.js"
+#: Parts of plotly that suffice for a page, a third of the whole: what a figure asks for to the script in its package.
+PLOTLY_PARTS = {part: f"plotly-{part}.min.js" for part in ("cartesian", "gl3d")}
 NIIVUE = "niivue.umd.js"
 VIEWER = "viewer.js"
 MATHJAX = "tex-svg.js"  # one file with its glyphs inside: no web fonts
@@ -37,14 +40,23 @@ def _copy_mathjax(app: Any) -> None:
 
 
 def _copy_plotly(app: Any) -> None:
-    """Copy plotly's script out of its package; pages with an interactive figure load it, the others do not."""
+    """Copy plotly's script out of its package, and its parts from npm; pages with an interactive figure load one."""
     if app.builder.format == "html":
         shutil.copy(str(files("plotly") / "package_data" / PLOTLY), Path(app.outdir, "_static", "local", PLOTLY))
+        for part, script in PLOTLY_PARTS.items():
+            path = _node(app) / f"plotly.js-{part}-dist-min" / script
+            if path.exists():
+                shutil.copy(str(path), Path(app.outdir, "_static", "local", script))
+
+
+def _node(app: Any) -> Path:
+    """Return the folder of what npm has installed, where there is node."""
+    return Path(app.confdir).parent / "node" / "node_modules"
 
 
 def _copy_viewer(app: Any) -> None:
     """Copy the viewer of scans and the library under it; without that library the still pictures stay."""
-    library = Path(app.confdir).parent / "node" / "node_modules" / "@niivue" / "niivue" / "dist" / NIIVUE
+    library = _node(app) / "@niivue" / "niivue" / "dist" / NIIVUE
     if app.builder.format == "html" and library.exists():
         for script in (library, Path(__file__).with_name(VIEWER)):
             shutil.copy(str(script), Path(app.outdir, "_static", "local", script.name))
@@ -57,8 +69,12 @@ def _load_viewer(app: Any, pagename: str, templatename: str, context: dict[str, 
 
 
 def _load_plotly(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
-    if "plotly-graph-div" in context.get("body", ""):
-        app.add_js_file(f"local/{PLOTLY}")
+    body = context.get("body", "")
+    if "plotly-graph-div" in body:
+        parts = set(re.findall(r'data-plotly="(\w+)"', body))
+        script = PLOTLY_PARTS.get(parts.pop(), PLOTLY) if len(parts) == 1 else PLOTLY
+        there = Path(app.outdir, "_static", "local", script).exists()
+        app.add_js_file(f"local/{script if there else PLOTLY}")
 
 
 def _is_thebe(item: Any) -> bool:

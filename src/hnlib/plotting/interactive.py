@@ -61,4 +61,6 @@ def page_of(figure: Any, name: str, alt: str, title: str, options: Mapping[str, 
     page = figure.to_html(
         full_html=False, include_plotlyjs=False, div_id=name, config={"displaylogo": False}, post_script=script
     )
-    return HTML(f'<div role="group" aria-label="{html.escape(alt, quote=True)}">{page}</div>')  # type: ignore[no-untyped-call]
+    part = "gl3d" if any(trace.type == "mesh3d" for trace in figure.data) else "cartesian"  # of plotly's script
+    group = f'<div role="group" aria-label="{html.escape(alt, quote=True)}" data-plotly="{part}">'
+    return HTML(f"{group}{page}</div>")  # type: ignore[no-untyped-call]

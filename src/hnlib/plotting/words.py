@@ -11,7 +11,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
 #: Of a longer list of names the first ones are told, and how many follow.
-MOST_NAMES = 12
+MOST_NAMES = 16
 
 
 def figure_words(figure: Figure) -> str:

@@ -24,6 +24,8 @@ from hnlib.imbalance.scans import Scan
 from hnlib.imbalance.shown import PLAN_MEASURES, SIGHTINGS, Array, Shown, means_by_size
 from hnlib.sampling import UNIFORM
 
+#: Words for Fabric's names.
+_ARITHMETIC = {"32-true": "float32", "bf16-mixed": "bfloat16", "16-mixed": "float16"}
 #: More bytes than any step needs.
 _AMPLE = 1e18
 
@@ -378,7 +380,7 @@ def _reasons(chosen: PatchPlan, largest: str, seen: str, scans: Sequence[Scan], 
         f"The draw is best for the aim '{wish.aim}': {AIMS[wish.aim]} ({draw.value:.4g}). {seen}"
         + (" The two sides of a pair have the same weight." if wish.symmetric else ""),
         f"A step of {candidate.batch_size} patches, {candidate.voxels_per_step} voxels, needs "
-        f"{memory.total / GB:.2f} of {limits.memory_bytes / GB:.3g} GB in {limits.precision}, counted from the layers: "
+        f"{memory.total / GB:.2f} of {limits.memory_bytes / GB:.3g} GB in {_ARITHMETIC[limits.precision]}, counted from the layers: "
         f"{shared:.2f} GB for volumes, {memory.total / GB - shared:.2f} GB for weights and optimiser."
         + (budget if more is None else f" More memory would add {more} candidates."),
         f"The network has {candidate.topology.num_levels} levels and sees "

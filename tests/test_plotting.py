@@ -217,7 +217,8 @@ def test_ranking_joins_what_is_not_told_apart():
     """Marks stand at the mean ranks; one bar spans the two that are mixed and stops before the one that is worse."""
     noise = 0.01 * np.random.default_rng(0).standard_normal((2, 12, 2))
     values = {"small_ca_dice_ce": 0.8 + noise[0], "recipe": 0.8 + noise[1], "base": np.full((12, 2), 0.5)}
-    found = rank_experiments(metrics(values))
+    rows = metrics(values)
+    found = rank_experiments(pd.concat(rows.assign(seed=k, value=rows["value"] + 0.001 * k) for k in range(3)))
     ax = ranking(found)
     marks = points(ax, "#222222")
     assert sorted(marks[:, 0]) == pytest.approx(sorted(found.ranks["mean_rank"]))

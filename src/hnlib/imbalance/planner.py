@@ -380,8 +380,8 @@ def _reasons(chosen: PatchPlan, largest: str, seen: str, scans: Sequence[Scan], 
         f"The draw is best for the aim '{wish.aim}': {AIMS[wish.aim]} ({draw.value:.4g}). {seen}"
         + (" The two sides of a pair have the same weight." if wish.symmetric else ""),
         f"A step of {candidate.batch_size} patches, {candidate.voxels_per_step} voxels, needs "
-        f"{memory.total / GB:.2f} of {limits.memory_bytes / GB:.3g} GB in {_ARITHMETIC[limits.precision]}, counted from the layers: "
-        f"{shared:.2f} GB for volumes, {memory.total / GB - shared:.2f} GB for weights and optimiser."
+        f"{memory.total / GB:.2f} of {limits.memory_bytes / GB:.3g} GB in {_ARITHMETIC[limits.precision]}, counted "
+        f"from the layers: {shared:.2f} GB for volumes, {memory.total / GB - shared:.2f} GB for weights and optimiser."
         + (budget if more is None else f" More memory would add {more} candidates."),
         f"The network has {candidate.topology.num_levels} levels and sees "
         f"{' x '.join(map(str, candidate.receptive_field))} voxels; inside the patch that is as much as a cube of "

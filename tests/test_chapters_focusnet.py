@@ -100,6 +100,9 @@ def test_questions_are_asked_of_every_rival_and_control() -> None:
         assert ("S-Net", "atlas") in asked
     assert table.loc[("others", "FocusNet", "S-Net"), "difference"] == "+0.000"
     assert table.loc[("small", "FocusNet", "DeepLab v3+"), "difference"] == NOT_RUN
+    shown = tables.answered_questions(study(runs(0.1)))
+    assert shown.index[-1] == ("both", DASH, f"{len(table) - 2} more")
+    assert shown["difference"].tolist() == ["+0.100", "+0.000", NOT_RUN]
 
 
 def test_minutes_of_a_stage_are_what_it_adds() -> None:

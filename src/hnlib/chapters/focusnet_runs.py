@@ -149,6 +149,18 @@ def focus_questions(study: FocusStudy) -> pd.DataFrame:
     )
 
 
+def answered_questions(study: FocusStudy) -> pd.DataFrame:
+    """Return the rows of `focus_questions` that runs answer, and in a last one how many wait."""
+    table = focus_questions(study)
+    waits = table["difference"] == NOT_RUN
+    rest = pd.DataFrame(
+        [[NOT_RUN, DASH, DASH, 0, 0]],
+        index=pd.MultiIndex.from_tuples([("both", DASH, f"{waits.sum()} more")], names=table.index.names),
+        columns=table.columns,
+    )
+    return pd.concat([table[~waits], *([rest] if waits.any() else [])])
+
+
 def localisation_table(study: FocusStudy) -> pd.DataFrame:
     """Return by organ the error of FocusNet's centres, its peak, its region, and how often the gate stood open.
 

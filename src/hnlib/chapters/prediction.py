@@ -243,14 +243,15 @@ def prediction_facts(study: DrawStudy, found: pd.DataFrame, misses: pd.DataFrame
     """Return the phrases of the chapter: how much is in, and which measure predicts DSC and misses."""
     means = found[found["organ"] == ALL_ORGANS].set_index("measure")
     runs, configurations = len(study.runs), int(study.runs["experiment"].nunique())
-    sigma = means.loc["sigma_of_mean"]
+    sigma, verdict = means.loc["sigma_of_mean"], _verdict(study, means, configurations, runs)
     return {
         "runs": f"{runs} of {study.wanted}",
         "configurations": f"{configurations} of {len(study.draws)}",
         "cases": str(study.metrics.query("split == 'test'")["case"].nunique()),
         "measures": str(len(means)),
         "sigma": "not known yet" if np.isnan(sigma["rho"]) else _interval(sigma.to_dict()).replace(NBSP, " "),
-        "verdict": _verdict(study, means, configurations, runs),
+        "verdict": verdict,
+        "answer": verdict[:1].lower() + verdict[1:],
         "misses": _misses(study, misses),
     }
 

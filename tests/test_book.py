@@ -44,8 +44,9 @@ BROKEN_PICTURES = """async () => {
 }"""
 #: Whatever has no words of its own for those who do not see it: a path, or nothing.
 WITHOUT_WORDS = """() => [
-    ...[...document.querySelectorAll(".bd-article img:not(.toggler)")].filter(picture => !/[a-z] [a-z]/i.test(picture.alt) ||
-        /[.](png|svg|jpe?g)$/.test(picture.alt)).map(picture => picture.outerHTML.slice(0, 120)),
+    ...[...document.querySelectorAll(".bd-article img:not(.toggler)")]
+        .filter(({alt}) => !/[a-z] [a-z]/i.test(alt) || /[.](png|svg|jpe?g)$/.test(alt))
+        .map(picture => picture.outerHTML.slice(0, 120)),
     ...[...document.querySelectorAll(".plotly-graph-div")].filter(plot => !plot.closest("[role=group][aria-label]"))
         .map(plot => plot.id),
 ]"""

@@ -44,16 +44,22 @@ BROKEN_PICTURES = """async () => {
 }"""
 #: Whatever has no words of its own for those who do not see it: a path, or nothing.
 WITHOUT_WORDS = """() => [
-    ...[...document.querySelectorAll(".bd-article img")].filter(picture => !/[a-z] [a-z]/i.test(picture.alt) ||
-        /[.](png|svg|jpe?g)$/.test(picture.alt)).map(picture => picture.outerHTML.slice(0, 120)),
+    ...[...document.querySelectorAll(".bd-article img:not(.toggler)")]
+        .filter(({alt}) => !/[a-z] [a-z]/i.test(alt) || /[.](png|svg|jpe?g)$/.test(alt))
+        .map(picture => picture.outerHTML.slice(0, 120)),
     ...[...document.querySelectorAll(".plotly-graph-div")].filter(plot => !plot.closest("[role=group][aria-label]"))
         .map(plot => plot.id),
 ]"""
-FIRST_FIGURE = """async () => {
+FIRST_FIGURE = """() => {
     const picture = document.querySelector(".bd-article img");
-    if (picture) { picture.loading = "eager"; await picture.decode(); }
-    return Boolean(picture);
+    return picture && picture.complete && picture.naturalWidth > 0;
 }"""
+#: What makes a page wider than the window; a table or a line of code that scrolls by itself does not.
+STICKS_OUT = """() => document.documentElement.scrollWidth <= innerWidth + 1 ? [] : [
+    document.documentElement.scrollWidth,
+    ...[...document.querySelectorAll(".bd-article *")].filter(part => part.getBoundingClientRect().right > innerWidth)
+        .map(part => part.outerHTML.slice(0, 80)),
+].slice(0, 6)"""
 TOO_WIDE = """() => [document.documentElement, ...document.querySelectorAll("div.math, .bd-article table")]
     .filter(box => box.scrollWidth > box.clientWidth + 1 || box.offsetWidth > box.parentElement?.clientWidth + 1)
     .map(box => `${box.tagName} ${box.id} ${box.textContent.trim().slice(0, 60)}`)"""
@@ -277,14 +283,14 @@ def test_pages_open_from_disk(site: Path, tab: tuple[Any, list[str]]) -> None:
 @pytest.mark.browser
 @pytest.mark.full
 def test_pages_fit_a_telephone(site: Path, tab: tuple[Any, list[str]]) -> None:
-    """At 390 x 800 points nothing is wider than its column."""
+    """At 390 x 800 points no page scrolls sideways; wide tables and lines of code do so in their own box."""
     page, _ = tab
     page.set_viewport_size({"width": 390, "height": 800})
     for path in readable(site):
         page.goto(path.as_uri(), wait_until="load")
         if page.query_selector(".math"):
             page.evaluate("() => MathJax.startup.promise")
-        found = page.evaluate(TOO_WIDE)
+        found = page.evaluate(STICKS_OUT)
         assert not found, f"{path.relative_to(site)}: {found}"
 
 
@@ -294,11 +300,13 @@ def test_the_first_figure_shows_within_two_seconds(site: Path, tab: tuple[Any, l
     """From disk, on every page with a figure; the best of three, for a machine that does other things too."""
     page, _ = tab
     for path in readable(site):
-        seconds = []
-        while len(seconds) < 3 and min(seconds, default=9.0) >= 2:
+        if "<img" not in path.read_text().partition("bd-article")[2]:
+            continue
+        seconds: list[float] = []
+        while len(seconds) < 3 and min(seconds, default=2.0) >= 2:
             began = time.monotonic()
-            page.goto(path.as_uri(), wait_until="domcontentloaded")
-            page.evaluate(FIRST_FIGURE)
+            page.goto(path.as_uri(), wait_until="commit")
+            page.wait_for_function(FIRST_FIGURE)
             seconds.append(time.monotonic() - began)
         assert min(seconds) < 2, f"{path.relative_to(site)}: {seconds}"
 
@@ -434,9 +442,10 @@ def test_interactive_pictures_follow_their_menu_by_keys(
     plot.scroll_into_view_if_needed()
     box = plot.bounding_box()
     assert box is not None
-    view = "plot => JSON.stringify([plot._fullLayout.xaxis?.range, plot._fullLayout.scene?._scene?.getCamera()])"
+    view = """plot => JSON.stringify([plot._fullLayout.scene?._scene?.getCamera(),
+        Object.entries(plot._fullLayout).filter(([key]) => /^xaxis/.test(key)).map(([, axis]) => axis.range)])"""
     seen = plot.evaluate(view)
-    x, y = box["x"] + box["width"] / 4, box["y"] + box["height"] / 2
+    x, y = box["x"] + box["width"] / 8, box["y"] + box["height"] / 2
     page.mouse.move(x, y)
     if figure == "surfaces":
         page.mouse.wheel(0, 300)

@@ -110,5 +110,5 @@ def test_published_reasons_are_in_the_planners_words_and_numbers(dataset: str) -
     folder = Path(__file__).resolve().parents[1] / "results" / "published" / dataset
     reasons = json.loads((folder / "plan.json").read_text())["reasons"]
     table = pd.read_csv(folder / "plan.csv")
-    assert reasons[0].startswith(f"{len(table)} patches are candidates: sides from 8 voxels")
+    assert reasons[0].split(". ", 1)[1].startswith(f"{len(table)} patches are candidates: sides from 8 voxels")
     assert reasons[1].startswith(f"{table['front'].sum()} of them are on the front")

@@ -17,7 +17,7 @@ def test_a_shared_text_stands_once_by_its_number() -> None:
     shown, texts = status.numbered(table, "why", lambda row: row["why"])
     assert list(shown["why"]) == ["1", "2", "1", ""]
     assert texts == ["new", "old"]
-    assert status.legend(["a < b"]) == "<ol><li>a &lt; b</li></ol>"
+    assert status.legend(["a < b"]) == '<ol class="hn-long"><li>a &lt; b</li></ol>'
 
 
 def test_a_benchmark_says_whether_its_goal_was_met() -> None:

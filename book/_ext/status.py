@@ -117,12 +117,12 @@ def html(table: pd.DataFrame) -> str:
     text = shown.to_html(index=False, border=0, classes="table", float_format="{:.2f}".format)
     wrap = "normal" if "ratio" in table else "anywhere"  # numbers stay whole
     style = f"width: 100%; overflow-wrap: {wrap}; font-size: 0.8em"
-    return text.replace("<table ", f'<table style="{style}" ', 1)
+    return '<div class="hn-wide">' + text.replace("<table ", f'<table style="{style}" ', 1) + "</div>"
 
 
 def legend(texts: Sequence[str]) -> str:
     """Return texts as the numbered list below a table; nothing where there is none."""
-    return "" if not texts else "<ol>" + "".join(f"<li>{escape(text)}</li>" for text in texts) + "</ol>"
+    return "" if not texts else '<ol class="hn-long">' + "".join(f"<li>{escape(text)}</li>" for text in texts) + "</ol>"
 
 
 def setup(app: Any) -> dict[str, bool]:

@@ -133,5 +133,5 @@ def _found(row: Any) -> str:
 
 
 def _link(row: Any) -> str:
-    words = _text(row.row)
+    words = _text(row.row or row.chapter.rpartition("/")[2].lstrip("0123456789_"))
     return f'<a href="{row.chapter}.html">{words}</a>' if row.chapter else words

@@ -153,12 +153,9 @@ def answered_questions(study: FocusStudy) -> pd.DataFrame:
     """Return the rows of `focus_questions` that runs answer, and in a last one how many wait."""
     table = focus_questions(study)
     waits = table["difference"] == NOT_RUN
-    rest = pd.DataFrame(
-        [[NOT_RUN, DASH, DASH, 0, 0]],
-        index=pd.MultiIndex.from_tuples([("both", DASH, f"{waits.sum()} more")], names=table.index.names),
-        columns=table.columns,
-    )
-    return pd.concat([table[~waits], *([rest] if waits.any() else [])])
+    last = pd.MultiIndex.from_tuples([("both", DASH, f"{waits.sum()} more")], names=table.index.names)
+    rest = pd.DataFrame([[NOT_RUN, DASH, DASH, 0, 0]], last, table.columns)
+    return pd.concat([table[~waits], rest]) if waits.any() else table
 
 
 def localisation_table(study: FocusStudy) -> pd.DataFrame:

@@ -105,7 +105,6 @@ def _with_tables(notebook: dict[str, Any]) -> dict[str, Any]:
     """Return a notebook whose tables are by default those of the quick profile."""
     for cell in notebook["cells"]:
         if "parameters" in cell["metadata"].get("tags", []):
-            cell["source"] = "".join(cell["source"]).replace(
-                "../results/published/phantom", f"../results/{PROFILES[0]}/tables"
-            )
+            source = "".join(cell["source"]).replace("/published/phantom", f"/{PROFILES[0]}/tables")
+            cell["source"] = source.replace("../results/published/", "../results/")  # what the library published alone
     return notebook

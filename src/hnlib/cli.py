@@ -331,9 +331,9 @@ def notebook(
     run_notebook(source, target, parse_parameters(parameter or []))
 
 
-evaluation.register(app, say)
-reports.register(app, say, progress)
-nnunet.register(app, say)
+evaluation.register(app)
+reports.register(app)
+nnunet.register(app)
 
 
 @app.command()

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from hnlib.console import say
 
 if TYPE_CHECKING:  # `hnlib --help` loads no library for it
     from pandas import DataFrame
 
     from hnlib.evaluation.measure import Rules
 
-Say = Callable[[str], None]
 Folder = Annotated[Path, typer.Argument(help="folder of label maps, such as nnU-Net's output")]
 Reference = Annotated[Path, typer.Argument(help="folder of reference label maps of the same names")]
 Organs = Annotated[
@@ -30,8 +31,8 @@ Workers = Annotated[int, typer.Option(help="cases at a time; 0: one a core, 8 at
 Out = Annotated[Path, typer.Option(help="folder for the tables and the page")]
 
 
-def register(app: typer.Typer, say: Say) -> None:
-    """Add the commands to the command line; ``say`` prints a line."""
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
 
     def progress(name: str, done: int, total: int) -> None:
         if done == total or done % max(1, total // 10) == 0:
@@ -54,7 +55,7 @@ def register(app: typer.Typer, say: Say) -> None:
         rules = Rules(organs, absent, common, workers)
         found = evaluate_folders(prediction, reference, rules, progress=progress)
         page = evaluation_page(found, _command("evaluate", (prediction, reference), rules))
-        _finish(out, {"metrics": found.metrics, "left_out": found.left_out}, page, found.notes, say)
+        _finish(out, {"metrics": found.metrics, "left_out": found.left_out}, page, found.notes)
 
     @app.command()
     def compare(
@@ -79,7 +80,6 @@ def register(app: typer.Typer, say: Say) -> None:
             {"metrics": found.metrics, "comparison": found.table, "left_out": found.left_out},
             page,
             found.notes,
-            say,
         )
 
 
@@ -90,7 +90,7 @@ def _command(name: str, paths: Sequence[Path], rules: Rules) -> str:
     return " ".join(["hnlib", name, *(shlex.quote(str(path)) for path in paths), *options])
 
 
-def _finish(out: Path, tables: Mapping[str, DataFrame], page: str, notes: tuple[str, ...], say: Say) -> None:
+def _finish(out: Path, tables: Mapping[str, DataFrame], page: str, notes: tuple[str, ...]) -> None:
     from hnlib.files import write_table, write_text
 
     for name, table in tables.items():

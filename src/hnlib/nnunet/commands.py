@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import typer
 
+from hnlib.console import say
 
-def register(app: typer.Typer, say: Callable[[str], None]) -> None:
-    """Add the command to the command line; ``say`` prints a line."""
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the command line."""
 
     @app.command()
     def nnunet() -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-Say = Callable[[str], None]
-Progress = Callable[[str, int, int], None]
+from hnlib.console import progress, say
+
 Memory = Annotated[str, typer.Option(help="memory of a training step, such as 11GB")]
 MOST_CASES = 20
 
@@ -27,8 +26,8 @@ class Wanted:
     experiment: Path | None = None
 
 
-def register(app: typer.Typer, say: Say, progress: Progress) -> None:
-    """Add the commands to the command line; ``say`` prints a line, ``progress`` some of many."""
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
 
     @app.command()
     def report(
@@ -39,7 +38,7 @@ def register(app: typer.Typer, say: Say, progress: Progress) -> None:
         experiment: Annotated[Path | None, typer.Option(help="the recommendation as an experiment, YAML")] = None,
     ) -> None:
         """Say what labelled scans are like, and which patch, loss and sampling fit them: one HTML page."""
-        write_report(Wanted(root, out, memory, cases, experiment), say, progress)
+        write_report(Wanted(root, out, memory, cases, experiment))
 
     @app.command("new-study")
     def new_study_command(
@@ -62,11 +61,11 @@ def register(app: typer.Typer, say: Say, progress: Progress) -> None:
         from hnlib.report.demo import write_demo
 
         write_demo(to / "scans", progress=progress)
-        write_report(Wanted(to / "scans", to / "report.html", memory), say, progress)
+        write_report(Wanted(to / "scans", to / "report.html", memory))
         say(f"next: hnlib new-study my_study --scans {to / 'scans'}")
 
 
-def write_report(wanted: Wanted, say: Say, progress: Progress | None = None) -> None:
+def write_report(wanted: Wanted) -> None:
     """Measure a labelled folder and write its page."""
     from hnlib.files import write_text
     from hnlib.imbalance import Limits

@@ -74,7 +74,7 @@ rule describe:
 rule train:
     input:
         study=STUDY,
-        notebook="notebooks/03_training.ipynb",
+        notebook="notebooks/08_training.ipynb",
     output:
         f"results/{DATASET}/{PROFILE}/trained/{{experiment}}-seed{{seed}}.json",
     log:

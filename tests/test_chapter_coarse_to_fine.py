@@ -1,4 +1,4 @@
-"""Chapter 21: its tables with runs, with some of them, and with none; what the paper prints."""
+"""Chapter 17: its tables with runs, with some of them, and with none; what the paper prints."""
 
 from __future__ import annotations
 

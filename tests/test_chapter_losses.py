@@ -49,7 +49,7 @@ def history_rows(curves: dict[tuple[str, int, str], list[float]]) -> pd.DataFram
     return pd.DataFrame(rows, columns=["profile", "experiment", "seed", "step", "organ", "validation_dsc"])
 
 
-# Chapter 12
+# Chapter 13
 
 
 def test_every_named_loss_has_its_row(audited: tuple[pd.DataFrame, pd.DataFrame]) -> None:
@@ -104,7 +104,7 @@ def test_k_in_trained_networks_is_judged_by_both_metrics() -> None:
         assert f"recall by {sign * 0.1 + 0.002:+.3f}" in phrase
 
 
-# Chapter 13
+# Chapter 14
 
 
 def test_arms_come_from_the_profile_that_has_most_of_them() -> None:
@@ -161,9 +161,10 @@ def test_a_difference_within_the_spread_of_seeds_is_not_called_beyond_it() -> No
     assert table["shown"].to_dict() == {"small, focal+Dice": "for these runs", "small, CE": "yes"}
     assert table.loc["small, focal+Dice", "over seeds"].startswith("-0.0")
     runs = rows[["profile", "experiment", "seed"]].drop_duplicates()
-    verdict = chapters.compared.compared_facts(rows, tests, runs, "small_dice_ce")["verdict"]
-    assert "test patients and seeds show a difference for small, CE (-0.200)." in verdict
-    assert verdict.endswith("For the runs at hand alone the test patients show one for small, focal+Dice (+0.004).")
+    facts = chapters.compared.compared_facts(rows, tests, runs, "small_dice_ce")
+    assert facts["verdict"].endswith("test patients and seeds show a difference for small, CE (-0.200).")
+    said = "For the runs at hand alone the test patients show a difference for small, focal+Dice (+0.004)."
+    assert facts["alone"] == said
 
 
 def test_one_loss_alone_has_nothing_to_be_compared_with() -> None:
@@ -179,7 +180,7 @@ def test_one_loss_alone_has_nothing_to_be_compared_with() -> None:
     assert plotting.metric_differences(chapters.compared.metric_rows(tests), ("dsc",)).axes
 
 
-# Chapter 14
+# Chapter 15
 
 
 def test_an_organ_is_switched_on_at_the_first_check_above_the_threshold() -> None:
@@ -264,7 +265,7 @@ def test_curves_start_where_trainings_start() -> None:
     assert found == [[0.05, 1 / 3], [0.01, 1 / 3]]
 
 
-# Figures of chapter 12
+# Figures of chapter 13
 
 
 def test_figures_show_the_numbers_of_the_tables(audited: tuple[pd.DataFrame, pd.DataFrame]) -> None:

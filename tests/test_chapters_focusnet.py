@@ -1,4 +1,4 @@
-"""Chapter 20: its tables from runs by hand, what it says before there are runs, and the pictures' geometry."""
+"""Chapter 16: its tables from runs by hand, what it says before there are runs, and the pictures' geometry."""
 
 from __future__ import annotations
 

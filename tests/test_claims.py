@@ -298,7 +298,7 @@ def open_ledger(tmp_path: Path, tables: dict[str, pd.DataFrame]) -> pd.Series:
 def test_a_made_table_flips_the_verdict(tmp_path):
     """The same claim, three tables: better, worse, and not told apart."""
     better = open_ledger(tmp_path, {"metrics": metrics({"a": 0.8, "b": 0.6})})
-    assert (better["verdict"], better["partial"], better["chapter"]) == (REPRODUCED, "", "04_evaluation")
+    assert (better["verdict"], better["partial"], better["chapter"]) == (REPRODUCED, "", "09_evaluation")
     assert better["found"].endswith(" points, 8 patients")
     low, _, high = better["interval"].partition(" to ")
     assert 18 < float(low) < float(better["found"].split()[0]) < float(high) < 22
@@ -500,7 +500,7 @@ def test_the_page_of_a_claim_reads_the_profile_of_its_runs():
                 without.add(claim.id)
     assert without == {"P4"}
     table = ledger(LISTED, PUBLISHED, planned_seeds).set_index("id")
-    assert table.loc[["C13", "C17", "C20"], "chapter"].tolist() == ["10_observers", "10_observers", "05_confidence"]
+    assert table.loc[["C13", "C17", "C20"], "chapter"].tolist() == ["03_observers", "03_observers", "11_confidence"]
     assert set(table.index[table["chapter"] == ""]) <= {"P4"}
 
 

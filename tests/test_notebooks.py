@@ -69,7 +69,7 @@ def test_runs_on_published_tables(path: Path, tables: str, shell: InteractiveShe
 @pytest.mark.slow
 def test_a_notebook_runs_in_a_kernel_of_its_own(tmp_path: Path) -> None:
     """As papermill, `make book` and a reader run it: nothing on stderr, and its pictures and data named."""
-    path = next(path for path in NOTEBOOKS if path.stem == "02_imbalance")
+    path = next(path for path in NOTEBOOKS if path.stem == "04_imbalance")
     run_notebook(path, tmp_path / path.name, {"tables": str(PUBLISHED / "openkbp")})
     text = (tmp_path / path.name).read_text()
     assert "OpenKBP" in text

@@ -60,9 +60,9 @@ def test_a_function_knows_its_chapters() -> None:
     """Called by the notebook itself, and through a function of `hnlib.chapters`."""
     found = reference.chapters_by_name(NOTEBOOKS)
     assert "/executed/01_dataset" in found["organ_volumes"]
-    assert "/executed/02_imbalance" in found["sigma_of_mean"]
-    assert "/executed/02_imbalance" in found["sigma_pooled"]
-    code, _ = reference.cells_of(ROOT / "notebooks" / "02_imbalance.ipynb")
+    assert "/executed/04_imbalance" in found["sigma_of_mean"]
+    assert "/executed/04_imbalance" in found["sigma_pooled"]
+    code, _ = reference.cells_of(ROOT / "notebooks" / "04_imbalance.ipynb")
     assert "sigma_pooled" not in reference.used_names(code)
     assert reference.used_names("chapters.landscape.picture()") == {"chapters", "picture"}
 
@@ -74,7 +74,7 @@ def test_prose_counts_as_use() -> None:
     )
     assert reference.told_names(prose) == {"holm", "audit", "plan_patch"}
     found = reference.chapters_by_name([*NOTEBOOKS, *(ROOT / "book").glob("*.md")])
-    assert "/executed/04_evaluation" in found["signed_rank"]
+    assert "/executed/09_evaluation" in found["signed_rank"]
     assert "/using" in found["register_loss"]
 
 

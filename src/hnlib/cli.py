@@ -124,7 +124,7 @@ def train(
     seed: Seed,
     devices: Annotated[int, typer.Option(help="GPUs, or processes on CPU, that share each batch", min=1)] = 1,
 ) -> None:
-    """Train one run, or continue it; the notebook 03_training does the same with curves."""
+    """Train one run, or continue it; the notebook 08_training does the same with curves."""
     from hnlib.experiments import load_study, train_run
 
     study = load_study(study_file)

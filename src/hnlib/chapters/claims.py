@@ -1,4 +1,4 @@
-"""Chapters 11 and 17: the ledger of claims, and what it says to a clinic."""
+"""Chapters 18 and 19: the ledger of claims, and what it says to a clinic."""
 
 from __future__ import annotations
 

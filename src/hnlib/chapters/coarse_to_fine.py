@@ -1,4 +1,4 @@
-"""Chapter 21: coarse to fine, its stages in pictures, its parts in numbers."""
+"""Chapter 17: coarse to fine, its stages in pictures, its parts in numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chapter 13: networks trained with each loss, beside the tables of Hosseini 2024."""
+"""Chapter 14: networks trained with each loss, beside the tables of Hosseini 2024."""
 
 from __future__ import annotations
 
@@ -265,6 +265,7 @@ def compared_facts(metrics: pd.DataFrame, tests: pd.DataFrame, runs: pd.DataFram
         "baseline": experiment_title(baseline),
         "baseline-dsc": f"{means[baseline]:.3f}",
         "verdict": _verdict(rows),
+        "alone": _alone(rows),
         "cases": str(metrics.loc[metrics["split"] == "test", "case"].nunique()),
         "seeds": f"{fewer}{counted(seeds.max(), 'seed')}",
         "percent": percent_phrase(metrics),
@@ -272,17 +273,24 @@ def compared_facts(metrics: pd.DataFrame, tests: pd.DataFrame, runs: pd.DataFram
 
 
 def _verdict(rows: pd.DataFrame) -> str:
-    """Say which losses differ from the baseline over patients and seeds, and which over the patients alone."""
+    """Say which losses differ from the baseline over patients and seeds."""
     if not len(rows):
         return "There is nothing to compare it with yet."
-    begin = "Corrected for the number of losses, test patients and seeds"
-    shown, alone = rows[rows["shown"].astype(bool)], rows[_runs_alone(rows)]
-    text = f"{begin} show {f'a difference for {_which(shown, rows)}' if len(shown) else 'no difference for any other'}."
+    shown = rows[rows["shown"].astype(bool)]
+    what = f"a difference for {_which(shown, rows)}" if len(shown) else "no difference for any other"
+    return f"Corrected for the number of losses, test patients and seeds show {what}."
+
+
+def _alone(rows: pd.DataFrame) -> str:
+    """Say which of the other losses the patients alone tell from the baseline."""
+    if not len(rows):
+        return ""
+    alone, text = rows[_runs_alone(rows)], ""
     if len(alone):
-        text += f" For the runs at hand alone the test patients show one for {_which(alone, rows)}."
+        text = f"For the runs at hand alone the test patients show a difference for {_which(alone, rows)}."
     if rows["p_seeds"].isna().all():
         text += " With one seed it is not known whether a second training would show the same."
-    return text
+    return text.lstrip()
 
 
 def _which(rows: pd.DataFrame, others: pd.DataFrame) -> str:

@@ -1,4 +1,4 @@
-"""Chapter 05: confidence drift."""
+"""Chapter 11: confidence drift."""
 
 from __future__ import annotations
 

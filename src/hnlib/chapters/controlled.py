@@ -1,4 +1,4 @@
-"""Chapter 15: what the paper changes at once, one thing at a time."""
+"""Chapter 10: what the paper changes at once, one thing at a time."""
 
 from __future__ import annotations
 
@@ -308,7 +308,7 @@ def controlled_facts(answers: pd.DataFrame, by_switch: pd.DataFrame, study: dict
         "questions": str(len(answers)),
         "answered": str(len(done)),
         "partial": str(partial),
-        "clear": f"Beyond both intervals: {listed(words)}." if words else "None of them lies beyond both intervals.",
+        "clear": f"beyond both intervals lie {listed(words)}" if words else "none of them lies beyond both intervals",
         "whole": whole,
         "switches": str(int((by_switch["lacking"] == "").sum())),
     }

@@ -1,4 +1,4 @@
-"""Chapters 01 and 02: the scans, and class imbalance inside patches."""
+"""Chapters 01 and 04: the scans, and class imbalance inside patches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chapter 20: FocusNet in pictures on the phantom; its runs are in `hnlib.chapters.focusnet_runs`."""
+"""Chapter 16: FocusNet in pictures on the phantom; its runs are in `hnlib.chapters.focusnet_runs`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chapter 20: runs of FocusNet and its rivals, where their difference comes from, what they cost, what is printed."""
+"""Chapter 16: runs of FocusNet and its rivals, where their difference comes from, what they cost, what is printed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chapter 0: every idea of the book beside what it was compared with, in one figure."""
+"""Chapter 00: every idea of the book beside what it was compared with, in one figure."""
 
 from __future__ import annotations
 

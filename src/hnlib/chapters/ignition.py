@@ -1,4 +1,4 @@
-"""Chapter 14: when each organ is learnt, by loss, seed, optimiser and smoothing."""
+"""Chapter 15: when each organ is learnt, by loss, seed, optimiser and smoothing."""
 
 from __future__ import annotations
 

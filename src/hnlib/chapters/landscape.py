@@ -1,4 +1,4 @@
-"""Chapter 07: what sigma measures, over the whole landscape of patch sizes."""
+"""Chapter 05: what sigma measures, over the whole landscape of patch sizes."""
 
 from __future__ import annotations
 

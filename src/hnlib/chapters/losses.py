@@ -1,4 +1,4 @@
-"""Chapter 12: what each loss does to large and small, present and absent classes."""
+"""Chapter 13: what each loss does to large and small, present and absent classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chapter 10: what two people agree on, and what stands beside it."""
+"""Chapter 03: what two people agree on, and what stands beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chapter 06: the phantom beside real heads."""
+"""Chapter 02: the phantom beside real heads."""
 
 from __future__ import annotations
 

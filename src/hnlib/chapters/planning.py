@@ -1,4 +1,4 @@
-"""Chapter 08: a patch planned on the outlines of a data set, beside nnU-Net's choices for it."""
+"""Chapter 06: a patch planned on the outlines of a data set, beside nnU-Net's choices for it."""
 
 from __future__ import annotations
 

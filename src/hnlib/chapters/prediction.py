@@ -1,4 +1,4 @@
-"""Chapter 09: whether measures of imbalance, known before training, order patches and draws as their results do."""
+"""Chapter 07: whether measures of imbalance, known before training, order patches and draws as their results do."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from hnlib.stats import (
     seed_interval,
 )
 
-#: Measures with one value a configuration: those of chapter 07 that differ in the order of configurations, since one
+#: Measures with one value a configuration: those of chapter 05 that differ in the order of configurations, since one
 #: counted twice (the pooled sigma orders as that of the mean does) would cost the correction for their number.
 GLOBAL = (
     *("sigma_of_mean", "sigma_foreground", "normalised_entropy", "aitchison_spread"),

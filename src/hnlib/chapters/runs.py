@@ -1,4 +1,4 @@
-"""Chapters 03 and 04: training, evaluation."""
+"""Chapters 08 and 09: training, evaluation."""
 
 from __future__ import annotations
 
@@ -264,27 +264,35 @@ def evaluation_facts(metrics: pd.DataFrame, differences: pd.DataFrame) -> Facts:
         "test-cases": str(test["case"].nunique()),
         "num-organs": str(test["organ"].nunique()),
         "verdict": _verdict(differences),
+        "alone": _alone(differences),
         "seeds-caveat": caveat,
         "same": _same_configuration(test),
     }
 
 
 def _verdict(differences: pd.DataFrame) -> str:
-    """Say which differences from the baseline are shown, and which of the others the patients alone tell from none."""
+    """Say which differences from the baseline are shown."""
     if not len(differences):
         return "There is nothing to compare it with."
     shown = differences["shown"].astype(bool)
-    runs = differences[~shown & (differences["p_holm"] < ALPHA)]
-    begin = "Against the baseline test patients and seeds, corrected for the number of tests,"
-    text = f"{begin} show {f'a difference for {_signs(differences[shown])}' if shown.any() else 'no difference'}."
+    what = f"a difference for {_signs(differences[shown])}" if shown.any() else "no difference"
+    return f"Against the baseline test patients and seeds, corrected for the number of tests, show {what}."
+
+
+def _alone(differences: pd.DataFrame) -> str:
+    """Say which of the differences that are not shown the patients alone tell from none, and what could not be."""
+    if not len(differences):
+        return ""
+    text = ""
+    runs = differences[~differences["shown"].astype(bool) & (differences["p_holm"] < ALPHA)]
     if len(runs):
-        text += f" For the runs at hand alone the test patients show one for {_signs(runs)}."
+        text = f"For the runs at hand alone the test patients show a difference for {_signs(runs)}."
         unknown = [str(name) for name in runs.index[runs["seeds_low"].isna()]]
         text += f" With one seed on a side the spread of {listed(unknown)} is not known." if unknown else ""
     cases = int(differences["cases"].min())
     if least_p(cases) > ALPHA / len(differences):
-        text += f" {cases} test cases could not have shown any, however large."
-    return text
+        text += f" {cases} test cases could not have shown any difference, however large."
+    return text.lstrip()
 
 
 def _same_configuration(test: pd.DataFrame) -> str:

@@ -12,7 +12,7 @@ from hnlib.imbalance import PAPER_RATIOS, PAPER_SIGMA, sigma_of_mean
 from hnlib.imbalance.measures import PAPER_CLASSES
 
 SHARES = "class shares in the code of Tappeiner 2022"
-IMBALANCE = "02_imbalance"
+IMBALANCE = "04_imbalance"
 EPSILON = 1e-5
 
 
@@ -142,14 +142,14 @@ def response_to_a_missed_object(patch: int = 64, large: int = 20, small: int = 4
         f"{ratios[1]:.0f} times as much as one of {small}"
     )
     holds = abs(ratios[0] - 1) < 0.05 and ratios[1] > 10
-    return own_numbers(holds, text, row="Dice and cross-entropy, computed", chapter="12_audit")
+    return own_numbers(holds, text, row="Dice and cross-entropy, computed", chapter="13_audit")
 
 
 def cube_is_balanced(diameters: float, *, most: float = 0.9) -> Finding:
     """Ask whether a ball fills enough of a cube some diameters wide that background is no more than ``most`` of it."""
     share = math.pi / 6 / diameters**3
     text = f"a ball fills {100 * share:.1f} % of the cube, {100 * (1 - share):.1f} % is background"
-    return own_numbers(1 - share <= most, text, row="a ball of one diameter in a cube of three", chapter="20_focusnet")
+    return own_numbers(1 - share <= most, text, row="a ball of one diameter in a cube of three", chapter="16_focusnet")
 
 
 def weights_balance_at_start(patch: str) -> Finding:
@@ -168,7 +168,7 @@ def weights_balance_at_start(patch: str) -> Finding:
         bool(printed.max() > 1.01 * printed.min()),
         text,
         row="Eq. 2 at a uniform prediction",
-        chapter="21_coarse_to_fine",
+        chapter="17_coarse_to_fine",
     )
 
 
@@ -185,7 +185,7 @@ def loss_grows_as_k_falls(percents: Sequence[int], trials: int = 200) -> Finding
         losses = 1 - np.array(dice)
         least, ends = min(least, float(np.diff(losses).min())), ends + losses[[0, -1]] / trials
     text = f"it rose in all of {trials} random cases, on average from {ends[0]:.2f} to {ends[1]:.2f}"
-    return own_numbers(least >= -1e-12, text, row="Eq. 5 to 7, computed", chapter="12_audit")
+    return own_numbers(least >= -1e-12, text, row="Eq. 5 to 7, computed", chapter="13_audit")
 
 
 def ties_spoil_the_share(voxels: int = 100, percent: int = 50) -> Finding:
@@ -200,7 +200,7 @@ def ties_spoil_the_share(voxels: int = 100, percent: int = 50) -> Finding:
     text = (
         f"of {voxels} equal voxels {kept(equal)} are kept without the map and {kept(broken)} with it, for K = {percent}"
     )
-    return own_numbers(kept(equal) != percent, text, row="Eq. 2 to 4, computed", chapter="12_audit")
+    return own_numbers(kept(equal) != percent, text, row="Eq. 2 to 4, computed", chapter="13_audit")
 
 
 def background_ratio(smallest_percent: float, claimed: float) -> Finding:
@@ -209,4 +209,4 @@ def background_ratio(smallest_percent: float, claimed: float) -> Finding:
     text = (
         f"scans not public; {smallest_percent} % means {ratio:,.0f} to 1 on average, {claimed / ratio:.1f} times less"
     )
-    return Finding(NOT_TESTABLE, text, row="Gao 2019, Sec. 1", chapter="20_focusnet")
+    return Finding(NOT_TESTABLE, text, row="Gao 2019, Sec. 1", chapter="16_focusnet")

@@ -23,7 +23,7 @@ Planned = Callable[[str, Sequence[str]], int]
 """Profile and experiments to the number of seeds that are planned for the one with the fewest."""
 LEARNT = 0.3
 """Mean DSC below which an organ counts as not learnt, so that nothing can be said about it."""
-EVALUATION, CONFIDENCE, IMBALANCE = "04_evaluation", "05_confidence", "02_imbalance"
+EVALUATION, CONFIDENCE, IMBALANCE = "09_evaluation", "11_confidence", "04_imbalance"
 
 
 class Evidence:

@@ -20,10 +20,10 @@ PAPER_NAMES = {
 }
 #: Where the printed tables of a paper stand beside ours.
 PAPER_CHAPTERS = {
-    "gao2019": "20_focusnet",
-    "hosseini2024": "13_losses",
-    "pu2020": "21_coarse_to_fine",
-    "tappeiner2022": "04_evaluation",
+    "gao2019": "16_focusnet",
+    "hosseini2024": "14_losses",
+    "pu2020": "17_coarse_to_fine",
+    "tappeiner2022": "09_evaluation",
 }
 
 

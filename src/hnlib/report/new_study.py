@@ -20,7 +20,7 @@ from hnlib.report.labelled import open_labelled
 
 EXPERIMENTS = (*FOUR_CONFIGURATIONS, "recipe", "snet", "focusnet", "coarse_to_fine")
 #: Chapters that need the tables of a study and nothing else.
-NOTEBOOKS = ("01_dataset", "02_imbalance", "04_evaluation")
+NOTEBOOKS = ("01_dataset", "04_imbalance", "09_evaluation")
 PROFILES = ("quick", "laptop")
 
 

@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
+pytest.importorskip("sphinx")
 reference = importlib.import_module("reference")
 NOTEBOOKS = list((ROOT / "notebooks").glob("*.ipynb"))
 PAGES = "".join(path.read_text() for path in (ROOT / "book" / "reference").glob("*.md"))
@@ -24,7 +25,7 @@ def test_every_module_has_its_place_on_a_page() -> None:
 
 def docstrings(module: str) -> list[tuple[str, str]]:
     """Return the docstrings of a module, of its public names and of the methods of its classes."""
-    found = importlib.import_module(module)
+    found = reference.imported(module)
     texts = [(module, found.__doc__ or "")]
     for name in reference.public_names(module):
         value = getattr(found, name)

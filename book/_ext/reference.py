@@ -11,7 +11,10 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+from sphinx.ext.autodoc.mock import mock
 
 #: What the pages of the reference hold; the names of each are its ``__all__``, or what it defines.
 MODULES = (
@@ -49,10 +52,19 @@ MODULES = (
     "hnlib.report.measure",
     "hnlib.nnunet",
     "hnlib.nnunet.draw",
+    "hnlib.nnunet.trainers",
     "hnlib.experiments",
 )
+#: Packages that modules of the reference need, and the book does not: autodoc's stand-ins take their place.
+ABSENT = ["nnunetv2"]
 CHAPTER_CODE = "hnlib.chapters"
 NO_PAGE = "Used by the library itself; no chapter calls it."
+
+
+def imported(module: str) -> ModuleType:
+    """Return a module, imported with stand-ins for what the book does without."""
+    with mock(ABSENT):
+        return importlib.import_module(module)
 
 
 def used_names(source: str) -> set[str]:
@@ -121,7 +133,7 @@ def chapters_by_name(pages: Iterable[Path]) -> dict[str, list[str]]:
 def callers() -> Mapping[str, set[str]]:
     """Return, for every public name, the public functions and classes of the modules that mention it."""
     values = {
-        name: getattr(importlib.import_module(module), name) for module in MODULES for name in public_names(module)
+        name: getattr(imported(module), name) for module in MODULES for name in public_names(module)
     }
     found: dict[str, set[str]] = {name: set() for name in values}
     for caller, value in values.items():
@@ -134,7 +146,7 @@ def callers() -> Mapping[str, set[str]]:
 @cache
 def module_names(module: str) -> set[str]:
     """Return every name that the code of a module mentions."""
-    return used_names(inspect.getsource(importlib.import_module(module)))
+    return used_names(inspect.getsource(imported(module)))
 
 
 def use(name: str, chapters: Mapping[str, list[str]]) -> str:
@@ -148,7 +160,7 @@ def use(name: str, chapters: Mapping[str, list[str]]) -> str:
 
 def public_names(module: str) -> Iterator[str]:
     """Yield the names of a module that the reference shows."""
-    found = importlib.import_module(module)
+    found = imported(module)
     own = (name for name, value in vars(found).items() if getattr(value, "__module__", "") == module)
     yield from getattr(found, "__all__", None) or (name for name in own if not name.startswith("_"))
 
@@ -156,7 +168,7 @@ def public_names(module: str) -> Iterator[str]:
 def _settle(app: Any) -> None:
     """Import what packages import late, so that it is found among their members."""
     for module in MODULES:
-        found = importlib.import_module(module)
+        found = imported(module)
         for name in getattr(found, "__all__", ()):
             setattr(found, name, getattr(found, name))
 
@@ -176,6 +188,7 @@ def setup(app: Any) -> dict[str, bool]:
     """Connect to Sphinx."""
     app.setup_extension("sphinx.ext.autodoc")
     app.setup_extension("sphinx.ext.napoleon")
+    app.config.autodoc_mock_imports = ABSENT
     app.connect("builder-inited", _settle)
     app.connect("autodoc-process-docstring", _link, priority=600)  # after napoleon has read the sections
     return {"parallel_read_safe": True}

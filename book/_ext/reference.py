@@ -132,9 +132,7 @@ def chapters_by_name(pages: Iterable[Path]) -> dict[str, list[str]]:
 @cache
 def callers() -> Mapping[str, set[str]]:
     """Return, for every public name, the public functions and classes of the modules that mention it."""
-    values = {
-        name: getattr(imported(module), name) for module in MODULES for name in public_names(module)
-    }
+    values = {name: getattr(imported(module), name) for module in MODULES for name in public_names(module)}
     found: dict[str, set[str]] = {name: set() for name in values}
     for caller, value in values.items():
         if inspect.isfunction(value) or inspect.isclass(value):

@@ -1,21 +1,16 @@
-"""Statistics of metric tables: worked by hand, coverage of intervals, and Table 1 of the paper."""
+"""Statistics of metric tables, worked by hand."""
 
 from __future__ import annotations
-
-from itertools import product
 
 import numpy as np
 import pandas as pd
 import pytest
+from metricrows import study
 from scipy import stats as scipy_stats
 from statsmodels.stats.multitest import multipletests
 
-from hnlib.organs import ORGANS
 from hnlib.stats import (
     ALL_ORGANS,
-    COLUMNS,
-    PAPER_NEAREST,
-    PRINTED,
     case_differences,
     choose_by_validation,
     compare_experiments,
@@ -27,32 +22,12 @@ from hnlib.stats import (
     minimum_detectable_effect,
     organ_summary,
     paired_difference,
-    paper_table1,
-    printed_table,
     rank_experiments,
     seed_averaged,
     seed_interval,
     seed_spread,
     signed_rank,
 )
-from hnlib.stats.paired import _bootstrap_patients, _jackknife_t
-from hnlib.stats.ranking import _friedman, _pairs
-
-
-def rows(*entries, profile="laptop", metric="dsc"):
-    """Metric rows from (experiment, seed, split, case, organ, value)."""
-    return pd.DataFrame([(profile, *entry[:5], metric, entry[5]) for entry in entries], columns=COLUMNS)
-
-
-def study(values, experiment="recipe", split="test", seed=0):
-    """Rows of one experiment from an array (cases, organs)."""
-    return rows(
-        *(
-            (experiment, seed, split, f"pt_{case}", organ, value)
-            for case, row in enumerate(np.asarray(values))
-            for organ, value in zip(("mandible", "larynx", "brainstem"), row, strict=False)
-        )
-    )
 
 
 def rng():
@@ -473,168 +448,3 @@ def test_tables_that_do_not_serve_are_refused(call, text):
     """One line says what is lacking."""
     with pytest.raises(ValueError, match=text):
         call(study([[0.5]], "base"))
-
-
-def test_table1_of_tappeiner_2022_is_complete():
-    """Four configurations, seven organs and the average, three metrics; names of the vocabulary."""
-    table = paper_table1()
-    assert len(table) == 4 * 8 * 3
-    assert set(table["organ"]) - {"average"} < set(ORGANS)
-    assert set(table["metric"]) == set(PAPER_NEAREST)
-    assert not table.duplicated(["configuration", "organ", "metric"]).any()
-    assert not table.isna().any(axis=None)
-
-
-def test_printed_averages_of_table1_are_the_means_of_the_seven_organs():
-    """Tappeiner 2022, Table 1: all 12 printed averages within half a unit of their second digit."""
-    table = paper_table1()
-    printed = table[table["organ"] == "average"].set_index(["configuration", "metric"])["mean"]
-    computed = table[table["organ"] != "average"].groupby(["configuration", "metric"])["mean"].mean()
-    assert len(printed) == 12
-    assert (computed - printed).abs().max() <= 0.005 + 1e-9
-    assert computed["large_nnu_dice_ce", "dsc"] == pytest.approx(0.7714, abs=5e-5)
-    assert computed["large_ca_dice_ce", "hd95_plastimatch_mm"] == pytest.approx(12.819, abs=5e-4)
-    assert computed["small_ca_dice_ce", "surface_dsc_axes_swapped"] == pytest.approx(0.9414, abs=5e-5)
-
-
-def test_printed_sds_of_table1_pool_cases_and_organs():
-    """Tappeiner 2022, Table 1: the "+-" of an average row is the SD of 15 x 7 values, not an uncertainty."""
-    table = paper_table1()
-    for (configuration, metric), group in table.groupby(["configuration", "metric"]):
-        organs = group[group["organ"] != "average"]
-        total = (14 * organs["sd"] ** 2).sum() + 15 * ((organs["mean"] - organs["mean"].mean()) ** 2).sum()
-        printed = group.loc[group["organ"] == "average", "sd"].item()
-        assert np.sqrt(total / 104) == pytest.approx(printed, abs=0.012), (configuration, metric)
-
-
-@pytest.mark.parametrize("paper", PRINTED)
-def test_printed_tables_are_whole(paper):
-    """No value twice, none lacking, none out of range."""
-    table = printed_table(paper)
-    assert not table.duplicated(["table", "method", "organ", "metric"]).any()
-    assert table["mean"].gt(0).all()
-    shares = table[table["metric"].str.endswith("_percent")]
-    assert shares["mean"].lt(100).all()
-
-
-@pytest.mark.parametrize(
-    ("paper", "table", "unit"), [("gao2019", "1", 0.1), ("gao2019", "3", 0.1), ("hosseini2024", "1", 0.01)]
-)
-def test_printed_averages_are_the_means_of_their_rows(paper, table, unit):
-    """All but one: the atlas row of Gao 2019, Table 1, prints 62.3 where its organs average 60.1."""
-    rows = printed_table(paper).query("table == @table and metric == 'dsc_percent'")
-    printed = rows[rows["organ"] == "average"].set_index("method")["mean"]
-    computed = rows[rows["organ"] != "average"].groupby("method")["mean"].mean()
-    gap = (computed - printed).dropna().abs()
-    if "atlas" in gap:
-        assert gap.pop("atlas") == pytest.approx(2.167, abs=5e-4)
-    assert gap.max() <= unit
-
-
-# By simulation: what intervals cover, and how often the chain sees what is not there.
-
-
-def skewed_dsc(rng, patients, *, lost=(0.02, 0.06), error=(0.95, 1.0), organs=5):
-    """DSC of two experiments on the same patients, (2, patients, organs): hard patients, skewed errors, failures."""
-    hard = np.exp(0.35 * rng.standard_normal((patients, 1)))
-    scale = np.array([0.12, 0.15, 0.14, 0.13, 0.09])[:organs]
-    arms = []
-    for share, factor in zip(lost, error, strict=True):
-        dsc = 1 - np.minimum(scale * hard * factor * np.exp(0.2 * rng.standard_normal((patients, organs))), 1)
-        failed = rng.random((patients, organs)) < share
-        arms.append(np.where(failed, dsc * rng.uniform(0, 0.7, (patients, organs)), dsc))
-    return np.array(arms)
-
-
-@pytest.mark.parametrize("patients", [10, 15, 30])
-def test_t_interval_covers_skewed_differences(patients):
-    """95 % nominal: at least 93 % on DSC where the baseline loses 6 % of the organs and the other one 2 %."""
-    generator, repeats = rng(), 1000
-    new, base = skewed_dsc(generator, 200_000)
-    truth = (new - base).mean()
-    new, base = skewed_dsc(generator, repeats * patients).reshape(2, repeats, patients, 5)
-    interval = scipy_stats.ttest_1samp((new - base).mean(axis=2), 0, axis=1).confidence_interval(0.95)
-    covered = ((interval.low <= truth) & (truth <= interval.high)).mean()
-    assert 0.93 <= covered <= 0.97
-    table = pd.concat([study(base[0][:, :3], "base"), study(new[0][:, :3])])
-    found = paired_difference(table, "recipe", "base")
-    one = scipy_stats.ttest_1samp((new - base)[0][:, :3].mean(axis=1), 0).confidence_interval(0.95)
-    assert (found.low, found.high) == (pytest.approx(one.low), pytest.approx(one.high))
-
-
-def test_t_interval_covers_when_an_organ_is_outlined_in_half_of_the_patients():
-    """The jackknife of the mean of organ means: 95 % nominal, at least 92 % in 400 studies of 20 patients."""
-    generator, hits = rng(), 0
-    new, base = skewed_dsc(generator, 200_000, organs=3)
-    truth = (new - base).mean()
-    for _ in range(400):
-        new, base = skewed_dsc(generator, 20, organs=3)
-        values = new - base
-        values[generator.random(20) < 0.5, 2] = np.nan
-        low, high, _ = _jackknife_t(values, 0.95)
-        hits += low <= truth <= high
-    assert 0.92 <= hits / 400 <= 0.98
-
-
-def test_bootstrap_covers_less_which_is_why_t_is_the_default():
-    """BCa at 15 patients: between 82 and 93 % in 200 studies, where 95 % were promised."""
-    generator, repeats = rng(), 200
-    new, base = skewed_dsc(generator, 200_000)
-    truth = (new - base).mean()
-    new, base = skewed_dsc(generator, repeats * 15).reshape(2, repeats, 15, 5)
-    limits = [_bootstrap_patients(values, 0.95, 499, generator)[:2] for values in new - base]
-    assert 0.82 <= np.mean([low <= truth <= high for low, high in limits]) <= 0.93
-
-
-def test_chain_of_tests_raises_few_false_alarms():
-    """Two experiments, two organs, two metrics, 20 patients, nothing differs: 250 studies, alarms in 5 % at most.
-
-    One metric is rounded to a grid, as distances between voxels are. Simulation error: 2 SE, 2.8 %.
-    """
-    generator, studies = rng(), 250
-    primary = np.array([True] * 2 + [False] * 8)
-    experiment = np.array([0, 1] + [0] * 4 + [1] * 4)
-    alarms = np.zeros((studies, 2), dtype=bool)
-    for number in range(studies):
-        arms = [skewed_dsc(generator, 20, lost=(0.04, 0.04), error=(1, 1), organs=2) for _ in range(2)]
-        differences = [new - base for new, base in arms]
-        columns = [values.mean(axis=1) for values in differences]
-        for values in differences:
-            columns += [*values.T, *(np.round(200 * values).T)]
-        p = np.array([signed_rank(column).p for column in columns])
-        _, shown = gatekept(p, primary, experiment)
-        alarms[number] = shown.any(), (np.nan_to_num(holm(p[~primary]), nan=1) < 0.05).any()
-    chain, organs_alone = alarms.mean(axis=0)
-    assert 0.01 <= chain <= 0.05 + 0.028
-    assert organs_alone <= 0.05 + 0.028
-
-
-def test_comparison_of_trainings_raises_few_false_alarms():
-    """Two configurations alike, 20 patients, three seeds each whose means differ by chance: alarms in 5 % at most.
-
-    150 studies; the patients alone would raise an alarm in most of them. Simulation error: 2 SE, 3.6 %.
-    """
-    generator, studies = rng(), 150
-    alarms, patients = 0, 0
-    for _ in range(studies):
-        hard = 0.8 + 0.05 * generator.standard_normal((20, 1))
-        runs = []
-        for name, seed in product(("base", "recipe"), range(3)):
-            own = 0.02 * generator.standard_normal() + 0.01 * generator.standard_normal((20, 1))
-            runs.append(study(hard + own, name, seed=seed))
-        found = compare_experiments(pd.concat(runs), "base", measures=("dsc",))
-        alarms += found["shown"].any()
-        patients += found["p_holm"].lt(0.05).any()
-    assert alarms / studies <= 0.05 + 0.036
-    assert patients / studies > 0.5
-
-
-def test_ranking_raises_few_false_alarms():
-    """Three experiments that do not differ, 15 patients: some pair is told apart in 5 % of 200 studies at most."""
-    generator, studies = rng(), 200
-    alarms = 0
-    for _ in range(studies):
-        values = skewed_dsc(generator, 15, lost=(0.04,) * 3, error=(1,) * 3, organs=3).mean(axis=2)
-        table = pd.DataFrame(values.T, columns=["a", "b", "c"])
-        alarms += _friedman(table) < 0.05 and (_pairs(table)["p_holm"] < 0.05).any()
-    assert alarms / studies <= 0.05 + 0.031

@@ -48,7 +48,7 @@ def test_bench_runs_and_says_what_it_could_not_measure(rows: dict[str, dict[str,
     names |= {"preprocess_case_memory", "predict_case_memory", "augmentation", "patch_read", "batch_wait"}
     names |= {"imbalance_one", "imbalance_grid", "imbalance_grid_vs_prefix_sum"}
     names |= {f"loss_{loss}_dice_ce{end}" for loss in ("nnu", "ca", "topk") for end in ("", "_memory", "_large")}
-    names |= {"evaluation_case", "evaluation_case_vs_monai"}
+    names |= {"evaluation_case", "evaluation_case_vs_monai", "evaluation_case_limit"}
     names |= {f"{name}{end}" for name in ("s_net_step", "focusnet_step", "focusnet_case") for end in ("", "_memory")}
     names |= {f"coarse_to_fine_{stage}" for stage in ("case", "views", "boxes", "fine", "views_memory", "fine_memory")}
     for name in names:

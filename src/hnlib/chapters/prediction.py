@@ -253,6 +253,7 @@ def prediction_facts(study: DrawStudy, found: pd.DataFrame, misses: pd.DataFrame
         "verdict": verdict,
         "answer": verdict[:1].lower() + verdict[1:],
         "misses": _misses(study, misses),
+        "choices": choices_phrase(study),
     }
 
 
@@ -355,6 +356,14 @@ def planned_beside_nnunet(study: DrawStudy) -> pd.DataFrame:
             "seeds": f"{found.seeds} and {found.baseline_seeds}",
         }
     return pd.DataFrame(rows).T.rename_axis(f"{experiment_title(planned)} minus {experiment_title(other)}")
+
+
+def choices_phrase(study: DrawStudy) -> str:
+    """Say how far the mean DSC of the planner's choice is from that of nnU-Net's."""
+    row = planned_beside_nnunet(study).loc["DSC"]
+    if row["difference"] == DASH:
+        return "not yet known"
+    return f"{row['difference']} (over patients {row['over patients']}; over seeds {row['over seeds']})"
 
 
 def draws_provenance(folder: Path | str, study: DrawStudy) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from hnlib.chapters.page import DASH, TOO_WEAK, Facts, limits, listed, mean_sd, seeds_phrase
+from hnlib.chapters.page import DASH, TOO_WEAK, Facts, beyond_both, limits, listed, mean_sd, seeds_phrase
 from hnlib.experiment_files import experiment_title
 from hnlib.experiments import load_profile, planned_seeds, read_tables
 from hnlib.stats import paired_difference, seed_interval
@@ -297,8 +297,7 @@ def _amount(axis: str, budget: float) -> str:
 def controlled_facts(answers: pd.DataFrame, by_switch: pd.DataFrame, study: dict[str, Any]) -> Facts:
     """Return the phrases of the chapter."""
     done = answers[answers["lacking"] == ""]
-    clear = [row for row in done.itertuples() if _clear(row)]
-    words = [f"{row.question} ({row.value:+z.3f})" for row in clear]
+    words = [f"{row['question']} ({row['value']:+z.3f})" for row in done.to_dict("records") if beyond_both(row)]
     partial = int((done["seeds"] < done["wanted"]).sum())
     first = answers.iloc[0]
     whole = DASH if np.isnan(first["value"]) else f"{first['value']:+z.3f}"
@@ -312,8 +311,3 @@ def controlled_facts(answers: pd.DataFrame, by_switch: pd.DataFrame, study: dict
         "whole": whole,
         "switches": str(int((by_switch["lacking"] == "").sum())),
     }
-
-
-def _clear(row: Any) -> bool:
-    """Return whether intervals over patients and over seeds both exclude zero."""
-    return all(low > 0 or high < 0 for low, high in ((row.low, row.high), (row.seeds_low, row.seeds_high)))

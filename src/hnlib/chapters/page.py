@@ -69,6 +69,18 @@ def title(name: str) -> str:
     return name.capitalize() if name in RESERVED else organ(name).title
 
 
+def inside(name: str) -> str:
+    """Return the name of an organ inside a sentence; its side stays a capital.
+
+    Examples
+    --------
+    >>> inside("parotid_left")
+    'parotid L'
+    """
+    words = title(name)
+    return words[0].lower() + words[1:]
+
+
 def listed(values: list[str]) -> str:
     """Join words as prose does.
 
@@ -149,6 +161,17 @@ def limits(low: float, high: float, digits: int = 3) -> str:
     ('-0.010 to +0.020', '–')
     """
     return DASH if np.isnan(low) else f"{low:+z.{digits}f} to {high:+z.{digits}f}".replace(" ", NBSP)
+
+
+def beyond_both(row: Mapping[str, float]) -> bool:
+    """Return whether the intervals over patients (low, high) and over seeds (seeds_low, seeds_high) leave 0 out.
+
+    Examples
+    --------
+    >>> beyond_both({"low": 0.1, "high": 0.2, "seeds_low": -0.1, "seeds_high": 0.4})
+    False
+    """
+    return all(row[f"{one}low"] > 0 or row[f"{one}high"] < 0 for one in ("", "seeds_"))
 
 
 def with_limits(value: float, low: float, high: float, digits: int = 3, sign: str = "+") -> str:

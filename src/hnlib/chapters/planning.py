@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from hnlib.chapters.page import Facts, listed, percent, title
+from hnlib.chapters.page import Facts, inside, listed, percent, title
 from hnlib.files import read_json, read_table
 from hnlib.imbalance.report import some_rows
 from hnlib.imbalance.summary import PATCH
@@ -121,8 +121,8 @@ def plan_facts(plan: PlanTables) -> Facts:
     by_draw = {str(draw): rows.set_index("class") for draw, rows in plan.draws.groupby("draw")}
     least, need = {draw: rows["presence"] for draw, rows in by_draw.items()}, plan.candidates["memory_gb"]
     forced = by_draw["planned"]["weight"].sort_values(ascending=False)
-    chosen = [f"{_name(name)} {percent(float(weight))}" for name, weight in forced.items() if weight > 0]
-    unforced = [_name(name) for name, weight in forced.items() if weight == 0]
+    chosen = [f"{inside(name)} {percent(float(weight))}" for name, weight in forced.items() if weight > 0]
+    unforced = [inside(name) for name, weight in forced.items() if weight == 0]
     through = f"{listed(unforced)} never get a centre of their own and are shown all the same" if unforced else ""
     return {
         "data": f"{facts['cases']} training cases of {facts['attribution']}",
@@ -133,27 +133,21 @@ def plan_facts(plan: PlanTables) -> Facts:
         "patch": " x ".join(str(int(own[edge])) for edge in PATCH),
         "batch": f"{own['batch_size']:.0f}",
         "sightings": f"{own['sightings']:.2f}",
-        "rarest": _name(own["rarest"]),
+        "rarest": inside(own["rarest"]),
         "rule-patch": " x ".join(str(int(rule[edge])) for edge in PATCH),
         "rule-sightings": f"{rule['sightings']:.2f}",
-        "rule-rarest": _name(rule["rarest"]),
+        "rule-rarest": inside(rule["rarest"]),
         "context": f"{own['context_mm']:.0f}",
         "rule-context": f"{rule['context_mm']:.0f}",
         "presence": percent(float(least["planned"].min())),
         **{
-            f"presence-{draw}": f"{percent(float(values.min()))} ({_name(values.idxmin())})"
+            f"presence-{draw}": f"{percent(float(values.min()))} ({inside(values.idxmin())})"
             for draw, values in least.items()
         },
         "weights": listed(chosen),
         "through": (through[:1].upper() + through[1:] + ".") if through else "",
         "nnunet": _nnunet(plan),
     }
-
-
-def _name(organ: object) -> str:
-    """Return the name of an organ inside a sentence; its side stays a capital."""
-    words = title(str(organ))
-    return words[0].lower() + words[1:]
 
 
 def _command(plan: PlanTables) -> str:

@@ -9,7 +9,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from hnlib.chapters.page import ALPHA, DASH, NBSP, Facts, counted, limits, made_on, title, with_limits
+from hnlib.chapters.page import (
+    ALPHA,
+    DASH,
+    NBSP,
+    Facts,
+    beyond_both,
+    counted,
+    inside,
+    limits,
+    listed,
+    made_on,
+    title,
+    with_limits,
+)
 from hnlib.errors import DataError
 from hnlib.experiment_files import experiment_title
 from hnlib.experiments import load_experiment, load_profile
@@ -254,6 +267,7 @@ def prediction_facts(study: DrawStudy, found: pd.DataFrame, misses: pd.DataFrame
         "answer": verdict[:1].lower() + verdict[1:],
         "misses": _misses(study, misses),
         "choices": choices_phrase(study),
+        "choices-organs": choices_organs_phrase(study),
     }
 
 
@@ -341,21 +355,56 @@ def choices_table(study: DrawStudy) -> pd.DataFrame:
 
 def planned_beside_nnunet(study: DrawStudy) -> pd.DataFrame:
     """Return the difference of the planner's choice to nnU-Net's, by metric; a dash while a run is missing."""
-    pair, rows = study.choices.metrics, {}
     planned, other = study.choices.draws["experiment"]
-    for metric, name in (("dsc", "DSC"), ("missed", "missed")):
-        if pair["experiment"].nunique() < 2:
-            rows[name] = dict.fromkeys(("difference", "over patients", "over seeds", "seeds"), DASH)
-            continue
-        found = paired_difference(pair, planned, other, metric=metric)
-        seeds = seed_interval(pair, planned, other, metric=metric)
-        rows[name] = {
-            "difference": f"{found.difference:+z.4f}",
-            "over patients": limits(found.low, found.high),
-            "over seeds": limits(*seeds),
-            "seeds": f"{found.seeds} and {found.baseline_seeds}",
-        }
+    rows = {name: _words(_apart(study, metric)) for metric, name in (("dsc", "DSC"), ("missed", "missed"))}
     return pd.DataFrame(rows).T.rename_axis(f"{experiment_title(planned)} minus {experiment_title(other)}")
+
+
+def choices_by_organ(study: DrawStudy) -> pd.DataFrame:
+    """Return the difference of the planner's choice to nnU-Net's in DSC, organ by organ."""
+    rows = {title(name): _words(_apart(study, "dsc", name)) for name in _organs(study)}
+    return pd.DataFrame(rows).T.rename_axis("DSC")
+
+
+def choices_organs_phrase(study: DrawStudy) -> str:
+    """Say in which organs the planner's choice gains and loses beside nnU-Net's, beyond patients and seeds."""
+    if study.choices.metrics["experiment"].nunique() < 2:
+        return "Organ by organ nothing is known yet."
+    found = {name: _apart(study, "dsc", name) for name in _organs(study)}
+    clear = {inside(name): row["difference"] for name, row in found.items() if beyond_both(row)}
+    sides = {
+        "gains": [f"{name} ({value:+z.3f})" for name, value in clear.items() if value > 0],
+        "loses": [f"{name} ({value:+z.3f})" for name, value in clear.items() if value < 0],
+    }
+    parts = [f"it {verb} {listed(names)}" for verb, names in sides.items() if names]
+    return f"Beyond patients and seeds {listed(parts)}." if parts else "No organ differs beyond patients and seeds."
+
+
+def _organs(study: DrawStudy) -> list[str]:
+    return [str(name) for name in study.classes["class"].unique() if name != "background"]
+
+
+def _apart(study: DrawStudy, metric: str, organ: str = "") -> dict[str, float]:
+    """Return difference, limits and numbers of seeds of the planner's choice and nnU-Net's; empty without runs."""
+    pair, (planned, other) = study.choices.metrics, study.choices.draws["experiment"]
+    pair = pair[pair["organ"] == organ] if organ else pair
+    if pair["experiment"].nunique() < 2:
+        return {}
+    found = paired_difference(pair, planned, other, metric=metric)
+    low, high = seed_interval(pair, planned, other, metric=metric)
+    ends = {"low": found.low, "high": found.high, "seeds_low": low, "seeds_high": high}
+    return {"difference": found.difference, **ends, "seeds": found.seeds, "other_seeds": found.baseline_seeds}
+
+
+def _words(row: Mapping[str, float]) -> dict[str, str]:
+    if not row:
+        return dict.fromkeys(("difference", "over patients", "over seeds", "seeds"), DASH)
+    return {
+        "difference": f"{row['difference']:+z.4f}",
+        "over patients": limits(row["low"], row["high"]),
+        "over seeds": limits(row["seeds_low"], row["seeds_high"]),
+        "seeds": f"{row['seeds']} and {row['other_seeds']}",
+    }
 
 
 def choices_phrase(study: DrawStudy) -> str:

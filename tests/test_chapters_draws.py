@@ -20,6 +20,7 @@ from hnlib import chapters, plotting
 from hnlib.chapters.prediction import GLOBAL, OWN
 from hnlib.errors import DataError
 from hnlib.experiments import load_experiment, load_profile
+from hnlib.imbalance.report import CAUTION
 from hnlib.stats import ALL_ORGANS, COLUMNS
 
 PROFILE = "laptop-draws"
@@ -187,6 +188,23 @@ def test_the_plan_stands_beside_nnunets_choice(tmp_path: Path) -> None:
         assert chapters.prediction.choices_organs_phrase(runs) == "Organ by organ nothing is known yet."
         assert (chapters.prediction.planned_beside_nnunet(runs) == "–").all(axis=None)
         assert chapters.prediction.choices_phrase(runs) == "not yet known"
+
+
+def test_what_a_plan_is_cautioned_with_is_what_the_published_runs_say() -> None:
+    """On real scans the plan loses beyond patients and seeds, and on no organ to which its draw gives a centre."""
+    assert "lost on organs to which its draw gives no centre of their own" in CAUTION
+    study = chapters.prediction.load_draws(ROOT / "results" / "published" / "openkbp", PROFILE)
+    assert chapters.prediction.choices_phrase(study).startswith("-0.0")
+    (_, lost), forced = chapters.prediction.choices_organs_phrase(study).split("loses "), forced_organs()
+    assert lost.count("(-0.0") >= 2
+    assert not [name for name in forced if name in lost]
+
+
+def forced_organs() -> list[str]:
+    """Return the organs to which the published plan's draw gives centres."""
+    draws = pd.read_csv(ROOT / "results" / "published" / "openkbp" / "plan_draws.csv")
+    rows = draws[(draws["draw"] == "planned") & (draws["weight"] > 0)]
+    return [chapters.page.inside(name) for name in rows["class"]]
 
 
 def test_profiles_of_the_draws_have_the_same_experiments() -> None:

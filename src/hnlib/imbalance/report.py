@@ -14,6 +14,12 @@ from hnlib.imbalance.candidates import GB
 from hnlib.imbalance.planner import PatchPlan
 
 _UNITS = {"kb": 1e3, "mb": 1e6, "gb": GB, "tb": 1e12, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30, "tib": 2.0**40}
+#: What no plan says by itself; that its last part is so, a test asks the published runs.
+CAUTION = (
+    "Nothing was trained: a plan says what patches show, not what a network learns from them. Where such a plan was "
+    "trained beside nnU-Net's choice on real scans, it lost on organs to which its draw gives no centre of their own. "
+    "Compare the two on validation cases."
+)
 #: Rows of the front that are printed.
 _ROWS = 12
 
@@ -90,4 +96,4 @@ def lines(plan: PatchPlan) -> list[str]:
     weights = ", ".join(f"{name.replace('_', ' ')} {w:.1%}" for name, w in plan.draw.weights.items() if w >= 5e-4)
     grid = " x ".join(f"{mm:.3g}" for mm in plan.spacing_mm)
     text += [f"plan: {plan.candidate.batch_size} patches of {size} voxels of {grid} mm; centres: {weights}"]
-    return [*text, *(f"- {reason}" for reason in plan.reasons)]
+    return [*text, *(f"- {reason}" for reason in plan.reasons), CAUTION]

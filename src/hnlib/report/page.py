@@ -14,7 +14,7 @@ from hnlib.cases import SPLITS, Case
 from hnlib.chapters import listed, percent, title
 from hnlib.chapters.data import dataset_facts, organ_table
 from hnlib.imbalance import PatchPlan, sigma_of_mean, to_yaml
-from hnlib.imbalance.report import lines
+from hnlib.imbalance.report import CAUTION, lines
 from hnlib.plotting import class_ratios, contour_panel, organ_volumes
 from hnlib.report.measure import CHOSEN, Report
 
@@ -27,8 +27,7 @@ _DEFINITIONS = (
     "share of a class is that of the voxels of a patch, its presence the probability that a patch holds one of them at "
     "least; both are exact expectations over all places of a patch, means over the cases that have the organ. Sigma: "
     "standard deviation of the mean shares over classes (Tappeiner et al. 2022). Memory is counted from the layers of "
-    "the network. Nothing was trained: a plan says what patches show, not what a network learns from them. Research "
-    "only; not a medical device."
+    f"the network. {CAUTION} Research only; not a medical device."
 )
 _AUDIT = {
     "loss": "loss",
@@ -151,7 +150,7 @@ def _patches(found: Report, plan: PatchPlan) -> list[str]:
         ),
         html_page.table(table, index=True),
         "<h3>Patches on the front</h3>",
-        html_page.code("\n".join(line for line in lines(plan) if not line.startswith(("-", "plan:")))),
+        html_page.code("\n".join(line for line in lines(plan) if not line.startswith(("-", "plan:", CAUTION)))),
     ]
 
 

@@ -55,6 +55,8 @@ _ROWS = (
         "phantom",
     ),
     ("planned-draw", "here", "planned draw for voxel-uniform", "large_planned_draw", "large_voxel_draw"),
+    ("plan", "here", "planned patch and draw for nnU-Net's", "planned_openkbp", "nnunet_openkbp"),
+    ("plan-phantom", "here", "planned patch and draw for nnU-Net's", "planned_phantom", "nnunet_phantom", "phantom"),
 )
 IDEAS = tuple(Idea(*row) for row in _ROWS)
 

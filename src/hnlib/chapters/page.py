@@ -163,7 +163,7 @@ def limits(low: float, high: float, digits: int = 3) -> str:
     return DASH if np.isnan(low) else f"{low:+z.{digits}f} to {high:+z.{digits}f}".replace(" ", NBSP)
 
 
-def beyond_both(row: Mapping[str, float]) -> bool:
+def beyond_both(row: Mapping[Any, Any]) -> bool:
     """Return whether the intervals over patients (low, high) and over seeds (seeds_low, seeds_high) leave 0 out.
 
     Examples

@@ -27,7 +27,7 @@ _DEFINITIONS = (
     "share of a class is that of the voxels of a patch, its presence the probability that a patch holds one of them at "
     "least; both are exact expectations over all places of a patch, means over the cases that have the organ. Sigma: "
     "standard deviation of the mean shares over classes (Tappeiner et al. 2022). Memory is counted from the layers of "
-    f"the network. {CAUTION} Research only; not a medical device."
+    "the network. Research only; not a medical device."
 )
 _AUDIT = {
     "loss": "loss",
@@ -157,7 +157,7 @@ def _patches(found: Report, plan: PatchPlan) -> list[str]:
 def _recommended(found: Report) -> list[str]:
     parts = []
     if found.plan is not None:
-        parts += ["<h3>Patch and draw of its centres</h3>", html_page.items(found.plan.reasons)]
+        parts += ["<h3>Patch and draw of its centres</h3>", html_page.items([*found.plan.reasons, CAUTION])]
         if isinstance(found.centres, str):
             parts.append(
                 html_page.paragraph(f"The planned draw knows a part of the organs: take instead {_centres(found)}.")

@@ -69,7 +69,7 @@ def title(name: str) -> str:
     return name.capitalize() if name in RESERVED else organ(name).title
 
 
-def inside(name: str) -> str:
+def inside(name: object) -> str:
     """Return the name of an organ inside a sentence; its side stays a capital.
 
     Examples
@@ -77,7 +77,7 @@ def inside(name: str) -> str:
     >>> inside("parotid_left")
     'parotid L'
     """
-    words = title(name)
+    words = title(str(name))
     return words[0].lower() + words[1:]
 
 

@@ -200,6 +200,18 @@ def test_what_a_plan_is_cautioned_with_is_what_the_published_runs_say() -> None:
     assert not [name for name in forced if name in lost]
 
 
+def test_what_the_front_page_says_of_measures_is_what_the_published_runs_say() -> None:
+    """Sigma, presence and sightings have intervals that hold 0 or lie below it."""
+    assert "Neither the paper's sigma nor how often patches show an organ" in (ROOT / "README.md").read_text()
+    found = chapters.prediction.correlations(
+        chapters.prediction.load_draws(ROOT / "results" / "published" / "openkbp", PROFILE)
+    )
+    means = found[found["organ"] == ALL_ORGANS].set_index("measure")
+    assert (
+        means.loc[["sigma_of_mean", "least_presence", "sightings", "own_presence", "own_sightings"], "low"] < 0
+    ).all()
+
+
 def forced_organs() -> list[str]:
     """Return the organs to which the published plan's draw gives centres."""
     draws = pd.read_csv(ROOT / "results" / "published" / "openkbp" / "plan_draws.csv")

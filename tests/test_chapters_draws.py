@@ -174,7 +174,7 @@ def test_the_plan_stands_beside_nnunets_choice(tmp_path: Path) -> None:
     assert table.loc["patch"].tolist() == ["32 x 24 x 32", "64 x 40 x 64"]
     assert table.loc["seeds in"].tolist() == [3, 3]
     found = chapters.prediction.planned_beside_nnunet(choice_rows(study, (0.03, 0.01)))
-    assert found.loc["DSC", ["difference", "seeds"]].tolist() == ["+0.0200", "3 and 3"]
+    assert found.loc["DSC", ["difference", "seeds"]].tolist() == ["+0.0200", "3"]
     assert found.loc["missed", "difference"] == "+0.0000"
     said = chapters.prediction.choices_phrase(choice_rows(study, (0.03, 0.01)))
     assert said.replace("\N{NO-BREAK SPACE}", " ").startswith(
@@ -320,16 +320,17 @@ def test_where_every_patch_shows_every_organ_none_is_shown_least(tmp_path: Path)
 
 
 def test_the_phrases_of_a_plan_are_those_of_its_tables(tmp_path: Path) -> None:
-    facts = chapters.planning.plan_facts(write_plan(tmp_path / "t"))
+    plan = write_plan(tmp_path / "t")
+    facts = chapters.planning.plan_facts(plan)
     assert (facts["candidates"], facts["front"], facts["patch"]) == ("3", "2", "32 x 24 x 32")
     assert facts["presence-planned"] == "40 % (brainstem)"
     assert facts["presence-voxel-uniform"] == "20 % (brainstem)"
     assert facts["weights"] == "brainstem 60 % and mandible 6.7 %"
     assert facts["through"] == ""
     assert facts["memory"] == "0.20 to 0.30 of 4 GB"
-    assert facts["command"] == (
-        "hnlib plan ROOT --memory 4GB --network slim_dynunet --width 16 --cap 128 --precision float32 "
-        "--voxels-per-step 327680 --spacing-mm 1 1 2"
+    assert chapters.planning.command(plan) == (
+        "hnlib plan ROOT --memory 4GB --network slim_dynunet --width 16 --cap 128 \\\n"
+        "  --precision float32 --voxels-per-step 327680 --spacing-mm 1 1 2"
     )
     assert "128 x 40 x 64 at batch 2 (8 GB) and 64 x 40 x 64 at batch 2 (0.6 GB)." in facts["nnunet"]
     assert facts["nnunet"].endswith("The rule as this library computes it gives 64 x 40 x 64 too.")

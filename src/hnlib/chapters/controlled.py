@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from hnlib.chapters.page import DASH, TOO_WEAK, Facts, beyond_both, limits, listed, mean_sd, seeds_phrase
+from hnlib.chapters.questions import apart
 from hnlib.experiment_files import experiment_title
 from hnlib.experiments import load_profile, planned_seeds, read_tables
-from hnlib.stats import paired_difference, seed_interval
 
 
 class Contrast(NamedTuple):
@@ -110,7 +110,7 @@ def contrasts(metrics: pd.DataFrame, *, metric: str = "dsc", wanted: Sequence[Co
         lacking = [name for name in (one.experiment, one.baseline) if name not in known]
         row = _empty(one.group, one.question)
         if not lacking:
-            row |= _difference(metrics, one.experiment, one.baseline, metric)
+            row |= apart(metrics, one.experiment, one.baseline, metric)
             row["wanted"] = planned_seeds(str(metrics["profile"].iloc[0]), (one.experiment, one.baseline))
         rows.append({**row, "lacking": listed([experiment_title(name) for name in lacking]) if lacking else ""})
     return pd.DataFrame(rows)
@@ -119,13 +119,6 @@ def contrasts(metrics: pd.DataFrame, *, metric: str = "dsc", wanted: Sequence[Co
 def _empty(group: str, question: str) -> dict[str, Any]:
     numbers = dict.fromkeys(("value", "low", "high", "seeds_low", "seeds_high"), np.nan)
     return {"group": group, "question": question, **numbers, "patients": 0, "seeds": 0, "wanted": 0}
-
-
-def _difference(metrics: pd.DataFrame, experiment: str, baseline: str, metric: str) -> dict[str, Any]:
-    found = paired_difference(metrics, experiment, baseline, metric=metric)
-    low, high = seed_interval(metrics, experiment, baseline, metric=metric)
-    answer = {"value": found.difference, "low": found.low, "high": found.high, "seeds_low": low, "seeds_high": high}
-    return {**answer, "patients": found.cases, "seeds": min(found.seeds, found.baseline_seeds)}
 
 
 def switches(metrics: pd.DataFrame, *, metric: str = "dsc") -> pd.DataFrame:
@@ -150,7 +143,7 @@ def switches(metrics: pd.DataFrame, *, metric: str = "dsc") -> pd.DataFrame:
             sides = {name: "with" if corner[place] else "without" for corner, name in CORNERS.items()}
             keys = ["profile", "experiment", "seed", "split", "case", "organ", "metric"]
             means = used.assign(experiment=used["experiment"].map(sides)).groupby(keys)["value"].mean().reset_index()
-            row |= _difference(means, "with", "without", metric)
+            row |= apart(means, "with", "without", metric)
             row["wanted"] = planned_seeds(str(used["profile"].iloc[0]), CORNERS.values())
         rows.append({**row, "lacking": lacking})
     return pd.DataFrame(rows)

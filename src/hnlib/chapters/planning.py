@@ -128,7 +128,6 @@ def plan_facts(plan: PlanTables) -> Facts:
         "data": f"{facts['cases']} training cases of {facts['attribution']}",
         "candidates": str(len(plan.candidates)),
         "front": str(int(plan.candidates["front"].sum())),
-        "command": _command(plan),
         "memory": f"{need.min():.2f} to {need.max():.2f} of {facts['limits']['memory_bytes'] / 1e9:g} GB",
         "patch": " x ".join(str(int(own[edge])) for edge in PATCH),
         "batch": f"{own['batch_size']:.0f}",
@@ -150,14 +149,15 @@ def plan_facts(plan: PlanTables) -> Facts:
     }
 
 
-def _command(plan: PlanTables) -> str:
+def command(plan: PlanTables) -> str:
     """Return the command that plans for the same network, grid and step."""
     limits = plan.facts["limits"]
     precision = "float32" if limits["precision"] == "32-true" else "bf16"
+    grid = " ".join(f"{mm:g}" for mm in plan.spacing_mm)
     return (
         f"hnlib plan ROOT --memory {limits['memory_bytes'] / 1e9:g}GB --network {limits['network']} "
-        f"--width {limits['width']} --cap {limits['cap']} --precision {precision} "
-        f"--voxels-per-step {limits['voxels_per_step']} --spacing-mm {' '.join(f'{mm:g}' for mm in plan.spacing_mm)}"
+        f"--width {limits['width']} --cap {limits['cap']} \\\n"
+        f"  --precision {precision} --voxels-per-step {limits['voxels_per_step']} --spacing-mm {grid}"
     )
 
 

@@ -23,6 +23,7 @@ from hnlib.chapters.page import (
     title,
     with_limits,
 )
+from hnlib.chapters.questions import apart
 from hnlib.errors import DataError
 from hnlib.experiment_files import experiment_title
 from hnlib.experiments import load_experiment, load_profile
@@ -35,9 +36,7 @@ from hnlib.stats import (
     COLUMNS,
     LEAST_CONFIGURATIONS,
     pair_agreement,
-    paired_difference,
     rank_correlations,
-    seed_interval,
 )
 
 #: Measures with one value a configuration: those of chapter 05 that differ in the order of configurations, since one
@@ -356,13 +355,13 @@ def choices_table(study: DrawStudy) -> pd.DataFrame:
 def planned_beside_nnunet(study: DrawStudy) -> pd.DataFrame:
     """Return the difference of the planner's choice to nnU-Net's, by metric; a dash while a run is missing."""
     planned, other = study.choices.draws["experiment"]
-    rows = {name: _words(_apart(study, metric)) for metric, name in (("dsc", "DSC"), ("missed", "missed"))}
+    rows = {name: _words(_planned_apart(study, metric)) for metric, name in (("dsc", "DSC"), ("missed", "missed"))}
     return pd.DataFrame(rows).T.rename_axis(f"{experiment_title(planned)} minus {experiment_title(other)}")
 
 
 def choices_by_organ(study: DrawStudy) -> pd.DataFrame:
     """Return the difference of the planner's choice to nnU-Net's in DSC, organ by organ."""
-    rows = {title(name): _words(_apart(study, "dsc", name)) for name in _organs(study)}
+    rows = {title(name): _words(_planned_apart(study, "dsc", name)) for name in _organs(study)}
     return pd.DataFrame(rows).T.rename_axis("DSC")
 
 
@@ -370,8 +369,8 @@ def choices_organs_phrase(study: DrawStudy) -> str:
     """Say in which organs the planner's choice gains and loses beside nnU-Net's, beyond patients and seeds."""
     if study.choices.metrics["experiment"].nunique() < 2:
         return "Organ by organ nothing is known yet."
-    found = {name: _apart(study, "dsc", name) for name in _organs(study)}
-    clear = {inside(name): row["difference"] for name, row in found.items() if beyond_both(row)}
+    found = {name: _planned_apart(study, "dsc", name) for name in _organs(study)}
+    clear = {inside(name): row["value"] for name, row in found.items() if beyond_both(row)}
     sides = {
         "gains": [f"{name} ({value:+z.3f})" for name, value in clear.items() if value > 0],
         "loses": [f"{name} ({value:+z.3f})" for name, value in clear.items() if value < 0],
@@ -384,26 +383,23 @@ def _organs(study: DrawStudy) -> list[str]:
     return [str(name) for name in study.classes["class"].unique() if name != "background"]
 
 
-def _apart(study: DrawStudy, metric: str, organ: str = "") -> dict[str, float]:
-    """Return difference, limits and numbers of seeds of the planner's choice and nnU-Net's; empty without runs."""
+def _planned_apart(study: DrawStudy, metric: str, organ: str = "") -> dict[str, Any]:
+    """Return the planner's choice minus nnU-Net's; empty without runs."""
     pair, (planned, other) = study.choices.metrics, study.choices.draws["experiment"]
     pair = pair[pair["organ"] == organ] if organ else pair
     if pair["experiment"].nunique() < 2:
         return {}
-    found = paired_difference(pair, planned, other, metric=metric)
-    low, high = seed_interval(pair, planned, other, metric=metric)
-    ends = {"low": found.low, "high": found.high, "seeds_low": low, "seeds_high": high}
-    return {"difference": found.difference, **ends, "seeds": found.seeds, "other_seeds": found.baseline_seeds}
+    return apart(pair, planned, other, metric)
 
 
 def _words(row: Mapping[str, float]) -> dict[str, str]:
     if not row:
         return dict.fromkeys(("difference", "over patients", "over seeds", "seeds"), DASH)
     return {
-        "difference": f"{row['difference']:+z.4f}",
+        "difference": f"{row['value']:+z.4f}",
         "over patients": limits(row["low"], row["high"]),
         "over seeds": limits(row["seeds_low"], row["seeds_high"]),
-        "seeds": f"{row['seeds']} and {row['other_seeds']}",
+        "seeds": f"{row['seeds']}",
     }
 
 

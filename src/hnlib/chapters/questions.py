@@ -41,15 +41,30 @@ def differences(metrics: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.D
     return pd.DataFrame([_row(dsc, *pair) for pair in pairs]).set_index(["experiment", "minus"])
 
 
+def apart(metrics: pd.DataFrame, experiment: str, baseline: str, metric: str = "dsc") -> dict[str, Any]:
+    """Return one experiment minus another: how far, how surely, on how many patients and seeds.
+
+    Returns
+    -------
+    dict
+        ``value``, ``low``, ``high`` (95 %, over patients), ``seeds_low``, ``seeds_high`` (over seeds), ``patients``,
+        ``seeds`` (the fewer of both sides).
+    """
+    found = paired_difference(metrics, experiment, baseline, metric=metric)
+    low, high = seed_interval(metrics, experiment, baseline, metric=metric)
+    answer = {"value": found.difference, "low": found.low, "high": found.high, "seeds_low": low, "seeds_high": high}
+    return {**answer, "patients": int(found.cases), "seeds": min(found.seeds, found.baseline_seeds)}
+
+
 def _row(dsc: pd.DataFrame, experiment: str, baseline: str) -> dict[str, Any]:
     row: dict[str, Any] = {"experiment": experiment_title(experiment), "minus": experiment_title(baseline)}
     pair = shared_seeds(dsc, experiment, baseline)
     cases = [set(part["case"]) for _, part in pair.groupby("experiment")]
     if len(cases) < 2 or not set.intersection(*cases):
         return row | {"difference": NOT_RUN, "over patients": DASH, "over seeds": DASH, "cases": 0, "seeds": 0}
-    one = paired_difference(pair, experiment, baseline)
-    row |= {"difference": f"{one.difference:+z.3f}", "over patients": limits(one.low, one.high)}
-    row |= {"over seeds": limits(*seed_interval(pair, experiment, baseline)), "cases": int(one.cases)}
+    one = apart(pair, experiment, baseline)
+    row |= {"difference": f"{one['value']:+z.3f}", "over patients": limits(one["low"], one["high"])}
+    row |= {"over seeds": limits(one["seeds_low"], one["seeds_high"]), "cases": one["patients"]}
     return row | {"seeds": int(pair.loc[~pair["experiment"].isin(SEEDLESS), "seed"].nunique())}
 
 

@@ -96,4 +96,4 @@ def lines(plan: PatchPlan) -> list[str]:
     weights = ", ".join(f"{name.replace('_', ' ')} {w:.1%}" for name, w in plan.draw.weights.items() if w >= 5e-4)
     grid = " x ".join(f"{mm:.3g}" for mm in plan.spacing_mm)
     text += [f"plan: {plan.candidate.batch_size} patches of {size} voxels of {grid} mm; centres: {weights}"]
-    return [*text, *(f"- {reason}" for reason in plan.reasons), CAUTION]
+    return [*text, *(f"- {reason}" for reason in plan.reasons)]

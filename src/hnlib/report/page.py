@@ -150,7 +150,7 @@ def _patches(found: Report, plan: PatchPlan) -> list[str]:
         ),
         html_page.table(table, index=True),
         "<h3>Patches on the front</h3>",
-        html_page.code("\n".join(line for line in lines(plan) if not line.startswith(("-", "plan:", CAUTION)))),
+        html_page.code("\n".join(line for line in lines(plan) if not line.startswith(("-", "plan:")))),
     ]
 
 

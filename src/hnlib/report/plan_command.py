@@ -60,7 +60,7 @@ def plan(
         progress=progress,
     )
     planned = imbalance.plan(scans, spacing, limits, wish, progress=progress)
-    for line in report.lines(planned):
+    for line in (*report.lines(planned), report.CAUTION):
         say(line)
     if out is not None:
         write_text(out, imbalance.to_yaml(planned, title=out.stem.replace("_", " ")))

@@ -27,9 +27,9 @@ from scipy.spatial.transform import Rotation
 from hnlib.cases import Case
 from hnlib.datasets import OpenKBP, PhantomDataset
 from hnlib.datasets.phantom_anatomy import ALL_ORGANS, CHIASM_TO_NERVE, statistics
-from hnlib.equivalence import Group, Interval, mean_difference, mean_ratio, spread_ratio, verdict
 from hnlib.files import write_json, write_table
 from hnlib.processes import process_pool
+from hnlib.stats import Group, Interval, mean_difference, mean_ratio, spread_ratio, verdict
 
 OUT = Path(__file__).resolve().parents[1] / "results" / "published" / "phantom"
 SEED = 1  # not the seed of the study

@@ -21,7 +21,6 @@ LAYERS = (
         "systems",
         "model_file",
         "claims",
-        "equivalence",
         "meshes",
         "observers",
         "stats",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from hnlib.equivalence import Group, Interval, mean_difference, mean_ratio, non_inferiority, spread_ratio, verdict
+from hnlib.stats import Group, Interval, mean_difference, mean_ratio, non_inferiority, spread_ratio, verdict
 
 
 def group(values: np.ndarray) -> Group:

@@ -38,7 +38,6 @@ MODULES = (
     "hnlib.metrics",
     "hnlib.surfaces",
     "hnlib.stats",
-    "hnlib.equivalence",
     "hnlib.observers",
     "hnlib.plotting",
     "hnlib.errors",

@@ -10,13 +10,21 @@ import pandas as pd
 
 from hnlib.chapters.page import DASH, NBSP, Facts, is_phantom, listed, percent, title, with_limits
 from hnlib.datasets.phantom import PhantomDataset as Phantom
-from hnlib.equivalence import Group, mean_difference, verdict
 from hnlib.errors import DataError
 from hnlib.experiment_files import experiment_title
 from hnlib.files import read_json, read_table
 from hnlib.metrics import evaluate_case
 from hnlib.observers import by_patient
-from hnlib.stats import COLUMNS, organ_summary, paired_non_inferiority, paper_table1, seed_averaged
+from hnlib.stats import (
+    COLUMNS,
+    Group,
+    mean_difference,
+    organ_summary,
+    paired_non_inferiority,
+    paper_table1,
+    seed_averaged,
+    verdict,
+)
 
 Tables = Mapping[str, pd.DataFrame]
 TABLES = ("agreement", "pairs", "tolerances", "swapped_axes", "hd95_definitions")

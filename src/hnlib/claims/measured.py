@@ -12,9 +12,8 @@ import pandas as pd
 from scipy import stats as scipy_stats
 
 from hnlib.claims.finding import NOT_REPRODUCED, NOT_RUN, NOT_TOLD, REPRODUCED, UNDECIDED, Finding, Verdict
-from hnlib.equivalence import Group, Interval, mean_difference, verdict
 from hnlib.files import read_table
-from hnlib.stats import lower_is_better, paired_difference, seed_interval
+from hnlib.stats import Group, Interval, lower_is_better, mean_difference, paired_difference, seed_interval, verdict
 
 FOUR = ("large_nnu_dice_ce", "large_ca_dice_ce", "small_nnu_dice_ce", "small_ca_dice_ce")
 ATLAS = "atlas"

@@ -57,7 +57,7 @@ CODE: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("history", "runs"), _RUN),
     "pairs": (*_DATA, "metrics", "surfaces"),
     **dict.fromkeys(("agreement", "tolerances", "hd95_definitions", "swapped_axes"), _OBSERVERS),
-    "equivalence": (*_DATA, "equivalence", "stats"),
+    "equivalence": (*_DATA, "stats"),
     "atlas": (*_DATA, "atlas", "inference", "metrics", "surfaces"),
 }
 

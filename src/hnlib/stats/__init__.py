@@ -6,6 +6,17 @@ and the spread over seeds is reported beside the interval, never inside it. Func
 """
 
 from hnlib.stats.association import LEAST_CONFIGURATIONS, pair_agreement, rank_correlations
+from hnlib.stats.equivalence import (
+    Group,
+    Interval,
+    NonInferiority,
+    mean_difference,
+    mean_ratio,
+    non_inferiority,
+    spread_ratio,
+    verdict,
+    welch_p,
+)
 from hnlib.stats.layout import latex, paper_layout, table_one
 from hnlib.stats.paired import (
     OverSeeds,
@@ -38,6 +49,9 @@ __all__ = [
     "LEAST_CONFIGURATIONS",
     "PAPER_NEAREST",
     "PRINTED",
+    "Group",
+    "Interval",
+    "NonInferiority",
     "OverSeeds",
     "PairedDifference",
     "Ranking",
@@ -52,8 +66,11 @@ __all__ = [
     "latex",
     "least_p",
     "lower_is_better",
+    "mean_difference",
     "mean_over_organs",
+    "mean_ratio",
     "minimum_detectable_effect",
+    "non_inferiority",
     "organ_summary",
     "over_seeds",
     "pair_agreement",
@@ -69,5 +86,8 @@ __all__ = [
     "seed_interval",
     "seed_spread",
     "signed_rank",
+    "spread_ratio",
     "table_one",
+    "verdict",
+    "welch_p",
 ]

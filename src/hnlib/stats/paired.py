@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 
-from hnlib.equivalence import Group, NonInferiority, mean_difference, non_inferiority, welch_p
+from hnlib.stats.equivalence import Group, NonInferiority, mean_difference, non_inferiority, welch_p
 from hnlib.stats.tables import lower_is_better, mean_over_organs, values_by_experiment
 
 Method = Literal["t", "BCa"]
@@ -187,7 +187,7 @@ def paired_non_inferiority(
     candidate, reference
         Experiments: a network, and the second observer.
     margin, metric, split
-        See `hnlib.equivalence.non_inferiority`; what is compared. A distance counts as worse when larger.
+        See `hnlib.stats.non_inferiority`; what is compared. A distance counts as worse when larger.
 
     Raises
     ------

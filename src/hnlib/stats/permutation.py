@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 
-from hnlib.equivalence import Group, mean_difference
+from hnlib.stats.equivalence import Group, mean_difference
 from hnlib.stats.testing import ALL_ORGANS
 
 DRIFT_COLUMNS = (

@@ -69,6 +69,15 @@ def test_the_profile_with_most_seeds_answers(table: pd.DataFrame) -> None:
     assert table.loc["draw", "value"] == pytest.approx(0.1)
 
 
+def test_of_profiles_with_equal_seeds_the_one_of_most_steps_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    short, long = ({"small": value, "large": 0.7} for value in (0.5, 0.6))
+    rows = pd.concat([runs("phantom", short, 2), runs("phantom-controlled", long, 2)])
+    monkeypatch.setattr(found, "read_tables", lambda folder: {"metrics": rows})
+    (row,) = chapters.found.load_found({"phantom": "drawn"}, TRIED[1:2]).to_dict("records")
+    assert row["profile"] == "phantom-controlled"
+    assert row["value"] == pytest.approx(-0.0995)
+
+
 def test_an_idea_without_a_pair_of_runs_stays_and_says_so(table: pd.DataFrame) -> None:
     assert np.isnan(table.loc["lens", "value"])
     assert table.loc["lens", "question"] == "small for large (phantom)"

@@ -14,7 +14,7 @@ from matplotlib import pyplot as plt
 from hnlib.chapters.controlled import Contrast, contrasts
 from hnlib.chapters.page import TOO_WEAK, Facts, begin
 from hnlib.experiment_files import experiment_title
-from hnlib.experiments import read_tables
+from hnlib.experiments import load_profile, read_tables
 from hnlib.files import write_atomically
 from hnlib.plotting import contrasts as contrasts_figure
 from hnlib.stats import COLUMNS
@@ -75,8 +75,8 @@ def load_found(folders: Mapping[str, Path | str], ideas: tuple[Idea, ...] = IDEA
     -------
     pandas.DataFrame
         As of `hnlib.chapters.controlled.contrasts`, with ``name``, ``dataset`` and ``profile``: of the profiles that
-        ran both sides the one with most seeds. An idea that no profile ran has NaN, and so has one whose other side
-        has learnt next to nothing: whatever learns would be far ahead of it.
+        ran both sides the one with most seeds, and of these the one of most steps. An idea that no profile ran has NaN,
+        and so has one whose other side has learnt next to nothing: whatever learns would be far ahead of it.
     """
     metrics = {name: read_tables(folder)["metrics"] for name, folder in folders.items()}
     rows = []
@@ -101,12 +101,13 @@ def _has_learnt_nothing(metrics: pd.DataFrame, experiment: str) -> bool:
 
 
 def _most_seeds(metrics: pd.DataFrame, idea: Idea) -> str:
-    """Return the profile in which both sides have most seeds; '' where none has both."""
+    """Return the profile in which both sides have most seeds, of equals the longest; '' where none has both."""
     sides = metrics[metrics["experiment"].isin([idea.experiment, idea.baseline])]
     seeds = sides.groupby(["profile", "experiment"])["seed"].nunique().unstack()
     if seeds.shape[1] < 2 or seeds.dropna().empty:
         return ""
-    return str(seeds.dropna().min(axis=1).idxmax())
+    fewer = seeds.dropna().min(axis=1)
+    return max(fewer[fewer == fewer.max()].index, key=lambda name: load_profile(str(name)).training.steps)
 
 
 def found_facts(table: pd.DataFrame) -> Facts:

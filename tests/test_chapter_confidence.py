@@ -108,6 +108,23 @@ def test_drift_grows_as_patients_get_fewer() -> None:
     assert drawn == [[20.0, 60.0]] * 3
 
 
+def test_on_the_phantom_each_organ_is_a_point_at_its_volume(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 2.5 x 2.5 x 3 mm 500 and 1500 voxels are 9.375 and 28.125 ml; other losses are left out."""
+    rows = confidence_rows({"large_nnu_dice_ce": 0.3, "small_nnu_dice_ce": 0.1, "small_ca_dice_ce": 0.5})
+    rows = rows.assign(profile="phantom-controlled")
+    monkeypatch.setattr(
+        chapters.confidence, "load_if_any", lambda *_, **named: rows[rows["profile"] == named["profile"]]
+    )
+    found = chapters.confidence.by_organ(chapters.confidence.twin_drift("tables", "phantom-controlled"))
+    recall = found[found["measure"] == "soft_recall"]
+    assert recall.groupby("patch")["drift"].mean().round(2).to_dict() == {"large": 0.3, "small": 0.1}
+    assert set(recall["volume_ml"]) == {9.375, 28.125}
+    assert set(recall["patients"]) == {16}
+    panel = drift_growth(found, "volume_ml").axes[0]
+    assert [container.lines[0].get_xdata().tolist() for container in panel.containers] == [[9.375], [28.125]]
+    assert chapters.confidence.twin_drift("tables", "of-nobody").empty
+
+
 def test_training_cases_that_not_all_have_seen_do_not_enter() -> None:
     """Two more training cases of one experiment, with a soft recall of 0, change nothing."""
     shift = {"small_nnu_dice_ce": 0.1, "small_nnu_dice_ce_8_cases": 0.3}

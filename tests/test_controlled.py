@@ -92,7 +92,7 @@ def test_tiny_organs_are_answered_apart_or_not_yet_run() -> None:
     lost = small.assign(value=0.01)
     assert chapters.controlled.by_size(pd.concat([whole, lost]), asked).iloc[0]["small organs"] == "not learnt"
     study, confidence = chapters.controlled.load_twin(PHANTOM, "of-nobody")
-    assert chapters.controlled.twin_phrase(study, "of-nobody") == "The profile `of-nobody` is not yet run."
+    assert chapters.controlled.twin_phrase(study, "of-nobody") == "The profile of-nobody is not yet run."
     assert chapters.controlled.by_size(study).iloc[0, 0] == "not yet run"
     assert chapters.controlled.drift_by_size(confidence).iloc[0, 0] == "not yet run"
 

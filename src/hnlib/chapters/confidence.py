@@ -13,12 +13,14 @@ from hnlib.chapters.page import ALPHA, DASH, Facts, is_phantom, limits, listed, 
 from hnlib.confidence import DRIFT_MEASURES, calibration_error, drift
 from hnlib.errors import ConfigError
 from hnlib.experiment_files import experiment_title
-from hnlib.experiments import FOUR_CONFIGURATIONS, load_experiment, planned_seeds, read_tables
+from hnlib.experiments import FOUR_CONFIGURATIONS, load_experiment, load_profile, planned_seeds, read_tables
 from hnlib.plotting import MEASURES, NOT_MEASURED, pooled_bins
 from hnlib.stats import ALL_ORGANS, Group, drift_tests, mean_difference
 
 #: Mean probability of the true class on training voxels above which an organ counts as learnt.
 LEARNT = 0.3
+_GROWTH = ["patch", "patients", "organ", "volume_ml", "measure", "drift", "low", "high", "p_together"]
+_GROWTH += ["seeds", "planned"]
 #: Permutations are drawn from this seed, so that a page is the same every time.
 PERMUTATION_SEED = 0
 
@@ -206,27 +208,47 @@ def drift_growth(
     Training cases are those that all experiments were trained on and have measured, so that the numbers of patients
     differ in what the networks saw and not in which cases are looked at.
     """
-    columns = ["patch", "patients", "organ", "volume_ml", "measure", "drift", "low", "high", "p_together"]
-    columns += ["seeds", "planned"]
-    looks = {name: load_experiment(str(name)) for name in confidence["experiment"].unique()}
-    counts = {
-        name: study["cases"]["train"] if look.train_cases == "all" else look.train_cases for name, look in looks.items()
-    }
-    if len(set(counts.values())) < 2:
-        return pd.DataFrame(columns=columns)
-    confidence = _shared_training_cases(confidence)
-    profile = str(confidence["profile"].iloc[0])
+    if len(set(_training_cases(confidence, study).values())) < 2:
+        return pd.DataFrame(columns=_GROWTH)
+    return _by_patch_and_cases(_shared_training_cases(confidence), study, measures)
+
+
+def twin_drift(tables: Path | str, profile: str, measures: Sequence[str] = DRIFT_MEASURES) -> pd.DataFrame:
+    """Return the drift by organ of both patches under nnU-Net's Dice on the phantom, whose organs differ in size.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As of `drift_growth`, with one number of training cases; empty while the profile is not run.
+    """
+    rows = load_if_any(tables, "confidence", profile=profile)
+    rows = rows[rows["experiment"].isin(("large_nnu_dice_ce", "small_nnu_dice_ce"))]
+    if rows.empty:
+        return pd.DataFrame(columns=_GROWTH)
+    settings = load_profile(profile)
+    study = {"spacing_mm": settings.phantom_spacing_mm, "cases": settings.num_cases}
+    return _by_patch_and_cases(rows, study, measures)
+
+
+def _training_cases(confidence: pd.DataFrame, study: Mapping[str, Any]) -> dict[str, int]:
+    """Return on how many cases each experiment was trained."""
+    looks = {str(name): load_experiment(str(name)).train_cases for name in confidence["experiment"].unique()}
+    return {name: study["cases"]["train"] if number == "all" else number for name, number in looks.items()}
+
+
+def _by_patch_and_cases(confidence: pd.DataFrame, study: Mapping[str, Any], measures: Sequence[str]) -> pd.DataFrame:
+    profile, counts = str(confidence["profile"].iloc[0]), _training_cases(confidence, study)
     volumes = confidence.drop_duplicates(["case", "organ"]).groupby("organ")["voxels"].median()
     volumes = volumes * float(np.prod(study["spacing_mm"])) / 1000
     table = seen(permutation_tests(confidence, measures))
     table = table.assign(
-        patch=table["experiment"].map({name: look.patch for name, look in looks.items()}),
+        patch=table["experiment"].map({name: load_experiment(name).patch for name in counts}),
         patients=table["experiment"].map(counts),
         volume_ml=table["organ"].map(volumes),
         seeds=table["experiment"].map(confidence.groupby("experiment")["seed"].nunique()),
-        planned=table["experiment"].map({name: planned_seeds(profile, [str(name)]) for name in looks}),
+        planned=table["experiment"].map({name: planned_seeds(profile, [name]) for name in counts}),
     )
-    return table[columns].sort_values(["patch", "patients"], ascending=[False, True], ignore_index=True)
+    return table[_GROWTH].sort_values(["patch", "patients"], ascending=[False, True], ignore_index=True)
 
 
 def _shared_training_cases(confidence: pd.DataFrame) -> pd.DataFrame:
@@ -323,7 +345,8 @@ def _growth_phrase(growth: pd.DataFrame) -> str:
         for patch, found in rows.groupby("patch", sort=False)
     ]
     few = rows[rows["seeds"] < rows["planned"]]
-    said = f"Partial: {few['seeds'].min()} of {few['planned'].max()} seeds at the fewest. " if len(few) else ""
+    least = few.assign(share=few["seeds"] / few["planned"]).nsmallest(1, "share")
+    said = "".join(f"Partial: {row.seeds} of {row.planned} seeds at the fewest. " for row in least.itertuples())
     return f"{said}Drift of soft recall, mean over organs (training patients in brackets): {'; '.join(parts)}."
 
 

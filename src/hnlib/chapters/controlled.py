@@ -221,9 +221,9 @@ def drift_by_size(confidence: pd.DataFrame) -> pd.DataFrame:
 def twin_phrase(metrics: pd.DataFrame, profile: str) -> str:
     """Say what there is of the twin."""
     if metrics.empty:
-        return f"The profile `{profile}` is not yet run."
+        return f"The profile {profile} is not yet run."
     cases = metrics.loc[metrics["split"] == "test", "case"].nunique()
-    return f"Runs of the profile `{profile}`: {seeds_phrase(metrics)}, on {cases} test cases."
+    return f"Runs of the profile {profile}: {seeds_phrase(metrics)}, on {cases} test cases."
 
 
 # Three readings
@@ -300,7 +300,7 @@ def controlled_facts(answers: pd.DataFrame, by_switch: pd.DataFrame, study: dict
         "questions": str(len(answers)),
         "answered": str(len(done)),
         "partial": str(partial),
-        "clear": f"beyond both intervals lie {listed(words)}" if words else "none of them lies beyond both intervals",
+        "clear": f"beyond both intervals: {listed(words)}" if words else "none of them lies beyond both intervals",
         "whole": whole,
         "switches": str(int((by_switch["lacking"] == "").sum())),
     }

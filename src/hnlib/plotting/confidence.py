@@ -197,7 +197,8 @@ def drift_growth(growth: pd.DataFrame, against: str) -> Figure:
         Columns ``patch``, ``patients`` (training patients), ``organ``, ``volume_ml``, ``measure``, ``drift``, ``low``,
         ``high``.
     against
-        ``patients``: one line an organ; ``volume_ml``: one line a number of training patients.
+        ``patients``: one line an organ; ``volume_ml``: one line a number of training patients, or, where there is one
+        number alone, one point an organ.
 
     Returns
     -------
@@ -240,9 +241,13 @@ def _name_growth(fig: Figure, ax: Axes, growth: pd.DataFrame, against: str) -> N
     shown = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200) if low <= tick <= high]
     ax.set_xlim(low, high)
     ax.set_xticks(shown, [f"{tick:g}" for tick in shown])
+    looks = _patient_looks(growth)
+    if len(looks) == 1:
+        organ_legend(fig, growth["organ"].unique())
+        return
     handles = [
-        Line2D([], [], color=INK, alpha=shade, marker=marker, label=f"{count:g} training patients")
-        for count, (shade, marker) in _patient_looks(growth).items()
+        Line2D([], [], color=INK, alpha=shade, marker=marker, label=f"{count:g} training cases")
+        for count, (shade, marker) in looks.items()
     ]
     fig.legend(handles=handles, loc="outside lower center", ncols=len(handles))
 
@@ -262,7 +267,13 @@ def _draw_growth(ax: Axes, rows: pd.DataFrame, against: str) -> None:
             apart = 1.03 ** (index - (len(names) - 1) / 2)
             _draw_line(ax, found, found["patients"] * apart, look.colour, look.marker, 1.0)
         return
-    for count, (shade, marker) in _patient_looks(rows).items():
+    looks = _patient_looks(rows)
+    if len(looks) == 1:
+        for name, found in rows.groupby("organ"):
+            look = organ(str(name))
+            _draw_line(ax, found, found["volume_ml"], look.colour, look.marker, 1.0)
+        return
+    for count, (shade, marker) in looks.items():
         found = rows[rows["patients"] == count].sort_values("volume_ml")
         _draw_line(ax, found, found["volume_ml"], INK, marker, shade)
 

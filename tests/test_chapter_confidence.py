@@ -108,6 +108,20 @@ def test_drift_grows_as_patients_get_fewer() -> None:
     assert drawn == [[20.0, 60.0]] * 3
 
 
+def test_margins_are_those_of_the_first_profile_that_measured_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {"confidence_margins": margin_rows(), "calibration": calibration_rows(),
+            "confidence": confidence_rows({"small_nnu_dice_ce": 0.1})}  # fmt: skip
+    monkeypatch.setattr(
+        chapters.confidence, "load_if_any", lambda _, name, *, profile: rows[name][rows[name]["profile"] == profile]
+    )
+    found = chapters.confidence.near_surface("tables", "small_nnu_dice_ce", ("laptop-long", "laptop", "tiny"))
+    assert found.profile == "laptop"
+    assert [len(table) for table in found[1:]] == [len(table) for table in rows.values()]
+    nothing = chapters.confidence.near_surface("tables", "large_nnu_dice_ce", ("laptop-long", "laptop"))
+    assert nothing.profile == "laptop"
+    assert nothing.margins.empty
+
+
 def test_on_the_phantom_each_organ_is_a_point_at_its_volume(monkeypatch: pytest.MonkeyPatch) -> None:
     """At 2.5 x 2.5 x 3 mm 500 and 1500 voxels are 9.375 and 28.125 ml; other losses are left out."""
     rows = confidence_rows({"large_nnu_dice_ce": 0.3, "small_nnu_dice_ce": 0.1, "small_ca_dice_ce": 0.5})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -31,6 +31,29 @@ def load_if_any(tables: Path | str, name: str, *, profile: str, arms: str = "") 
         found: pd.DataFrame = load(tables, name, profile=profile, arms=arms)[1]
     except ConfigError:
         return pd.DataFrame(read_tables(tables)[name].iloc[:0])
+    return found
+
+
+class Near(NamedTuple):
+    """What one experiment's runs of a profile say near the organs: rows of the tables of these names."""
+
+    profile: str
+    margins: pd.DataFrame
+    calibration: pd.DataFrame
+    confidence: pd.DataFrame
+
+
+def near_surface(tables: Path | str, experiment: str, profiles: Sequence[str]) -> Near:
+    """Return margins and calibration of an experiment by the first of the profiles that measured them.
+
+    Where none did, they are of the last one and have no row.
+    """
+    names = ("confidence_margins", "calibration", "confidence")
+    for profile in profiles:
+        parts = [of_experiment(load_if_any(tables, name, profile=profile), experiment) for name in names]
+        found = Near(profile, *parts)
+        if len(found.margins):
+            break
     return found
 
 

@@ -93,7 +93,7 @@ def test_what_the_tests_show_is_starred() -> None:
     assert row == pytest.approx([0.055775, 12, 0])
     view = chapters.runs.difference_view(table).loc["small, ca-Dice+CE"]
     assert (view["difference"], view["shown"]) == ("+0.0558", "yes")
-    assert view["over patients"].startswith("+0.0")
+    assert view["over cases"].startswith("+0.0")
     assert view["over seeds"].startswith("+0.03")  # 0.0558 - t(4) 0.01 sqrt(2 / 3) = 0.0331
     chosen = pd.concat([rows, rows.assign(split="validation")])
     facts = chapters.runs.evaluation_facts(chosen, table)

@@ -177,9 +177,7 @@ def test_the_plan_stands_beside_nnunets_choice(tmp_path: Path) -> None:
     assert found.loc["DSC", ["difference", "seeds"]].tolist() == ["+0.0200", "3"]
     assert found.loc["missed", "difference"] == "+0.0000"
     said = chapters.prediction.choices_phrase(choice_rows(study, (0.03, 0.01)))
-    assert said.replace("\N{NO-BREAK SPACE}", " ").startswith(
-        "+0.0200 (over patients +0.020 to +0.020; over seeds +0.01"
-    )
+    assert said.replace("\N{NO-BREAK SPACE}", " ").startswith("+0.0200 (over cases +0.020 to +0.020; over seeds +0.01")
     by_organ = chapters.prediction.choices_by_organ(choice_rows(study, (0.03, 0.01)))
     assert by_organ["difference"].to_dict() == {"Brainstem": "+0.0200", "Mandible": "+0.0200"}
     phrase = chapters.prediction.choices_organs_phrase(choice_rows(study, (0.03, 0.01)))

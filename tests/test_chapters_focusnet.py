@@ -65,9 +65,7 @@ def test_only_seeds_that_both_have_are_compared() -> None:
     row = differences(nerve, [("focusnet", "snet")]).iloc[0]
     assert (row["difference"], row["seeds"], row["cases"], row["over seeds"]) == ("+0.115", 1, 4, DASH)
     facts = focus_facts(study(both))
-    assert facts["difference"].startswith(
-        "+0.115 DSC (95 % interval over 4 patients +0.094 to +0.136, no interval over"
-    )
+    assert facts["difference"].startswith("+0.115 DSC (95 % interval over 4 cases +0.094 to +0.136, no interval over")
     assert facts["difference"].endswith("; 1 of 3 seeds)")
     assert focus_facts(study(runs(0.1)))["difference"] == facts["difference"]
     assert tables.focus_results(study(both)).loc["S-Net", "seeds"] == "2 of 3"

@@ -49,8 +49,8 @@ def test_a_question_is_answered_or_says_what_it_lacks() -> None:
     assert batch["wanted"] == 3
     assert (table["lacking"] != "").sum() == len(CONTRASTS) - 2
     view = chapters.controlled.contrast_view(table)
-    assert view.loc[batch.name, "state"] == "6 patients"
-    assert view.loc[whole.name, "state"] == "6 patients; partial, 3 of 5 seeds"
+    assert view.loc[batch.name, "state"] == "6 cases"
+    assert view.loc[whole.name, "state"] == "6 cases; partial, 3 of 5 seeds"
     assert view.loc["background in", "state"] == "waits for small, Dice with background"
 
 
@@ -87,8 +87,8 @@ def test_tiny_organs_are_answered_apart_or_not_yet_run() -> None:
     small = metrics({"large_nnu_dice_ce": 0.4, "small_nnu_dice_ce": 0.45}).assign(organ="optic_chiasm")
     row = chapters.controlled.by_size(pd.concat([whole, small]), asked).iloc[0]
     assert row["difference"] == "-0.025"
-    assert row["small organs"].startswith("+0.050 (patients ")
-    assert row["the others"].startswith("-0.100 (patients ")
+    assert row["small organs"].startswith("+0.050 (cases ")
+    assert row["the others"].startswith("-0.100 (cases ")
     lost = small.assign(value=0.01)
     assert chapters.controlled.by_size(pd.concat([whole, lost]), asked).iloc[0]["small organs"] == "not learnt"
     study, confidence = chapters.controlled.load_twin(PHANTOM, "of-nobody")

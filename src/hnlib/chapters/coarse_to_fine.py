@@ -173,11 +173,11 @@ def _verdict(questions: pd.DataFrame) -> str:
     whole, fusion, fine = (asked(questions, pair) for pair in (WHOLE, FUSION, FINE))
     if NOT_RUN in (whole["difference"], fusion["difference"], fine["difference"]):
         return "The system and one network alone have not both been run yet."
-    signs = {text[0] for key in ("over patients", "over seeds") for text in whole[key].replace(NBSP, " ").split(" to ")}
+    signs = {text[0] for key in ("over cases", "over seeds") for text in whole[key].replace(NBSP, " ").split(" to ")}
     word = {"+": "Yes", "-": "No"}.get("".join(signs), "Not shown")
     return (
         f"{word}: at equal time the whole system has {whole['difference']} in mean test DSC against one 3D network "
-        f"(over patients {whole['over patients']}, over seeds {whole['over seeds']}). Inside the system fusing adds "
+        f"(over patients {whole['over cases']}, over seeds {whole['over seeds']}). Inside the system fusing adds "
         f"{fusion['difference']} to the axial view, and the networks of the organs "
         f"{fine['difference']} to the fused views."
     ).replace(NBSP, " ")
@@ -192,7 +192,7 @@ def _hybrid(questions: pd.DataFrame) -> str:
     seeds = "" if found["over seeds"] == DASH else f", over seeds {found['over seeds']}"
     return (
         f"The hybrid network against the 3D one: {found['difference']} in mean test DSC "
-        f"(over patients {found['over patients']}{seeds}; {sample})."
+        f"(over patients {found['over cases']}{seeds}; {sample})."
     ).replace(NBSP, " ")
 
 

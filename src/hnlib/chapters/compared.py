@@ -134,7 +134,7 @@ def primary_table(tests: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "difference in DSC": [f"{value:+z.4f}" for value in rows["difference"]],
-            "over patients": [limits(a, b) for a, b in zip(rows["low"], rows["high"], strict=True)],
+            "over cases": [limits(a, b) for a, b in zip(rows["low"], rows["high"], strict=True)],
             "p (Holm)": [f"{p:.2g}" for p in rows["p_holm"]],
             "over seeds": [limits(a, b) for a, b in zip(rows["seeds_low"], rows["seeds_high"], strict=True)],
             "shown": [_shown(row) for row in rows.itertuples()],

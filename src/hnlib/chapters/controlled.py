@@ -156,7 +156,7 @@ def contrast_view(table: pd.DataFrame) -> pd.DataFrame:
         {
             "question": row.question,
             "difference": DASH if np.isnan(row.value) else f"{row.value:+z.3f}",
-            "over patients": limits(row.low, row.high),
+            "over cases": limits(row.low, row.high),
             "over seeds": limits(row.seeds_low, row.seeds_high),
             "state": _state(row),
         }
@@ -168,7 +168,7 @@ def contrast_view(table: pd.DataFrame) -> pd.DataFrame:
 def _state(row: Any) -> str:
     if row.lacking:
         return f"waits for {row.lacking}"
-    return f"{row.patients} patients" + (
+    return f"{row.patients} cases" + (
         "" if row.seeds >= row.wanted else f"; partial, {row.seeds} of {row.wanted} seeds"
     )
 
@@ -203,7 +203,7 @@ def _by_size(row: Any, asked: Contrast, metrics: pd.DataFrame) -> str:
     rows = metrics[metrics["experiment"].isin([asked.experiment, asked.baseline]) & (metrics["metric"] == "dsc")]
     if rows[rows["split"] == "test"].groupby("experiment")["value"].mean().max() < TOO_WEAK:
         return "not learnt"
-    return f"{row.value:+z.3f} (patients {limits(row.low, row.high)}; seeds {limits(row.seeds_low, row.seeds_high)})"
+    return f"{row.value:+z.3f} (cases {limits(row.low, row.high)}; seeds {limits(row.seeds_low, row.seeds_high)})"
 
 
 def drift_by_size(confidence: pd.DataFrame) -> pd.DataFrame:

@@ -288,7 +288,7 @@ def focus_facts(study: FocusStudy, bench: Path | str = "") -> Facts:
 
 def _sides(row: Mapping[str, Any]) -> tuple[bool, bool]:
     """Return whether every interval that there is lies above zero, and whether every one lies below."""
-    texts = [str(row[key]).replace(NBSP, " ") for key in ("over patients", "over seeds") if row[key] != DASH]
+    texts = [str(row[key]).replace(NBSP, " ") for key in ("over cases", "over seeds") if row[key] != DASH]
     signs = {part[0] for text in texts for part in text.split(" to ")}
     return signs == {"+"}, signs == {"-"}
 
@@ -298,9 +298,7 @@ def _with_seeds(row: Mapping[str, Any], study: FocusStudy) -> str:
         return "not defined: there is none"
     seeds = f"{row['seeds']} of {len(load_profile(study.profile).seeds)} seeds"
     over = f"over seeds {row['over seeds']}" if row["over seeds"] != DASH else "no interval over seeds"
-    text = (
-        f"{row['difference']} DSC (95 % interval over {row['cases']} patients {row['over patients']}, {over}; {seeds})"
-    )
+    text = f"{row['difference']} DSC (95 % interval over {row['cases']} cases {row['over cases']}, {over}; {seeds})"
     return text.replace(NBSP, " ")
 
 

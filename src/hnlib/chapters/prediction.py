@@ -394,10 +394,10 @@ def _planned_apart(study: DrawStudy, metric: str, organ: str = "") -> dict[str, 
 
 def _words(row: Mapping[str, float]) -> dict[str, str]:
     if not row:
-        return dict.fromkeys(("difference", "over patients", "over seeds", "seeds"), DASH)
+        return dict.fromkeys(("difference", "over cases", "over seeds", "seeds"), DASH)
     return {
         "difference": f"{row['value']:+z.4f}",
-        "over patients": limits(row["low"], row["high"]),
+        "over cases": limits(row["low"], row["high"]),
         "over seeds": limits(row["seeds_low"], row["seeds_high"]),
         "seeds": f"{row['seeds']}",
     }
@@ -408,7 +408,7 @@ def choices_phrase(study: DrawStudy) -> str:
     row = planned_beside_nnunet(study).loc["DSC"]
     if row["difference"] == DASH:
         return "not yet known"
-    return f"{row['difference']} (over patients {row['over patients']}; over seeds {row['over seeds']})"
+    return f"{row['difference']} (over cases {row['over cases']}; over seeds {row['over seeds']})"
 
 
 def draws_provenance(folder: Path | str, study: DrawStudy) -> pd.DataFrame:

@@ -33,7 +33,7 @@ def differences(metrics: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.D
     Returns
     -------
     pandas.DataFrame
-        Index ``experiment`` and ``minus``, by their titles; ``difference``, its intervals ``over patients`` and ``over
+        Index ``experiment`` and ``minus``, by their titles; ``difference``, its intervals ``over cases`` and ``over
         seeds`` (a dash where there is none), and the ``cases`` and ``seeds`` behind it. A pair without a test case and
         a seed in common is not yet run.
     """
@@ -61,9 +61,9 @@ def _row(dsc: pd.DataFrame, experiment: str, baseline: str) -> dict[str, Any]:
     pair = shared_seeds(dsc, experiment, baseline)
     cases = [set(part["case"]) for _, part in pair.groupby("experiment")]
     if len(cases) < 2 or not set.intersection(*cases):
-        return row | {"difference": NOT_RUN, "over patients": DASH, "over seeds": DASH, "cases": 0, "seeds": 0}
+        return row | {"difference": NOT_RUN, "over cases": DASH, "over seeds": DASH, "cases": 0, "seeds": 0}
     one = apart(pair, experiment, baseline)
-    row |= {"difference": f"{one['value']:+z.3f}", "over patients": limits(one["low"], one["high"])}
+    row |= {"difference": f"{one['value']:+z.3f}", "over cases": limits(one["low"], one["high"])}
     row |= {"over seeds": limits(one["seeds_low"], one["seeds_high"]), "cases": one["patients"]}
     return row | {"seeds": int(pair.loc[~pair["experiment"].isin(SEEDLESS), "seed"].nunique())}
 

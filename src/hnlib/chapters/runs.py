@@ -188,7 +188,7 @@ def difference_view(differences: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "difference": [f"{value:+z.4f}" for value in differences["difference"]],
-            "over patients": interval("low", "high"),
+            "over cases": interval("low", "high"),
             "over seeds": interval("seeds_low", "seeds_high"),
             "p (Holm)": _p_text(differences["p_holm"]),
             "effect": differences["rank_biserial"].round(2).to_numpy(),

@@ -256,7 +256,7 @@ def twin_drift(tables: Path | str, profile: str, measures: Sequence[str] = DRIFT
 def _training_cases(confidence: pd.DataFrame, study: Mapping[str, Any]) -> dict[str, int]:
     """Return on how many cases each experiment was trained."""
     looks = {str(name): load_experiment(str(name)).train_cases for name in confidence["experiment"].unique()}
-    return {name: study["cases"]["train"] if number == "all" else number for name, number in looks.items()}
+    return {name: study["cases"]["train"] if number == "all" else int(number) for name, number in looks.items()}
 
 
 def _by_patch_and_cases(confidence: pd.DataFrame, study: Mapping[str, Any], measures: Sequence[str]) -> pd.DataFrame:

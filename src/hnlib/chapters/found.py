@@ -107,7 +107,8 @@ def _most_seeds(metrics: pd.DataFrame, idea: Idea) -> str:
     if seeds.shape[1] < 2 or seeds.dropna().empty:
         return ""
     fewer = seeds.dropna().min(axis=1)
-    return max(fewer[fewer == fewer.max()].index, key=lambda name: load_profile(str(name)).training.steps)
+    most = [str(name) for name in fewer[fewer == fewer.max()].index]
+    return max(most, key=lambda name: load_profile(name).training.steps)
 
 
 def found_facts(table: pd.DataFrame) -> Facts:

@@ -260,8 +260,8 @@ def _patient_looks(growth: pd.DataFrame) -> dict[float, tuple[float, str]]:
 
 
 def _draw_growth(ax: Axes, rows: pd.DataFrame, against: str) -> None:
+    names = in_order(rows["organ"].unique())
     if against == "patients":
-        names = in_order(rows["organ"].unique())
         for index, name in enumerate(names):
             found, look = rows[rows["organ"] == name].sort_values("patients"), organ(name)
             apart = 1.03 ** (index - (len(names) - 1) / 2)
@@ -269,8 +269,8 @@ def _draw_growth(ax: Axes, rows: pd.DataFrame, against: str) -> None:
         return
     looks = _patient_looks(rows)
     if len(looks) == 1:
-        for name, found in rows.groupby("organ"):
-            look = organ(str(name))
+        for name in names:
+            found, look = rows[rows["organ"] == name], organ(name)
             _draw_line(ax, found, found["volume_ml"], look.colour, look.marker, 1.0)
         return
     for count, (shade, marker) in looks.items():

@@ -13,6 +13,7 @@ from benchmarks.memory import NETWORKS, Network, kept_bytes, measure_network
 from hnlib.errors import ConfigError
 from hnlib.networks import Topology, build_network, plan_topology, training_memory
 from hnlib.networks.memory import num_parameters
+from hnlib.training import supports_bf16
 
 
 def test_memory_by_hand() -> None:
@@ -65,9 +66,13 @@ def test_weights_are_those_of_the_network(
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda n: f"{n.name} {n.patch_size} {n.precision}")
 def test_count_agrees_with_what_torch_keeps_and_holds(network: Network) -> None:
-    """Five networks, none of which the count has been fitted to: within 1 % of kept bytes, 15 % of the peak."""
+    """Five networks, none of which the count has been fitted to: within 1 % of kept bytes, 15 % of the peak.
+
+    A CPU without bfloat16 holds float32 copies of what it computes, so that its peak is not the one that is counted.
+    """
     found = measure_network(network)
-    for part, most in (("kept", 0.01), ("loss", 0.01), ("peak", 0.15)):
+    own = network.precision == "32-true" or supports_bf16()
+    for part, most in (("kept", 0.01), ("loss", 0.01), *([("peak", 0.15)] if own else [])):
         assert found[f"{part}_by_count"] == pytest.approx(found[part], rel=most)
 
 

@@ -16,8 +16,6 @@ from hnlib.files import read_table
 from hnlib.stats import Group, Interval, lower_is_better, mean_difference, paired_difference, seed_interval, verdict
 
 FOUR = ("large_nnu_dice_ce", "large_ca_dice_ce", "small_nnu_dice_ce", "small_ca_dice_ce")
-ATLAS = "atlas"
-"""What is no training, and has no seeds of its own."""
 Planned = Callable[[str, Sequence[str]], int]
 """Profile and experiments to the number of seeds that are planned for the one with the fewest."""
 LEARNT = 0.3

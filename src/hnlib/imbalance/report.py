@@ -76,8 +76,8 @@ def some_rows(front: pd.DataFrame) -> pd.DataFrame:
     return front.iloc[np.union1d(shown, np.flatnonzero(front["chosen"]))]
 
 
-def lines(plan: PatchPlan) -> list[str]:
-    """Return the front as a table, the chosen plan and its reasons, line by line."""
+def front_lines(plan: PatchPlan) -> list[str]:
+    """Return the front as a table of text, line by line; the chosen plan has a star."""
     front, measure = plan.front, plan.wish.measure
     shown = some_rows(front)
     head = f"  {'patch':>15} {'batch':>5} {'levels':>6} {'GB':>6} {'context':>8} {'box':>5}  {'rarest organ':26}"
@@ -92,8 +92,13 @@ def lines(plan: PatchPlan) -> list[str]:
         )
     if len(shown) < len(front):
         text.append(f"  ({len(shown)} of the {len(front)} plans on the front)")
+    return text
+
+
+def lines(plan: PatchPlan) -> list[str]:
+    """Return the front as a table, the chosen plan and its reasons, line by line."""
     size = " x ".join(map(str, plan.candidate.patch_size))
     weights = ", ".join(f"{name.replace('_', ' ')} {w:.1%}" for name, w in plan.draw.weights.items() if w >= 5e-4)
     grid = " x ".join(f"{mm:.3g}" for mm in plan.spacing_mm)
-    text += [f"plan: {plan.candidate.batch_size} patches of {size} voxels of {grid} mm; centres: {weights}"]
-    return [*text, *(f"- {reason}" for reason in plan.reasons)]
+    chosen = f"plan: {plan.candidate.batch_size} patches of {size} voxels of {grid} mm; centres: {weights}"
+    return [*front_lines(plan), chosen, *(f"- {reason}" for reason in plan.reasons)]

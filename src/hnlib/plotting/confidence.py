@@ -197,17 +197,23 @@ def drift_growth(growth: pd.DataFrame, against: str) -> Figure:
         Columns ``patch``, ``patients`` (training patients), ``organ``, ``volume_ml``, ``measure``, ``drift``, ``low``,
         ``high``.
     against
-        ``patients``: one line an organ; ``volume_ml``: one line a number of training patients, or, where there is one
-        number alone, one point an organ.
+        ``patients``: one line an organ; ``volume_ml``: one point an organ, of one number of training patients.
 
     Returns
     -------
     Figure
         One row a measure, one column a patch. Bars: 95 % interval over patients. Without a row, the words that
         nothing was measured.
+
+    Raises
+    ------
+    ValueError
+        When several numbers of training patients are to be drawn against the volume.
     """
     if growth.empty:
         return blank()
+    if against == "volume_ml":
+        only_one(growth, "patients")
     measures, patches = list(growth["measure"].unique()), list(growth["patch"].unique())
     size = (FULL_WIDTH_IN, 0.8 + 1.9 * len(measures))
     fig, axes = plt.subplots(len(measures), len(patches), figsize=size, sharex=True, sharey="row", squeeze=False)
@@ -231,57 +237,25 @@ def drift_growth(growth: pd.DataFrame, against: str) -> Figure:
 
 
 def _name_growth(fig: Figure, ax: Axes, growth: pd.DataFrame, against: str) -> None:
-    """Set the ticks of the shared axis and name the lines."""
-    if against == "patients":
-        ticks = sorted(growth["patients"].unique())
-        ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        organ_legend(fig, growth["organ"].unique())
-        return
-    low, high = growth[against].min() / 1.3, growth[against].max() * 1.3
-    shown = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200) if low <= tick <= high]
-    ax.set_xlim(low, high)
-    ax.set_xticks(shown, [f"{tick:g}" for tick in shown])
-    looks = _patient_looks(growth)
-    if len(looks) == 1:
-        organ_legend(fig, growth["organ"].unique())
-        return
-    handles = [
-        Line2D([], [], color=INK, alpha=shade, marker=marker, label=f"{count:g} training cases")
-        for count, (shade, marker) in looks.items()
-    ]
-    fig.legend(handles=handles, loc="outside lower center", ncols=len(handles))
-
-
-def _patient_looks(growth: pd.DataFrame) -> dict[float, tuple[float, str]]:
-    counts = sorted(growth["patients"].unique())
-    return {
-        count: (1 - 0.65 * index / max(1, len(counts) - 1), "o^sDv"[index % 5]) for index, count in enumerate(counts)
-    }
+    """Set the ticks of the shared axis and name the organs."""
+    ticks = sorted(growth["patients"].unique())
+    if against == "volume_ml":
+        low, high = growth[against].min() / 1.3, growth[against].max() * 1.3
+        ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200) if low <= tick <= high]
+        ax.set_xlim(low, high)
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    organ_legend(fig, growth["organ"].unique())
 
 
 def _draw_growth(ax: Axes, rows: pd.DataFrame, against: str) -> None:
     names = in_order(rows["organ"].unique())
-    if against == "patients":
-        for index, name in enumerate(names):
-            found, look = rows[rows["organ"] == name].sort_values("patients"), organ(name)
-            apart = 1.03 ** (index - (len(names) - 1) / 2)
-            _draw_line(ax, found, found["patients"] * apart, look.colour, look.marker, 1.0)
-        return
-    looks = _patient_looks(rows)
-    if len(looks) == 1:
-        for name in names:
-            found, look = rows[rows["organ"] == name], organ(name)
-            _draw_line(ax, found, found["volume_ml"], look.colour, look.marker, 1.0)
-        return
-    for count, (shade, marker) in looks.items():
-        found = rows[rows["patients"] == count].sort_values("volume_ml")
-        _draw_line(ax, found, found["volume_ml"], INK, marker, shade)
-
-
-def _draw_line(ax: Axes, rows: pd.DataFrame, places: pd.Series[float], colour: str, marker: str, shade: float) -> None:
-    errors = np.array([rows["drift"] - rows["low"], rows["high"] - rows["drift"]])
-    limits = np.nan_to_num(errors)
-    ax.errorbar(places, rows["drift"], limits, color=colour, marker=marker, alpha=shade, ms=4, lw=1, elinewidth=0.7)
+    for index, name in enumerate(names):
+        found, look = rows[rows["organ"] == name].sort_values(against), organ(name)
+        apart = 1.03 ** (index - (len(names) - 1) / 2) if against == "patients" else 1.0
+        errors = np.array([found["drift"] - found["low"], found["high"] - found["drift"]])
+        limits = np.nan_to_num(errors)
+        style = {"color": look.colour, "marker": look.marker, "ms": 4, "lw": 1, "elinewidth": 0.7}
+        ax.errorbar(found[against] * apart, found["drift"], limits, **style)
 
 
 def _panels(count: int, most: int, height_in: float) -> tuple[Figure, Sequence[Axes]]:

@@ -14,7 +14,7 @@ from hnlib.cases import SPLITS, Case
 from hnlib.chapters import listed, percent, title
 from hnlib.chapters.data import dataset_facts, organ_table
 from hnlib.imbalance import PatchPlan, sigma_of_mean, to_yaml
-from hnlib.imbalance.report import CAUTION, lines
+from hnlib.imbalance.report import CAUTION, front_lines
 from hnlib.plotting import class_ratios, contour_panel, organ_volumes
 from hnlib.report.measure import CHOSEN, Report
 
@@ -150,7 +150,7 @@ def _patches(found: Report, plan: PatchPlan) -> list[str]:
         ),
         html_page.table(table, index=True),
         "<h3>Patches on the front</h3>",
-        html_page.code("\n".join(line for line in lines(plan) if not line.startswith(("-", "plan:")))),
+        html_page.code("\n".join(front_lines(plan))),
     ]
 
 

@@ -143,6 +143,9 @@ def test_a_configuration_without_a_measure_is_told() -> None:
         rank_correlations(rows, measure(np.arange(4.0)), rng=np.random.default_rng(0))
     with pytest.raises(ValueError, match="measure m has no value for organ brainstem"):
         rank_correlations(rows, measure(np.arange(5.0), organ="larynx"), rng=np.random.default_rng(0))
+    one = measure(np.array([0.0, 1, 2, 3, np.nan]), organ="brainstem")
+    with pytest.raises(ValueError, match="measure m has no value for configuration c4, organ brainstem"):
+        rank_correlations(rows, one, rng=np.random.default_rng(0))
     mixed = pd.concat([rows, rows.assign(profile="q")])
     with pytest.raises(ValueError, match="the rows hold the profiles"):
         rank_correlations(mixed, measure(np.arange(5.0)), rng=np.random.default_rng(0))
@@ -156,3 +159,11 @@ def test_pairs_within_a_group_are_counted_by_hand() -> None:
     found = pair_agreement(rows, several, groups).set_index("measure")
     assert found.loc["m"].tolist() == [1, 2]
     assert found.loc["tied"].tolist() == [1, 1]
+
+
+def test_a_pair_without_a_result_is_no_pair() -> None:
+    """Of three configurations of one group the last has no result: one pair is left, and it is right."""
+    rows = simulated(np.array([[1.0], [2], [3]]), np.random.default_rng(0), noise=1e-9)
+    rows.loc[rows["experiment"] == "c2", "value"] = np.nan
+    groups = pd.Series("a", index=CONFIGURATIONS[:3])
+    assert pair_agreement(rows, measure(np.arange(3.0)), groups)[["right", "pairs"]].to_numpy().tolist() == [[1, 1]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 import yaml
 
 from hnlib.chapters.questions import SEEDLESS
-from hnlib.claims import COLUMNS, RULES, VERDICTS, Evidence, exact, judge, ledger, load_claims, measured, printed
+from hnlib.claims import COLUMNS, RULES, VERDICTS, Claim, Evidence, exact, judge, ledger, load_claims, measured, printed
 from hnlib.claims.finding import CONTRADICTED, NOT_REPRODUCED, NOT_RUN, NOT_TESTABLE, REPRODUCED, UNDECIDED
 from hnlib.errors import ConfigError, DataError
 from hnlib.experiments import load_profile, planned_seeds
@@ -163,6 +164,31 @@ def test_ahead_of_all_is_ahead_of_each(tmp_path, values, verdict):
     assert found.verdict == verdict
     assert "against b" in found.found
     assert "against c" in found.found
+
+
+def of_scans(name: str) -> Claim:
+    """A claim judged on the made study ``scans``."""
+    claim = BY_ID[name]
+    calls = [call | {"dataset": "scans"} if "dataset" in call else call for call in claim.judged_by]
+    return replace(claim, judged_by=tuple(calls))
+
+
+@pytest.mark.parametrize(("value", "verdict"), [(0.6, REPRODUCED), (0.8, NOT_REPRODUCED)])
+def test_noise_is_a_fall(tmp_path, value, verdict):
+    """C23 says that the generalised Dice harms."""
+    values = {"small_nnu_dice_ce": 0.7, "small_generalised_dice_ce": value}
+    root = study(tmp_path, {"metrics": metrics(values)})
+    assert judge(of_scans("C23"), evidence_in(root)).verdict == verdict
+
+
+@pytest.mark.parametrize(("rise", "verdict"), [(0.1, REPRODUCED), (-0.1, NOT_REPRODUCED)])
+def test_of_two_things_claimed_both_must_hold(tmp_path, rise, verdict):
+    """S12 claims better outlines and more confidence."""
+    names = ("small_ca_dice_ce", "large_nnu_dice_ce")
+    values = {(name, split, "mandible"): 0.7 for name in names for split in ("train", "test")}
+    values[names[0], "test", "mandible"] += rise
+    tables = {"metrics": metrics({names[0]: 0.8, names[1]: 0.7}), "confidence": confidence(values)}
+    assert judge(of_scans("S12"), evidence_in(study(tmp_path, tables))).verdict == verdict
 
 
 def test_an_atlas_stands_among_the_metrics_beside_every_seed(tmp_path):

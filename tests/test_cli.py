@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 import nbformat
 import pandas as pd
 import pytest
+import torch
 from damage import full_disk
 from nbformat.v4 import new_code_cell, new_notebook
 from scanfiles import head, organ_mask, write_head
@@ -22,6 +24,7 @@ from hnlib.errors import ConfigError
 from hnlib.experiments import Study
 from hnlib.experiments.notebooks import parse_parameters, run_notebook
 from hnlib.files import write_table
+from hnlib.losses import build_loss, presets
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -98,6 +101,8 @@ def test_every_argument_and_option_has_a_help_text() -> None:
     [
         (BrokenProcessPool(), 2, "a process was killed, most likely for want of memory"),
         (MemoryError(), 2, "there is not enough memory"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), 2, "there is not enough memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 2, "there is not enough memory"),
         (KeyboardInterrupt(), 130, "stopped; give the same command again"),
     ],
 )
@@ -114,6 +119,24 @@ def test_what_stops_a_command_from_outside_is_one_line(
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
     assert said[0].startswith(f"hnlib: {text}")
+
+
+def test_modules_of_ones_own_are_imported_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A loss that a file in the working folder registers is known to the commands; a wrong file is one line."""
+    monkeypatch.chdir(tmp_path)
+    text = "import torch\nfrom hnlib import losses\nlosses.register_loss('of_my_own', torch.nn.CrossEntropyLoss)\n"
+    (tmp_path / "my_losses_here.py").write_text(text)
+    monkeypatch.setenv("HNLIB_IMPORT", "my_losses_here")
+    monkeypatch.setattr("sys.path", [*sys.path])
+    with pytest.raises(SystemExit) as caught:
+        main(["version"])
+    assert caught.value.code == 0
+    assert isinstance(build_loss("of_my_own"), torch.nn.Module)
+    presets._PRESETS.pop("of_my_own")
+    monkeypatch.setenv("HNLIB_IMPORT", "no_such_module")
+    assert "HNLIB_IMPORT: module 'no_such_module' cannot be imported" in fails(capsys, "version")
 
 
 def test_a_missing_study_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -36,6 +36,9 @@ from hnlib.systems import (
     take_trainings,
     train_system,
 )
+from hnlib.systems.coarse_to_fine import stages
+from hnlib.systems.coarse_to_fine.slices import slice_network
+from hnlib.systems.coarse_to_fine.two_stage import coarse_labels
 from hnlib.training import Settings, open_fabric, read_checkpoint
 
 SHAPE = (24, 16, 16)
@@ -225,6 +228,30 @@ def test_two_stages_locate_and_segment(tmp_path: Path) -> None:
     assert predictor.also(case)["parotid_left", "box_recall"] > 0.5
 
 
+def test_coarse_labels_lie_where_the_coarse_image_does() -> None:
+    """Of balls at random places, enlarged again, the centroids are on average where they were."""
+    rng, off = np.random.default_rng(0), []
+    for _ in range(100):
+        centre = rng.uniform(6, 18, 3)
+        ball = (np.square(np.indices((24, 24, 24)) - centre[:, None, None, None]).sum(axis=0) < 16).astype(np.uint8)
+        enlarged = coarse_labels(ball).repeat(2, 0).repeat(2, 1).repeat(2, 2)
+        off.append(np.argwhere(enlarged).mean(axis=0) - np.argwhere(ball).mean(axis=0))
+    assert np.abs(np.mean(off, axis=0)).max() < 0.1
+
+
+def test_a_patient_in_whom_nothing_is_to_be_weighed_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No label, and no view sees an organ: the stage goes on without; with such patients alone it says so."""
+    monkeypatch.setattr(stages, "informative", lambda _, labels: np.flatnonzero(labels))
+    system = build_system(blueprint())
+    monkeypatch.setattr(system, "_slice_network", lambda *_: slice_network(system.blueprint).eval())
+    empty = replace(patient(5, ORGANS[:1]), labels=np.zeros_like(patient(5).labels))
+    stream = system.part("fusion", material([patient(0), empty, patient(1), empty]), {}).stream
+    assert all(len(stream.batch(step)) == 2 for step in range(4))  # no patient of unknown organs is left
+    monkeypatch.setattr(stages, "informative", lambda *_: np.empty(0, np.intp))
+    with pytest.raises(DataError, match="stage fusion: no training case has a voxel"):
+        system.part("fusion", material([patient(0), patient(1)]), {})
+
+
 def thin(case: Prepared, depth: int) -> Prepared:
     """Return the lower slices of a case."""
     image, labels = (np.ascontiguousarray(whole[:, :, :depth]) for whole in (case.image, case.labels))
@@ -272,6 +299,12 @@ def test_slices_alone_are_a_system(tmp_path: Path) -> None:
 def test_wrong_options_are_refused(system: str, options: dict[str, Any], text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         build_system(replace(blueprint(system), options=options))
+
+
+@pytest.mark.parametrize("system", ["coarse_to_fine", "two_stage", "slices"])
+def test_a_network_that_would_not_be_used_is_refused(system: str) -> None:
+    with pytest.raises(ConfigError, match=f"system {system}: network is 'dynunet'; its own is se_unet"):
+        build_system(replace(blueprint(system), network="dynunet"))
 
 
 def test_an_organ_that_is_in_no_training_case_is_told(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from hnlib.cli import main
+from hnlib.datasets.label_folders import open_folder, organ_name
 from hnlib.errors import ConfigError, DataError
-from hnlib.evaluation.folders import open_folder, organ_name
 from hnlib.evaluation.measure import Rules, compare_folders, evaluate_folders
 from hnlib.evaluation.page import comparison_page, evaluation_page
 from hnlib.stats import COLUMNS
@@ -223,6 +223,25 @@ def test_a_case_without_an_outline_is_said(folders) -> None:
     }
 
 
+def test_a_reference_without_any_outline_cannot_be_compared_with(folders) -> None:
+    """With `absent` there are counts of inventions alone, and no DSC to compare."""
+    a, b, truth = folders
+    for file in truth.glob("*.nii.gz"):
+        write(file, np.zeros((24, 30, 12)))
+    with pytest.raises(DataError, match="share no case with an outlined organ"):
+        compare_folders(a, b, truth, Rules(absent=True))
+
+
+def test_a_value_below_zero_is_refused_wherever_it_stands(folders) -> None:
+    a, _, truth = folders
+    labels = head().astype(np.int16)
+    labels[0, 0, 0] = -1
+    file = a / "HaN_000.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(labels, nibabel.load(file).affine), file)
+    with pytest.raises(DataError, match="label -1 stands for no organ"):
+        evaluate_folders(a, truth)
+
+
 def test_a_reference_has_one_set_of_names_in_a_comparison(folders) -> None:
     """Without names of its own it takes those of the predictions, which must not contradict each other."""
     a, b, truth = folders
@@ -306,9 +325,29 @@ def test_what_hnlib_predict_writes_beside_names_its_organs(tmp_path: Path) -> No
     nnunet(other, {"background": 0, "larynx": 1})
     (one / "case.ctbl").write_text("0 Background 0 0 0 0\n1 mandible 1 2 3 255\n2 brainstem 1 2 3 255\n")
     assert open_folder(one, other=other).organs == {1: "mandible", 2: "brainstem"}
+    (one / "case.ctbl").write_text("# Color table file C:/my documents/x.ctbl\n1 brain stem 1 2 3 255\n")
+    assert open_folder(one, other=other).organs == {1: "brainstem"}
+    for content in (b"one mandible 1 2 3 255", b"1 \xff 1 2 3 255"):
+        (one / "case.ctbl").write_bytes(content)
+        with pytest.raises(ConfigError, match=r"case\.ctbl: is no colour table"):
+            open_folder(one, other=other)
+    (one / "case.ctbl").write_text("1 mandible 1 2 3 255\n2 brainstem 1 2 3 255\n")
     (one / "more.ctbl").write_text("0 Background 0 0 0 0\n1 brainstem 1 2 3 255\n")
     with pytest.raises(ConfigError, match=r"more\.ctbl: names other organs than case\.ctbl"):
         open_folder(one, other=other)
+
+
+def test_a_colour_table_above_names_nothing_and_what_else_lies_above_is_said(folders) -> None:
+    """What `hnlib predict` leaves in the working folder is of another model."""
+    a, _, truth = folders
+    (a / "dataset.json").rename(truth / "dataset.json")
+    (a.parent / "stray.ctbl").write_text("1 rectum 1 2 3 255\n2 bladder 1 2 3 255\n3 prostate 1 2 3 255\n")
+    found = evaluate_folders(a, truth)
+    assert "rectum" not in set(found.metrics["organ"])
+    assert found.notes == ()
+    above = a.parent / "dataset.json"
+    (truth / "dataset.json").rename(above)
+    assert evaluate_folders(a, truth).notes == tuple(f"organs of {side} are named by {above}" for side in (a, truth))
 
 
 def test_case_folders_with_label_maps_serve_too(tmp_path: Path) -> None:

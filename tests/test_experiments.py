@@ -26,6 +26,7 @@ from hnlib.experiments.config import run_digest
 from hnlib.imbalance import Scan, landscape
 from hnlib.losses import build_loss
 from hnlib.sampling import weighted_centres
+from hnlib.systems import build_system
 from hnlib.systems.one_network import supervised_loss
 
 EXPERIMENTS = sorted(path.stem for path in config_folder().glob("*.yaml"))
@@ -234,6 +235,10 @@ def test_an_experiment_changes_fields_of_its_profile() -> None:
         ({"training": {"batchsize": 8}}, "did you mean 'batch_size'"),
         ({"training": {"batch_size": "many"}}, "training.batch_size"),
         ({"width": "wide"}, "changes: width"),
+        ({"width": 0}, "changes: width"),
+        ({"cap": -4}, "changes: cap"),
+        ({"training": 5}, "changes: training is 5; its fields by name are needed"),
+        ({"training": {"learning_rate": float("nan")}}, "learning_rate is nan; a number above 0"),
     ],
 )
 def test_a_wrong_change_is_told(changes: dict[str, object], told: str) -> None:
@@ -285,6 +290,59 @@ def test_heads_leave_the_digests_of_published_runs_alone() -> None:
     cache = "openkbp-61eea966703b1126"
     found = run_digest(load_experiment("small_dice_ce"), load_profile("laptop"), (32, 20, 64), cache)
     assert found == "878beb3a"
+
+
+def test_the_digest_knows_the_cases_that_choose_the_weights() -> None:
+    """Of systems that end with their best weights the number of watched cases is part of the result."""
+    profile = load_profile("laptop-coarse")
+    more = profile.model_copy(update={"validation_cases": 9})
+    for name, alike in (("coarse_axial", False), ("unet_2d", False), ("two_stage", True), ("rival_dynunet", True)):
+        digests = {run_digest(load_experiment(name), one, (8, 8, 8), "c") for one in (profile, more)}
+        assert (len(digests) == 1) is alike, name
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("mirror: true\n", "system slices has no mirror; leave it out"),
+        ("changes: {augmentation: nnunet}\n", "system slices has no augmentation; leave it out"),
+    ],
+)
+def test_a_setting_that_a_system_would_ignore_is_refused(own_configuration: Path, text: str, told: str) -> None:
+    (own_configuration / "mine.yaml").write_text(GOOD + "system: slices\n" + text)
+    with pytest.raises(ConfigError, match=told):
+        load_experiment("mine")
+
+
+def test_a_file_of_another_encoding_is_told(own_configuration: Path) -> None:
+    (own_configuration / "mine.yaml").write_bytes("title: Schädel\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load_experiment("mine")
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("plan: {spacing_mm: [0, 4, 4], clip_hu: [-100, 200], mean_hu: 0, sd_hu: 1}", "plan.spacing_mm"),
+        ("plan: {spacing_mm: [4, 4, 4], clip_hu: [200, -100], mean_hu: 0, sd_hu: 1}", "a lower limit below the upper"),
+        ("organs: [brainstem, brainstem]", "'brainstem' is named more than once"),
+        ("patch_voxels: 100", "patch_voxels"),
+        ("seeds_of: {mine: [-1]}", "seeds_of"),
+    ],
+)
+def test_a_profile_that_would_prepare_rubbish_is_refused(own_configuration: Path, line: str, told: str) -> None:
+    text = "study: [mine]\nseeds: [0]\ntraining: {steps: 4}\npatches: {large: [16, 16, 16]}\n"
+    (own_configuration / "mine.yaml").write_text(GOOD)
+    (own_configuration / "profiles" / "odd.yaml").write_text(text + line + "\n")
+    with pytest.raises(ConfigError, match=told):
+        load_profile("odd")
+
+
+def test_a_patch_that_a_network_cannot_take_is_told_before_training(tiny_study: Study) -> None:
+    found = load_experiment("large_nnu_dice_ce").model_copy(update={"network": "se_unet"})
+    blueprint = replace(tiny_study.blueprint(found), patch=(10, 12, 40))
+    with pytest.raises(ConfigError, match="network se_unet: patch 10 x 12 x 40; edges that divide by 8 are needed"):
+        build_system(blueprint).part("network", tiny_study.material(found, 0), {})
 
 
 def test_unknown_names_are_told() -> None:

@@ -404,7 +404,7 @@ def test_unknown_options_are_told() -> None:
 
 
 def test_a_main_network_that_is_not_s_net_is_refused() -> None:
-    with pytest.raises(ConfigError, match="network is 'dynunet'; its main network is snet, name that"):
+    with pytest.raises(ConfigError, match="system focusnet: network is 'dynunet'; its own is snet, name that"):
         build_system(replace(blueprint(), network="dynunet"))
 
 

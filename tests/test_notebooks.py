@@ -20,7 +20,7 @@ from IPython.display import Image
 from IPython.utils.capture import capture_output
 from matplotlib import pyplot as plt
 
-from hnlib.experiments.notebooks import run_notebook
+from hnlib.experiments.notebooks import plain_text, run_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT / "results" / "published"
@@ -67,6 +67,16 @@ def test_runs_on_published_tables(path: Path, tables: str, shell: InteractiveShe
 
 
 @pytest.mark.slow
+def test_plain_text_has_values_and_words_for_markup() -> None:
+    """Glued values, words of terms, names of chapters; what was never glued is said to be unknown."""
+    data = {"application/papermill.record/text/plain": "'0.787'"}
+    kept = {"scrapbook": {"name": "eval-dsc", "mime_prefix": "application/papermill.record/"}}
+    code = {"cell_type": "code", "source": "x", "outputs": [{"metadata": kept, "data": data}]}
+    text = "DSC {glue:text}`eval-dsc`, {glue:text}`no`; {term}`σ`, {term}`organs <organ>` ({doc}`../03_observers`)."
+    found = plain_text({"cells": [{"cell_type": "markdown", "source": [text]}, code]})
+    assert found["cells"][0]["source"] == "DSC 0.787, (not known); σ, organs (chapter 03_observers)."
+
+
 def test_a_notebook_runs_in_a_kernel_of_its_own(tmp_path: Path) -> None:
     """As papermill, `make book` and a reader run it: nothing on stderr, and its pictures and data named."""
     path = next(path for path in NOTEBOOKS if path.stem == "04_imbalance")

@@ -201,6 +201,13 @@ def test_what_does_not_fit_is_a_value_error(labelled: Tensor, message: str) -> N
         build_loss("ca_dice+ce")(logits, target, labelled)
 
 
+def test_on_an_accelerator_no_value_is_looked_at() -> None:
+    """The batch is there and ``labelled`` on the CPU, as in training; ``meta`` holds no value to look at."""
+    logits, target, labelled = example()
+    far = build_loss("ca_dice+ce")(logits.to("meta"), target.to("meta"), labelled)
+    assert far.device.type == "meta"
+
+
 # Metrics and confidence
 
 ORGANS = ("brainstem", "mandible", "larynx")

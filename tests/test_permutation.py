@@ -83,6 +83,14 @@ def test_an_organ_that_a_patient_lacks_does_not_move_the_mean_over_organs() -> N
     assert found.loc[ALL_ORGANS, "drift"] == pytest.approx(0)
 
 
+def test_a_drift_of_all_organs_stays_when_most_test_patients_lack_one() -> None:
+    """Both organs fall by 0.2; eight of ten test patients have the first alone."""
+    train = np.array([[0.9, 0.5]] * 10)
+    test = np.array([[0.7, 0.3]] * 2 + [[0.7, np.nan]] * 8)
+    found = drift_tests(rows(train, test), "soft_recall", rng=np.random.default_rng(0)).set_index("organ")
+    assert found["drift"].tolist() == pytest.approx([0.2] * 3)
+
+
 def test_what_is_not_defined_is_nan() -> None:
     """One test patient has a drift but no interval; equal values have no test; an absent split has nothing."""
     one = drift_tests(rows(np.array([[0.9], [0.8]]), np.array([[0.5]])), "soft_recall", rng=np.random.default_rng(0))

@@ -13,10 +13,15 @@ import yaml
 from scanfiles import HEAD_MM, head, organ_mask, ras_affine, write_head, write_scan
 
 from hnlib.cli import main
+from hnlib.datasets import open_dataset
+from hnlib.datasets.check import check_dataset
 from hnlib.errors import ConfigError, DataError
 from hnlib.experiments.config import Experiment
+from hnlib.imbalance import Limits
 from hnlib.report.labelled import open_labelled
 from hnlib.report.losses import A_STEP, KEPT, advise, audited_losses
+from hnlib.report.measure import measure
+from hnlib.report.new_study import new_study
 from scripts.audited_losses import LOSSES, audit_row
 
 ORGANS = ("mandible", "brainstem", "parotid_left", "parotid_right")
@@ -44,6 +49,7 @@ def test_a_folder_without_settings_names_organs_by_their_files(tmp_path: Path) -
     found = open_labelled(write_folder(tmp_path / "data", 3))
     assert set(found.organs) == set(ORGANS)
     assert "There is no hnlib.yaml" in found.origin
+    assert "here it would say {organs: {" in found.origin
     assert found.has_scan("c0")
 
 
@@ -73,6 +79,33 @@ def test_nnunet_raw_data_are_read_as_they_are(tmp_path: Path) -> None:
     assert found.organs == ("mandible", "brainstem")
     assert found.has_scan("p_1")
     assert int((found.load("p_1").labels == 2).sum()) == 4 * 4 * 5
+
+
+def test_nnunet_raw_data_are_a_data_set_of_their_own(tmp_path: Path) -> None:
+    """What `hnlib prepare folder`, `check` and `new-study` open; a study needs three cases, as of any folder."""
+    names = {"labels": {"background": 0, "mandible": 1, "Brainstem": 2}}
+    (tmp_path / "dataset.json").write_text(json.dumps(names))
+    for case in ("p_1", "p_2"):
+        write_head(tmp_path / "labelsTr" / f"{case}.nii.gz", organ_mask("mandible") + 2 * organ_mask("brainstem"))
+        write_head(tmp_path / "imagesTr" / f"{case}_0000.nii.gz", head())
+    with pytest.raises(DataError, match="2 cases cannot be split"):
+        open_dataset("folder", tmp_path)
+    write_head(tmp_path / "labelsTr" / "p_3.nii.gz", organ_mask("mandible") + 3 * organ_mask("brainstem"))
+    write_head(tmp_path / "imagesTr" / "p_3_0000.nii.gz", head())
+    found = open_dataset("folder", tmp_path)
+    assert sorted(name for names in found.split().values() for name in names) == ["p_1", "p_2", "p_3"]
+    assert found.load("p_1").labelled == {"mandible", "brainstem"}
+    assert any("label 3 of p_3" in str(one) or "dataset.json" in str(one) for one in check_dataset(found))
+    with pytest.raises(DataError, match="case p_9: not in"):
+        found.load("p_9")
+    assert new_study(tmp_path / "study", scans=tmp_path) == tmp_path
+
+
+def test_a_missing_scan_is_named(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, 3)
+    (folder / "c1" / "image.nii.gz").unlink()
+    found = measure(open_labelled(folder), Limits(1e9))
+    assert any("Only 2 of 3 cases have a scan (not c1)" in note for note in found.notes)
 
 
 def test_an_empty_folder_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -328,6 +328,28 @@ def test_what_one_side_lacks_is_not_in_the_interval_over_seeds():
     assert seed_interval(pd.concat([*runs, *base]), "recipe", "base") == (0, 0)
 
 
+def test_a_distance_that_one_run_lacks_does_not_move_the_interval_over_seeds():
+    """Organs at 2 and 20 mm in all runs, one of which has no distance for the second: no difference, no width."""
+    runs = [study([[2.0, 20.0]] * 3, name, seed=k) for name in ("recipe", "base") for k in range(3)]
+    runs[0] = study([[2.0, np.nan], [2.0, 20.0], [2.0, 20.0]], seed=0)
+    table = pd.concat(runs).assign(metric="hd95_mm")
+    assert seed_interval(table, "recipe", "base", metric="hd95_mm") == (0, 0)
+
+
+def test_what_the_mean_and_the_ranks_see_in_opposite_directions_is_not_shown():
+    """Fourteen of 15 patients lose a little, one gains a whole organ: the mean rises, the test shows a fall."""
+    base = np.full((15, 1), 0.8)
+    values = base - np.linspace(0.008, 0.012, 15)[:, None]
+    base[14], values[14] = 0.0, 0.9
+    found = compare_experiments(pd.concat([study(base, "base"), study(values)]), "base", measures=("dsc",), seeds=False)
+    first = found.iloc[0]
+    assert first["difference"] > 0 > first["rank_biserial"]
+    assert first["p"] < 0.05
+    assert np.isnan(first["p_holm"])
+    assert not found["shown"].any()
+    assert "opposite signs" in first["note"]
+
+
 def test_a_single_case_is_compared_without_interval_and_test():
     """The difference is there; interval and p are not, and the note says why."""
     found = compare_experiments(pd.concat([study([[0.5]], "base"), study([[0.7]])]), "base", measures=("dsc",))
@@ -373,6 +395,16 @@ def test_detectable_differences_by_hand():
     alone = detectable_differences(table, "base", measures=("dsc",), sd_split=None)
     assert alone["sd"].isna().all()
     assert alone["detectable_sd"].notna().all()
+
+
+def test_an_organ_that_one_side_lacks_has_no_cases_to_detect_in():
+    """Only the baseline has a larynx, and of two experiments one."""
+    both, one = np.full((9, 2), 0.5), np.full((9, 1), 0.5)
+    for others in ([study(one)], [study(one), study(both, "third")]):
+        found = detectable_differences(
+            pd.concat([study(both, "base"), *others]), "base", measures=("dsc",), sd_split=None
+        )
+        assert found.set_index("organ")["cases"].to_dict() == {ALL_ORGANS: 9, "mandible": 9, "larynx": 0}
 
 
 def test_what_signed_ranks_can_never_show_is_not_called_detectable():

@@ -138,6 +138,12 @@ def test_box_holds_every_voxel(order, dtype):
     assert voxel_box(np.zeros((0, 2, 2), dtype)) is None
 
 
+def test_box_holds_values_below_zero():
+    labels = np.zeros((4, 4, 4), np.int16)
+    labels[1, 2, 3] = -1
+    assert voxel_box(labels) == (slice(1, 2), slice(2, 3), slice(3, 4))
+
+
 @pytest.mark.parametrize("other", [np.zeros((3, 3, 3), bool), np.ones((3, 3, 4), bool)])
 def test_what_has_no_surface_is_refused(other):
     with pytest.raises(ValueError, match=r"has no surface|of one shape"):

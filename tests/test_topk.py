@@ -227,6 +227,19 @@ def test_selection_by_digits_is_selection_by_picking(seed: int) -> None:
     assert torch.equal(selection._by_digits(values, target, wanted), selection._by_picking(values, target, wanted))
 
 
+@pytest.mark.parametrize("noise", [1e-12, 1e-8, 1e-3])
+def test_selection_by_digits_sees_a_small_perturbation(noise: float) -> None:
+    """Voxels of equal p, also of 1, are told apart by what is added in double precision; equal sums by index."""
+    generator = torch.Generator().manual_seed(0)
+    values = torch.tensor([0.5, 1.0, 0.0]).repeat(2, 100).double()
+    values[:, :240] += noise * torch.rand(240, generator=generator, dtype=torch.float64)
+    target = (torch.arange(300) // 3 % 2).repeat(2, 1)
+    counts = torch.tensor([[75.0, 60.0], [110.0, 0.0]])
+    found = selection._by_digits(values, target, counts)
+    assert torch.equal(found, selection._by_picking(values, target, counts))
+    assert found[0, target[0] == 0].sum() == 75
+
+
 # The literal print
 
 

@@ -44,7 +44,7 @@ MODULES = (
     "hnlib.predict",
     "hnlib.model_file",
     "hnlib.evaluation",
-    "hnlib.evaluation.folders",
+    "hnlib.datasets.label_folders",
     "hnlib.evaluation.measure",
     "hnlib.report",
     "hnlib.report.labelled",

@@ -5,7 +5,10 @@ A fault in data, configuration or the command itself, a full disk too, is told i
 
 from __future__ import annotations
 
+import importlib
+import os
 import re
+import sys
 from concurrent.futures.process import BrokenProcessPool
 from datetime import date
 from pathlib import Path
@@ -15,8 +18,9 @@ import typer
 
 from hnlib import __version__
 from hnlib.console import progress, say
-from hnlib.errors import HnlibError
+from hnlib.errors import ConfigError, HnlibError
 from hnlib.evaluation import commands as evaluation
+from hnlib.experiment_files import LARGEST_SEED
 from hnlib.files import reason
 from hnlib.nnunet import commands as nnunet
 from hnlib.report import commands as reports
@@ -32,7 +36,7 @@ WORKFLOW = "Steps of make and Snakemake"
 _Unreadable: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 StudyFile = Annotated[Path, typer.Argument(help="study.json, written by hnlib prepare")]
 ExperimentName = Annotated[str, typer.Argument(help="name of a file in experiments, such as large_nnu_dice_ce")]
-Seed = Annotated[int, typer.Argument(help="number of the repetition, from 0", min=0)]
+Seed = Annotated[int, typer.Argument(help="number of the repetition, from 0", min=0, max=LARGEST_SEED)]
 PublishedFolder = Annotated[Path, typer.Option(help="folder of the committed results")]
 Root = Annotated[str, typer.Option(help="folder of the data; the phantom needs none")]
 
@@ -324,11 +328,12 @@ def notebook(
     source: Annotated[Path, typer.Argument(help="notebook without outputs")],
     target: Annotated[Path, typer.Argument(help="where the executed copy goes")],
     parameter: Annotated[list[str] | None, typer.Option("-p", help="name=value; may be repeated")] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="values and words in place of the book's markup")] = False,
 ) -> None:
     """Execute a notebook with parameters; an unknown one is refused."""
     from hnlib.experiments.notebooks import parse_parameters, run_notebook
 
-    run_notebook(source, target, parse_parameters(parameter or []))
+    run_notebook(source, target, parse_parameters(parameter or []), plain=plain)
 
 
 evaluation.register(app)
@@ -346,6 +351,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line; a user's fault is one line on the error stream and status 2."""
     status = 2
     try:
+        _import_own(os.environ.get("HNLIB_IMPORT", ""))
         status = app(args=arguments, prog_name="hnlib", standalone_mode=False) or 0
     except HnlibError as fault:
         _tell(str(fault))
@@ -358,6 +364,10 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         _tell("there is not enough memory; close other programs, or take smaller scans")
     except BrokenProcessPool:
         _tell("a process was killed, most likely for want of memory; free some and give the same command again")
+    except RuntimeError as fault:  # torch's own words for the same
+        if not re.search(r"out of memory|can't allocate memory|not enough memory", str(fault)):
+            raise
+        _tell("there is not enough memory; close other programs, or take smaller scans")
     except OSError as fault:  # from a place that does not say more about it
         where = f"{fault.filename}: " if fault.filename else ""
         remedy = "check that it is there, that you may read and write it, and that the disk has space"
@@ -365,6 +375,18 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     if status == STOPPED:
         _tell("stopped; give the same command again to go on")
     raise SystemExit(status)
+
+
+def _import_own(names: str) -> None:
+    """Import a user's modules, by comma, so that what they register is known; from here or where Python looks."""
+    for name in filter(None, map(str.strip, names.split(","))):
+        if os.getcwd() not in sys.path:
+            sys.path.insert(0, os.getcwd())
+        try:
+            importlib.import_module(name)
+        except Exception as fault:
+            said = f"{type(fault).__name__}: {' '.join(str(fault).split())}"
+            raise ConfigError(f"HNLIB_IMPORT: module '{name}' cannot be imported ({said})") from None
 
 
 def _tell(line: str) -> None:

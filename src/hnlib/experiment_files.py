@@ -10,15 +10,20 @@ import yaml
 
 from hnlib.errors import ConfigError
 
+LARGEST_SEED = 2**32 - 1
+
 
 def config_folder() -> Path:
     """Return the folder of the YAML files: HNLIB_EXPERIMENTS, ``experiments`` here, the checkout's, the installed copy.
 
     The first of these that has a folder ``profiles`` counts, so that in a folder of `hnlib new-study` its own do.
     """
-    here = Path(__file__).resolve().parent
-    places = [Path(p) for p in (os.environ.get("HNLIB_EXPERIMENTS"),) if p]
-    places += [Path("experiments").resolve(), here.parents[1] / "experiments", here / "_experiments"]
+    here, own = Path(__file__).resolve().parent, os.environ.get("HNLIB_EXPERIMENTS")
+    if own:
+        if not (Path(own) / "profiles").is_dir():
+            raise ConfigError(f"HNLIB_EXPERIMENTS: {own} has no folder profiles; a folder of experiments has one")
+        return Path(own)
+    places = [Path("experiments").resolve(), here.parents[1] / "experiments", here / "_experiments"]
     for place in places:
         if (place / "profiles").is_dir():
             return place

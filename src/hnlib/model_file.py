@@ -28,6 +28,8 @@ VERSION = 3
 #: Name of the model file in a run's folder, and of the one that comes with the package.
 MODEL_NAME = "model.safetensors"
 RELEASED = "openkbp_seven.safetensors"
+#: The largest number in half precision.
+HALF_LARGEST = 65504.0
 #: An image is far from the training images where its voxel edges, or the extent of the body, are outside theirs by
 #: more than these factors, or a quantile of its HU by more than the margin or the spread of the training images.
 SPACING_FACTOR = 2.0
@@ -180,7 +182,7 @@ def odd_volumes(volumes_ml: Mapping[str, float], model: ModelFile) -> Iterator[s
     for organ, low, high in zip(model.plan.organs, *model.seen.volumes_ml, strict=True):
         volume = volumes_ml.get(organ, 0.0)
         if volume and not low / VOLUME_FACTOR <= volume <= high * VOLUME_FACTOR:
-            yield f"{organ} has {volume:.2g} ml where training had {low:.2g} to {high:.2g} ml; look at its outline"
+            yield f"{organ} has {volume:.3g} ml where training had {low:.3g} to {high:.3g} ml; look at its outline"
 
 
 def origin(model: ModelFile) -> str:
@@ -204,7 +206,8 @@ def save_model(path: Path, model: ModelFile, *, half: bool = False) -> None:
     model
         What it holds.
     half
-        Store the weights in half precision: half the size, and predictions that differ by rounding.
+        Store the weights in half precision: half the size, and predictions that differ by rounding. A tensor with a
+        value that half precision cannot hold (the voxels of a large organ's box) stays as it is.
     """
     blueprint = model.blueprint
     tensors, same = _distinct(model.weights, half)
@@ -242,7 +245,7 @@ def _distinct(weights: Weights, half: bool) -> tuple[dict[str, torch.Tensor], di
             if known != key and tensor.numel():
                 same[key] = known
                 continue
-            small = half and tensor.dtype == torch.float32
+            small = half and tensor.dtype == torch.float32 and not bool((tensor.abs() > HALF_LARGEST).any())
             tensors[key] = tensor.detach().cpu().to(torch.float16 if small else tensor.dtype).contiguous()
     return tensors, same
 

@@ -144,7 +144,8 @@ def voxel_box(labels: NDArray[np.integer] | NDArray[np.bool_]) -> Box | None:
     """
     if not labels.size:
         return None
-    plane = np.asarray(labels.max(axis=0))
+    signed = labels.dtype.kind == "i" and labels.min() < 0  # of values below 0 the largest may be 0
+    plane = np.asarray((labels != 0).any(axis=0) if signed else labels.max(axis=0))
     spans = [_span(np.any(plane, axis=1)), _span(np.any(plane, axis=0))]
     if spans[0] is None or spans[1] is None:
         return None

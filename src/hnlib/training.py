@@ -75,11 +75,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if name not in ("momentum", "weight_decay") and not isinstance(value, str | bool) and value <= 0:
+            if name not in ("momentum", "weight_decay") and not isinstance(value, str | bool) and not value > 0:
                 raise ValueError(f"{name} is {value}; a number above 0 is needed")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum is {self.momentum}; a number of at least 0 and below 1 is needed")
-        if self.weight_decay < 0:
+        if not self.weight_decay >= 0:
             raise ValueError(f"weight_decay is {self.weight_decay}; a number of at least 0 is needed")
 
 

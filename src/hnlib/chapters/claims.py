@@ -11,6 +11,7 @@ import pandas as pd
 from hnlib.chapters.page import Facts
 from hnlib.claims import VERDICTS, ledger, load_claims
 from hnlib.claims.finding import (
+    BESIDE,
     CONTRADICTED,
     NOT_REPRODUCED,
     NOT_RUN,
@@ -113,7 +114,7 @@ def _as_html(shown: pd.DataFrame) -> Any:
 
 def _worth(row: Any) -> str:
     """Return the worth of a verdict; where runs show no difference either way, that is neither for nor against."""
-    return "none found" if NOT_TOLD in row.found else EVIDENCE[row.verdict]
+    return "none found" if NOT_TOLD in row.found.split(BESIDE)[0] else EVIDENCE[row.verdict]
 
 
 def _evidence(row: Any) -> str:

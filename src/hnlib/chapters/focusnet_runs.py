@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from hnlib.chapters.page import DASH, NBSP, Facts, listed, percent, provenance, title, with_limits
-from hnlib.chapters.questions import NOT_RUN, SEEDLESS, asked, differences, minutes_by_stage, shared_seeds
+from hnlib.chapters.questions import NOT_RUN, SEEDLESS, asked, differences, minutes_by_stage
 from hnlib.experiment_files import experiment_title
 from hnlib.experiments import load_experiment, load_profile
 from hnlib.files import read_json, read_table
@@ -204,7 +204,7 @@ def focus_parts(study: FocusStudy, organs: list[str]) -> dict[str, PairedDiffere
     FocusNet's own S-Net has the DSC of FocusNet less what the fusion adds on the plan's grid. ``fusion`` is FocusNet
     minus its own S-Net; ``budget`` is that minus S-Net alone, which has more steps and another draw.
     """
-    rows = shared_seeds(study.metrics[study.metrics["organ"].isin(organs)], *WHOLE)
+    rows = study.metrics[study.metrics["organ"].isin(organs)]
     wide = _wide(rows).dropna(subset=["s_net_dsc", "fused_dsc", "dsc"])
     alone = rows[(rows["experiment"] == "snet") & (rows["metric"] == "dsc") & (rows["split"] == "test")]
     if wide.empty or alone.empty:
@@ -231,7 +231,7 @@ def reasons_table(study: FocusStudy) -> pd.DataFrame:
                 "in its region": percent(recall[organ]),
                 "fused minus unfused": _limits(parts["fusion"]),
                 "its S-Net minus S-Net alone": _limits(parts["budget"]),
-                "seeds": str(shared_seeds(study.dsc, *WHOLE)["seed"].nunique()),
+                "seeds": str(min(parts["budget"].seeds, parts["budget"].baseline_seeds)),
             }
     return pd.DataFrame(rows).T.rename_axis("organ") if rows else _waits("in its region", "organ")
 
@@ -268,7 +268,7 @@ def focus_facts(study: FocusStudy, bench: Path | str = "") -> Facts:
     found, others = (asked(questions.loc[[organs]].droplevel("organs"), WHOLE) for organs in ("small", "others"))
     if found["difference"] == NOT_RUN:
         names = ("difference", "small", "open", "absent", "elsewhere")
-        waits = "The two have not both been run with a seed in common on this data yet."
+        waits = "The two have not both been run on this data yet."
         facts = dict.fromkeys(names, NOT_RUN) | {"verdict": waits, "reasons": waits}
         return facts | {"worth": "Whether it is worth it here waits for runs."}
     ahead, behind = _sides(found)
@@ -314,8 +314,8 @@ def _worth(
 ) -> str:
     """Say when FocusNet is worth its cost, from what it gains and loses and what its training and a case take."""
     costs = [] if others["difference"] == NOT_RUN else [f"{others['difference']} DSC in the other organs"]
-    seconds = shared_seeds(study.runs, *WHOLE).groupby("experiment")["seconds"].mean()
-    if len(seconds) == len(WHOLE):
+    seconds = study.runs.groupby("experiment")["seconds"].mean()
+    if set(WHOLE) <= set(seconds.index):
         costs.append(f"{seconds['focusnet'] / seconds['snet']:.1f} times S-Net's training time")
     table = bench_table(bench)["FocusNet / SERes U-Net"]
     for name, words in (("memory of a step, MiB", "memory in training"), ("time of a case, s", "time a case")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -16,6 +17,8 @@ Verdict = Literal[
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 REPRODUCED, NOT_REPRODUCED, CONTRADICTED, NOT_TESTABLE, UNDECIDED, NOT_RUN = VERDICTS
 
+BESIDE = "; beside it: "
+"""Between what the deciding rule found and what the others did."""
 NOT_TOLD = "not told from zero"
 """What is said of a difference whose interval holds zero."""
 
@@ -46,6 +49,12 @@ class Finding:
     partial: str = ""
     row: str = ""
     chapter: str = ""
+
+
+def weakest(findings: Sequence[Finding]) -> Finding:
+    """Return the finding that decides whether all hold: one that does not, before one that is open or not run."""
+    ranked = (CONTRADICTED, NOT_REPRODUCED, UNDECIDED, NOT_RUN, NOT_TESTABLE, REPRODUCED)
+    return min(findings, key=lambda one: ranked.index(one.verdict))
 
 
 def own_numbers(holds: bool, found: str, *, row: str, chapter: str = "") -> Finding:

@@ -12,11 +12,13 @@ import pandas as pd
 import yaml
 
 from hnlib.claims import exact, measured, printed
-from hnlib.claims.finding import CONTRADICTED, Finding
+from hnlib.claims.finding import BESIDE, CONTRADICTED, Finding, weakest
 from hnlib.claims.measured import Evidence, Planned
 from hnlib.errors import ConfigError, DataError, unknown
 
 FIELDS = ("id", "paper", "where", "what", "figure", "judged_by")
+#: What stands beside the arguments of a rule: the page that carries its rows; that it must hold beside the last rule.
+_OF_CLAIM = ("rule", "chapter", "also")
 COLUMNS = ("id", "paper", "where", "what", "figure", "verdict", "partial", "found", "interval", "row", "chapter")
 """Columns of the ledger."""
 
@@ -47,7 +49,7 @@ class Claim:
         The claim in our words, and the figure that the paper gives.
     judged_by
         Rules with their arguments, each ``{"rule": name, ...}``, from the paper's own numbers to runs; ``chapter``
-        names the page that carries the rows where it is not the rule's own.
+        names the page that carries the rows where it is not the rule's own, and ``also`` marks what must hold, too.
     """
 
     id: str
@@ -110,7 +112,7 @@ def _check_rule(claim: str, call: Mapping[str, Any]) -> None:
     known = [one for one in signature.parameters if one != "evidence"]
     needed = [one for one in known if signature.parameters[one].default is inspect.Parameter.empty]
     for argument in call:
-        if argument not in ("rule", "chapter", *known):
+        if argument not in (*_OF_CLAIM, *known):
             raise unknown(f"argument of rule {name} in claim {claim}", argument, known)
     if lacking := [one for one in needed if one not in call]:
         raise ConfigError(f"claim {claim}: rule {name} needs {', '.join(lacking)}")
@@ -120,15 +122,18 @@ def judge(claim: Claim, evidence: Evidence) -> Finding:
     """Return the verdict on a claim.
 
     The paper's own numbers come first: a claim that they contradict is contradicted, whatever runs say. Otherwise
-    the last rule decides, the strongest evidence of those named. What every rule found is kept.
+    the last rule decides, the strongest evidence of those named, together with those marked ``also``, of which each
+    must hold. What every rule found is kept.
     """
     findings = [_apply(call, evidence) for call in claim.judged_by]
-    decisive = next((one for one in findings if one.verdict == CONTRADICTED), findings[-1])
+    also = [one for one, call in zip(findings, claim.judged_by, strict=True) if call.get("also")]
+    contradicted = [one for one in findings if one.verdict == CONTRADICTED]
+    decisive = contradicted[0] if contradicted else weakest([findings[-1], *also])
     found = [decisive.found, *(one.found for one in findings if one is not decisive)]
     rows = [decisive.row, *(one.row for one in findings if one is not decisive)]
     return Finding(
         decisive.verdict,
-        "; beside it: ".join(text for text in found if text),
+        BESIDE.join(text for text in found if text),
         decisive.interval,
         decisive.partial,
         "; ".join(text for text in rows if text),
@@ -138,7 +143,7 @@ def judge(claim: Claim, evidence: Evidence) -> Finding:
 
 def _apply(call: Mapping[str, Any], evidence: Evidence) -> Finding:
     rule = RULES[call["rule"]]
-    arguments = {name: value for name, value in call.items() if name not in ("rule", "chapter")}
+    arguments = {name: value for name, value in call.items() if name not in _OF_CLAIM}
     first = (evidence,) if rule.__module__ == measured.__name__ else ()
     found = rule(*first, **arguments)
     return replace(found, chapter=call.get("chapter", found.chapter))

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats as scipy_stats
 
-from hnlib.claims.finding import NOT_REPRODUCED, NOT_RUN, NOT_TOLD, REPRODUCED, UNDECIDED, Finding, Verdict
+from hnlib.claims.finding import NOT_REPRODUCED, NOT_RUN, NOT_TOLD, REPRODUCED, UNDECIDED, Finding, Verdict, weakest
 from hnlib.files import read_table
 from hnlib.stats import Group, Interval, lower_is_better, mean_difference, paired_difference, seed_interval, verdict
 
@@ -111,8 +111,7 @@ def ahead_of_all(
     Reproduced where all are; one that is not decides, before one that is not decided or has not been run.
     """
     found = {name: difference(evidence, dataset, experiment, name, organs=organs) for name in baselines}
-    ranked = (NOT_REPRODUCED, UNDECIDED, NOT_RUN, REPRODUCED)
-    decisive = min(found.values(), key=lambda one: ranked.index(one.verdict))
+    decisive = weakest(list(found.values()))
     text = "; ".join(f"against {name.replace('_', ' ')}: {one.found}" for name, one in found.items())
     rows = "; ".join(one.row for one in found.values())
     return Finding(decisive.verdict, text, decisive.interval, decisive.partial, rows, EVALUATION)

@@ -247,7 +247,7 @@ def little_gain(
         for method in methods
     ]
     text = f"{min(gains):+z.2f} to {max(gains):+z.2f} points against {baseline}"
-    return _own(max(gains) <= limit, text, paper, *tables)
+    return _own(max(map(abs, gains)) <= limit, text, paper, *tables)
 
 
 def group_gap(organs: Sequence[str], against: Sequence[str], *, least: float) -> Finding:

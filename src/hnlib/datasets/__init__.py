@@ -23,7 +23,7 @@ READERS: Mapping[str, str] = {
     "openkbp": "hnlib.datasets.openkbp:OpenKBP",
     "pddca": "hnlib.datasets.pddca:PDDCA",
     "tcia": "hnlib.datasets.tcia:TCIA",
-    "folder": "hnlib.datasets.folder:FolderDataset",
+    "folder": "hnlib.datasets.nnunet_raw:open_own",
 }
 DATASETS = ("phantom", *READERS)
 
@@ -79,7 +79,9 @@ def open_dataset(
 def _known(name: str, organs: tuple[str, ...]) -> tuple[str, ...]:
     """Return the organs where the data set outlines them and can be told which to take."""
     if name == "folder":
-        raise ConfigError("dataset folder: its organs are named in its hnlib.yaml; leave organs out of the profile")
+        raise ConfigError(
+            "dataset folder: its organs are named in its own file (hnlib.yaml); leave organs out of the profile"
+        )
     offered = [organ.name for organ in ORGANS.values() if name in organ.spellings]
     if name == "phantom":
         offered = list(ALL_ORGANS)

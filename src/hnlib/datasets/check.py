@@ -108,7 +108,8 @@ def check_dataset(dataset: Dataset) -> Iterator[Finding]:
     yield from _odd_sizes(whole.sizes)
     yield from _shared_voxels(dataset.name, whole.shared, len(names))
     absent = sorted(set(dataset.organs) - whole.outlined) if names else []
-    explained = yield from _strangers(dataset.name, whole.strange, len(names), absent)
+    named_in = getattr(dataset, "named_in", "")
+    explained = yield from _strangers(dataset.name, named_in, whole.strange, len(names), absent)
     for organ_name in [] if explained else absent:
         yield Finding(
             f"data set {dataset.name}: no case has {organ_name} under the name or label that stands for it; correct "
@@ -134,10 +135,10 @@ def _odd_sizes(sizes: list[Sized]) -> Iterator[Finding]:
 
 
 def _strangers(
-    name: str, strange: Mapping[str, list[tuple[str, Path]]], num_cases: int, absent: list[str]
+    name: str, named_in: str, strange: Mapping[str, list[tuple[str, Path]]], num_cases: int, absent: list[str]
 ) -> Generator[Finding, None, bool]:
     """Yield what stands for no organ, a line each however many cases hold it; say whether that explains the absent."""
-    remedy = "name it in hnlib.yaml, or remove it" if name == "folder" else "name it rightly, or remove it"
+    remedy = f"name it in {named_in}, or remove it" if named_in else "name it rightly, or remove it"
     explained = False
     for what, places in strange.items():
         (case, path), cases = places[0], list(dict.fromkeys(holder for holder, _ in places))

@@ -45,6 +45,8 @@ from hnlib.errors import ConfigError, DataError, unknown, wrong_value
 from hnlib.organs import organ
 
 SETTINGS = "hnlib.yaml"
+#: Fewer cases than this cannot be split.
+LEAST_SPLIT = 3
 
 
 class FolderSettings(BaseModel):
@@ -86,6 +88,8 @@ class FolderDataset(FileDataset):
         Folder with ``hnlib.yaml`` and the case folders.
     num_cases
         At most so many cases of each split, the first by name. None takes all.
+    lenient
+        Fewer than three cases, which cannot be split, are all for training.
 
     Raises
     ------
@@ -97,6 +101,7 @@ class FolderDataset(FileDataset):
 
     root: Path
     num_cases: Mapping[str, int] | None = None
+    lenient: bool = False
     name: str = "folder"
 
     def __post_init__(self) -> None:
@@ -126,6 +131,16 @@ class FolderDataset(FileDataset):
         return tuple(self.settings.organs)
 
     @property
+    def named_in(self) -> str:
+        """The file that names the organs."""
+        return SETTINGS
+
+    @property
+    def origin(self) -> str:
+        """Where the names of the organs come from, in words."""
+        return f"Organs are named by {self.named_in}."
+
+    @property
     def attribution(self) -> str:
         """One line for captions."""
         return f"own data in {Path(self.root).name}"
@@ -138,6 +153,8 @@ class FolderDataset(FileDataset):
     def split(self) -> dict[str, tuple[str, ...]]:
         """Return case names by the file's ``split``, or by the rule above."""
         given = self.settings.split
+        if given is None and self.lenient and len(self._cases) < LEAST_SPLIT:
+            return {split: tuple(self._cases) if split == "train" else () for split in SPLITS}
         parts = _split_by_name(list(self._cases)) if given is None else self._given_split(given)
         return {split: names[: (self.num_cases or {}).get(split)] for split, names in parts.items()}
 
@@ -154,11 +171,14 @@ class FolderDataset(FileDataset):
             raise ConfigError(f"{self._file}: case {twice[0]} stands in the split twice; keep one")
         return {split: tuple(map(_plain, given.get(split, ()))) for split in SPLITS}
 
+    def _case_path(self, case: str) -> Path:
+        if _plain(case) not in self._cases:
+            raise DataError(f"case {case}: not in {self.root}; it holds {', '.join(self._cases)}"[:300])
+        return self._cases[_plain(case)]
+
     def files(self, case: str) -> CaseFiles:
         """Return where the parts of a case lie."""
-        folder = self._cases.get(_plain(case))
-        if folder is None:
-            raise DataError(f"case {case}: not in {self.root}; choose one of its folders")
+        folder = self._case_path(case)
         found: dict[str, Path] = {}
         for path in volumes_in(folder):
             name = _plain(stem(path))
@@ -177,6 +197,11 @@ class FolderDataset(FileDataset):
         expected = folder / f"{first if isinstance(first, str) else self.settings.labels}.nii.gz"
         return CaseFiles(_plain(case), image, tuple(masks), tuple(found.values()), expected)
 
+    def has_scan(self, case: str) -> bool:
+        """Return whether the scan of a case is there, beside its outlines."""
+        image = self.files(case).image
+        return image is not None and image.exists()
+
     def _meaning(self) -> object:
         return self.settings.model_dump(exclude={"split"})
 
@@ -194,7 +219,7 @@ def _plain(name: str) -> str:
 
 
 def _split_by_name(names: list[str]) -> dict[str, tuple[str, ...]]:
-    if len(names) < 3:
+    if len(names) < LEAST_SPLIT:
         raise DataError(f"folder: {len(names)} cases cannot be split; three are needed, or a split in {SETTINGS}")
     mixed = sorted(names, key=lambda name: hashlib.blake2b(name.encode()).hexdigest())
     test = max(1, round(0.2 * len(names)))

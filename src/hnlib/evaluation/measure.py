@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hnlib.datasets.label_folders import GIVEN, LabelFolder, open_folder
 from hnlib.errors import ConfigError, DataError
-from hnlib.evaluation.folders import LabelFolder, open_folder
 from hnlib.metrics import DISTANCES, METRICS, evaluate_case
 from hnlib.stats import COLUMNS, compare_experiments
 from hnlib.surfaces import voxel_box
@@ -129,7 +129,8 @@ def _evaluate(prediction: Path, truth: LabelFolder, rules: Rules, name: str, pro
     if metrics.empty:
         raise DataError(f"folder {truth.root}: no reference holds a voxel of a named organ; check {truth.source}")
     rows = pd.DataFrame([(name, *row) for row in left_out], columns=list(LEFT_OUT))
-    notes = (*_said(rows), *_never_named(ours, truth), *_not_defined(metrics, metrics["case"].nunique()))
+    notes = (*_named_elsewhere(ours, truth), *_said(rows), *_never_named(ours, truth))
+    notes += (*_not_defined(metrics, metrics["case"].nunique()),)
     return Evaluation(name, metrics[list(COLUMNS)], rows, notes)
 
 
@@ -141,6 +142,16 @@ def _said(left_out: pd.DataFrame) -> list[str]:
         names = [f"{case} ({organ})" if organ else case for case, organ in pairs]
         notes.append(f"{'organs' if rows['organ'].any() else 'cases'} {why}, left out: {_listed(names)}")
     return notes
+
+
+def _named_elsewhere(*sides: LabelFolder) -> list[str]:
+    """Return which file names the organs of a folder, where it lies in none of those given."""
+    given = {side.root.absolute() for side in sides}
+    return [
+        f"organs of {side.root} are named by {side.source}"
+        for side in sides
+        if side.source != GIVEN and Path(side.source).parent.absolute() not in given
+    ]
 
 
 def _never_named(ours: LabelFolder, truth: LabelFolder) -> list[str]:
@@ -166,7 +177,8 @@ def compare_folders(
     )
     metrics = pd.concat([one.metrics, two.metrics], ignore_index=True)
     cases = [set(found.metrics["case"]) for found in (one, two)]
-    if not cases[0] & cases[1]:
+    scored = [set(found.metrics.loc[found.metrics["metric"] == "dsc", "case"]) for found in (one, two)]
+    if not scored[0] & scored[1]:
         raise DataError(
             f"folders {first} and {second} share no case with an outlined organ; give folders of the same cases"
         )

@@ -14,7 +14,7 @@ from hnlib.metrics import METRICS
 from hnlib.organs import organ
 from hnlib.plotting import paired_differences, results_by_organ
 from hnlib.plotting.style import METRIC_LABELS
-from hnlib.stats import ALL_ORGANS, mean_over_organs, organ_summary
+from hnlib.stats import ALL_ORGANS, least_p, mean_over_organs, organ_summary
 
 SHOWN = ("dsc", "surface_dsc", "hd95_mm", "assd_mm")
 WORST = 10
@@ -48,10 +48,14 @@ def comparison_page(found: Comparison, command: str = "") -> str:
     primary = found.table[found.table["primary"]].iloc[0]
     verdict = "which the test supports" if primary["shown"] else "which the test does not tell from none"
     verdict += " for these two sets of predictions"
+    cases = f"{int(primary['cases'])} case{'s' if primary['cases'] > 1 else ''}"
+    known = _interval(primary, "difference", "+.3f")
     lead = (
-        f"Mean DSC over organs of {first} minus that of {second}: {_interval(primary, 'difference', '+.3f')} on "
-        f"{int(primary['cases'])} cases, {verdict} (Wilcoxon, p {_p(primary['p'])})."
+        f"Mean DSC over organs of {first} minus that of {second}: {known} on {cases}, {verdict} "
+        f"(Wilcoxon, p {_p(primary['p'])})."
     )
+    if least_p(int(primary["cases"])) > 0.05:
+        lead += " So few cases cannot show a difference of any size."
     if primary["note"]:
         lead += f" Test: {primary['note']}."
     how = (
@@ -151,7 +155,7 @@ def _comparison_table(table: pd.DataFrame) -> pd.DataFrame:
                 "metric": _LABELS.get(str(record["metric"]), record["metric"]),
                 "difference": _interval(pd.Series(record), "difference", digits),
                 "cases": int(record["cases"]),
-                "left out": int(record["left_out"]),
+                "outlines left out": int(record["left_out"]),
                 "p": _p(record["p"]),
                 "p corrected": _p(record["p_holm"]),
                 "effect": UNDEFINED if np.isnan(record["rank_biserial"]) else f"{record['rank_biserial']:+.2f}",

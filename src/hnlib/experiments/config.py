@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from hnlib.augmentation import augmentation
 from hnlib.errors import ConfigError, unknown, wrong_value
-from hnlib.experiment_files import config_folder
+from hnlib.experiment_files import LARGEST_SEED, config_folder
 from hnlib.losses import build_loss
 from hnlib.networks import NETWORKS
 from hnlib.organs import organ
@@ -25,6 +25,9 @@ from hnlib.systems import ONE_NETWORK, SYSTEMS, Stage
 from hnlib.training import Settings
 
 Triple = tuple[int, int, int]
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+Edge = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Spacing = tuple[Edge, Edge, Edge]
 PatchName = Literal["large", "medium", "small"]
 #: Rule of the patch centres that is solved for the patch and the training cases.
 PLANNED = "planned"
@@ -174,6 +177,8 @@ class Experiment(_Strict):
         """
         changes = dict(self.changes)
         own = changes.pop("training", {})
+        if not isinstance(own, Mapping):
+            raise ConfigError(f"experiment '{self.title}': changes: training is {own!r}; its fields by name are needed")
         for name in changes:
             if name not in CHANGEABLE:
                 raise unknown(f"change in experiment '{self.title}'", name, CHANGEABLE)
@@ -188,10 +193,17 @@ class Experiment(_Strict):
 class PlanOverride(_Strict):
     """Numbers that replace those derived from the training cases."""
 
-    spacing_mm: tuple[float, float, float]
+    spacing_mm: Spacing
     clip_hu: tuple[float, float]
     mean_hu: float
     sd_hu: float = Field(gt=0)
+
+    @field_validator("clip_hu")
+    @classmethod
+    def _ascending(cls, limits: tuple[float, float]) -> tuple[float, float]:
+        if not limits[0] < limits[1]:
+            raise ValueError(f"{limits[0]:g} to {limits[1]:g}; a lower limit below the upper one is needed")
+        return limits
 
 
 class Profile(_Strict):
@@ -251,15 +263,15 @@ class Profile(_Strict):
     study: tuple[str, ...]
     arms: dict[str, tuple[str, ...]] = {}
     drift_arms: tuple[str, ...] = ()
-    seeds: tuple[int, ...]
-    seeds_of: dict[str, tuple[int, ...]] = {}
+    seeds: tuple[Seed, ...]
+    seeds_of: dict[str, tuple[Seed, ...]] = {}
     training: Settings
-    patch_voxels: int | None = None
+    patch_voxels: int | None = Field(None, ge=512)
     patches: dict[PatchName, Triple] | None = None
     centres: str | None = None
     loss: str | None = None
-    width: int = 16
-    cap: int = 128
+    width: int = Field(16, ge=1)
+    cap: int = Field(128, ge=1)
     prior_bias: bool = True
     deep_supervision: Literal["labels", "heads", "sum"] = "labels"
     augmentation: str = "none"
@@ -267,11 +279,19 @@ class Profile(_Strict):
     compile: bool = False
     precision: Literal["auto", "float32", "bf16"] = "auto"
     num_cases: dict[str, int] | None = None
-    phantom_spacing_mm: tuple[float, float, float] | None = None
+    phantom_spacing_mm: Spacing | None = None
     validation_cases: int = Field(4, ge=0)
     drift_cases: int = Field(16, ge=0)
     plan: PlanOverride | None = None
     preprocessing: str = "nnunet"
+
+    @field_validator("organs")
+    @classmethod
+    def _each_once(cls, organs: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for name in organs or ():
+            if (organs or ()).count(name) > 1:
+                raise ValueError(f"'{name}' is named more than once; each organ once is needed")
+        return organs
 
     @field_validator("arms", mode="before")
     @classmethod
@@ -318,10 +338,10 @@ TRAINING = tuple(field.name for field in fields(Settings))
 def _content(kind: str, folder: Path, name: str) -> Any:
     path = folder / f"{name}.yaml"
     if not path.is_file():
-        raise unknown(kind, name, (p.stem for p in folder.glob("*.yaml")))
+        raise ConfigError(f"{unknown(kind, name, (p.stem for p in folder.glob('*.yaml')))}; looked in {folder}")
     try:
-        return yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as fault:
+        return yaml.safe_load(path.read_text("utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as fault:
         raise ConfigError(f"{kind} '{name}', file {path}: not valid YAML ({' '.join(str(fault).split())})") from None
 
 
@@ -349,7 +369,8 @@ def load_experiment(name: str) -> Experiment:
     Raises
     ------
     ConfigError
-        For an unknown name, a wrong key or value, or an unknown loss, rule or network.
+        For an unknown name, a wrong key or value, an unknown loss, rule or network, or a setting that the system would
+        ignore.
     """
     found = _read("experiment", config_folder(), name, Experiment)
     if (found.patch is None) == (found.patch_size is None):
@@ -360,6 +381,10 @@ def load_experiment(name: str) -> Experiment:
         raise unknown("network", found.network, NETWORKS)
     if found.system not in SYSTEMS:
         raise unknown("system", found.system, SYSTEMS)
+    given = {*found.changes, *(["mirror"] if found.mirror else [])}
+    for setting in SYSTEMS[found.system].ignores:
+        if setting in given:
+            raise ConfigError(f"experiment '{name}': system {found.system} has no {setting}; leave it out")
     for stage in found.stages:
         build_loss(stage.loss or found.loss, class_voxels=(1.0, 1.0))
     return found
@@ -430,16 +455,18 @@ def run_digest(
 ) -> str:
     """Return a digest of all that moves the result of a run, apart from its seed.
 
-    Titles, the list of experiments and seeds, and how much is evaluated are left out: to change them
-    retrains nothing. The organs are in the name of the cache. A field that an experiment leaves at its
-    default is left out too, so that a new field keeps old digests. ``network_patch`` is the patch for which the
-    network is planned where that is not its own.
+    Titles, the list of experiments and seeds, and how much is evaluated are left out: to change them retrains
+    nothing, unless the watched cases choose the weights. The organs are in the name of the cache. A field that an
+    experiment leaves at its default is left out too, so that a new field keeps old digests. ``network_patch`` is the
+    patch for which the network is planned where that is not its own.
     """
     compared = experiment.model_dump(exclude={"title", "takes"}, exclude_defaults=True)
     compared["centres"] = profile.centres or experiment.centres
     compared["loss"] = profile.loss or experiment.loss
     kept = {"width", "cap", "prior_bias", "deep_supervision", "precision"}
     kept |= {"augmentation"} if profile.augmentation != "none" else set()
+    options = {**SYSTEMS[experiment.system].defaults, **experiment.options}
+    kept |= {"validation_cases"} if options.get("checks") else set()  # they choose the weights
     settings = {k: v for k, v in asdict(profile.training).items() if not k.endswith("_every")}
     parts = [compared, profile.model_dump(include=kept), settings, patch, cache_name]
     text = json.dumps(parts if network_patch is None else [*parts, network_patch], sort_keys=True)

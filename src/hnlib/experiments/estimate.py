@@ -113,6 +113,6 @@ def _step_seconds(part: Part, budget: Settings, fabric: Fabric) -> float:
         fabric.backward(value)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        float(value)  # waits for an accelerator
+        value.item()  # waits for an accelerator
         times.append(time.perf_counter() - began)
     return min(times)

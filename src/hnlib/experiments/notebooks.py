@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +15,8 @@ import yaml
 from hnlib.errors import ConfigError, unknown
 
 INJECTED = "# as set for this page"
+#: MyST's roles, such as {term}`words <target>`.
+ROLE = re.compile(r"\{([a-z:]+)\}`([^`]+)`")
 
 
 def parse_parameters(pairs: Sequence[str]) -> dict[str, Any]:
@@ -32,10 +36,11 @@ def parse_parameters(pairs: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def run_notebook(source: Path, target: Path, parameters: Mapping[str, Any]) -> None:
+def run_notebook(source: Path, target: Path, parameters: Mapping[str, Any], *, plain: bool = False) -> None:
     """Execute a notebook into ``target``; its printed lines go to the terminal as they come.
 
-    Papermill only warns about a parameter that the notebook does not declare; here it is refused.
+    Papermill only warns about a parameter that the notebook does not declare; here it is refused. With ``plain`` the
+    text is for a reader of the notebook alone: values and words stand where the book's markup is.
 
     Raises
     ------
@@ -65,7 +70,32 @@ def run_notebook(source: Path, target: Path, parameters: Mapping[str, Any]) -> N
         )
     except PapermillExecutionError as fault:
         raise ConfigError(f"notebook {source.name}: {fault.ename}: {fault.evalue}; see {target}") from None
+    if plain:
+        content = json.loads(target.read_text())
+        target.write_text(json.dumps(plain_text(content), indent=1) + "\n")
     _tidy(target, _attribution(source.parent / str(parameters.get("tables", ""))))
+
+
+def plain_text(content: dict[str, Any]) -> dict[str, Any]:
+    """Return an executed notebook whose text has each glued value in its place, and the words of links alone."""
+    glued = {}
+    for cell in content["cells"]:
+        for output in cell.get("outputs", []):
+            kept = output.get("metadata", {}).get("scrapbook", {})
+            if "name" in kept:
+                text = "".join(output["data"].get(f"{kept['mime_prefix']}text/plain", ""))
+                glued[kept["name"]] = ast.literal_eval(text) if text[:1] in ("'", '"') else text
+
+    def words(role: re.Match[str]) -> str:
+        kind, target = role.groups()
+        if kind == "glue:text":
+            return str(glued.get(target, "(not known)"))
+        return target.partition(" <")[0] if kind != "doc" or " <" in target else f"chapter {target.rpartition('/')[2]}"
+
+    for cell in content["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = ROLE.sub(words, "".join(cell["source"]))
+    return content
 
 
 def _attribution(tables: Path) -> str:

@@ -44,7 +44,8 @@ def write_table_one(source: Path, target: Path, profile: str = "") -> list[Path]
     counts = "; ".join(f"{experiment_title(str(name))}: {count}" for name, count in seeds.items())
     caption = (
         f"Test results, mean and SD over cases, seeds averaged (number of seeds: {counts}). "
-        f"{read['study']['attribution']}. Bold: better than all other configurations on the cases that both have, "
+        f"{read['study']['attribution']}. All organs: the mean over those of which every configuration has a value in "
+        "the case. Bold: better than all other configurations on the cases that both have, "
         "by Wilcoxon's test over patients and Welch's over seeds, Holm's correction over the whole table."
     )
     paths = [target / "table1.csv", target / "table1.tex"]

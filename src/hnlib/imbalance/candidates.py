@@ -65,6 +65,7 @@ class Limits:
         least = {
             "memory_bytes": self.memory_bytes,
             "width": self.width,
+            "cap": self.cap,
             "min_batch": self.min_batch,
             "max_batch": self.max_batch,
         }

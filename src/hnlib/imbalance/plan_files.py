@@ -20,7 +20,7 @@ SUFFIX = "_hnlib"
 _DIGITS = 4
 
 
-def to_yaml(plan: PatchPlan, title: str = "planned patch", loss: str = "nnu_dice+ce") -> str:
+def to_yaml(plan: PatchPlan, title: str = "planned patch", loss: str | None = None) -> str:
     """Return the experiment that trains with a plan, as YAML; its reasons are comments.
 
     Width, channels and precision are the profile's: the plan's memory holds where they are as stated in the comment.
@@ -30,13 +30,13 @@ def to_yaml(plan: PatchPlan, title: str = "planned patch", loss: str = "nnu_dice
     plan
         From `hnlib.imbalance.plan`.
     title, loss
-        As in `hnlib.experiments.Experiment`.
+        As in `hnlib.experiments.Experiment`; without a loss nnU-Net's, and a comment that none was chosen.
     """
     limits = plan.limits
     experiment = {
         "title": title,
         "patch_size": list(plan.candidate.patch_size),
-        "loss": loss,
+        "loss": loss or "nnu_dice+ce",
         "centres": _rounded(plan.draw.weights),
         "network": limits.network,
         "changes": {"training": {"batch_size": plan.candidate.batch_size}},
@@ -45,7 +45,8 @@ def to_yaml(plan: PatchPlan, title: str = "planned patch", loss: str = "nnu_dice
     setting = (
         f"Planned at {grid} mm for width {limits.width}, cap {limits.cap}, {limits.precision}, {limits.optimiser}."
     )
-    comments = "".join(f"# {line}\n" for line in (setting, *plan.reasons))
+    unchosen = [] if loss else ["The loss is nnU-Net's: a plan chooses none; hnlib report compares losses."]
+    comments = "".join(f"# {line}\n" for line in (setting, *plan.reasons, *unchosen))
     return comments + yaml.safe_dump(experiment, sort_keys=False, default_flow_style=None, width=120)
 
 

@@ -84,7 +84,7 @@ def merge_unlabelled(logits: Tensor, labelled: Tensor) -> Tensor:
 def check_labelled(labelled: Tensor, logits: Tensor, target: Tensor) -> None:
     """Raise ValueError unless the outlined classes (N, C) fit the logits and the label map.
 
-    As with labels, values are only looked at on the CPU.
+    As with labels, values are only looked at where both are on the CPU.
     """
     wanted = tuple(logits.shape[:2])
     if labelled.dtype != torch.bool or tuple(labelled.shape) != wanted:
@@ -92,7 +92,7 @@ def check_labelled(labelled: Tensor, logits: Tensor, target: Tensor) -> None:
             f"labelled is {labelled.dtype} of shape {tuple(labelled.shape)}; booleans of shape {wanted}, "
             "one for each sample and class, are needed"
         )
-    if labelled.device.type != "cpu" or torch.compiler.is_compiling():
+    if labelled.device.type != "cpu" or target.device.type != "cpu" or torch.compiler.is_compiling():
         return
     if not bool(labelled[:, 0].all()):
         raise ValueError("labelled is False for class 0; the background is always labelled")

@@ -99,15 +99,31 @@ def _by_picking(values: Tensor, target: Tensor, counts: Tensor) -> Tensor:
 
 def _by_digits(values: Tensor, target: Tensor, counts: Tensor) -> Tensor:
     """Radix selection: a histogram of one digit at a time among the voxels that agree in all earlier digits."""
-    num_voxels, num_classes, size = values.shape[1], counts.shape[1], 1 << DIGIT_BITS
-    index = torch.arange(num_voxels, device=values.device)
-    index_bits = num_voxels.bit_length()
-    # the bits of floats of at least 0 have the order of the floats; those up to 1 need 30
-    key = (values.float().view(torch.int32).long() << index_bits) | index
-    rank, limit = counts.long(), torch.zeros_like(counts, dtype=torch.int64)
-    idle = index % size  # voxels out of the race add 0 here and there: all in one place would queue up
-    for shift in reversed(range(0, 30 + index_bits, DIGIT_BITS)):
-        racing = (key >> (shift + DIGIT_BITS)) == limit.gather(1, target)
+    index = torch.arange(values.shape[1], device=values.device)
+    index_bits = values.shape[1].bit_length()
+    rank = counts.long()
+    # the bits of floats of at least 0 have the order of the floats; those up to 1 need 30, of doubles below 2 62
+    if values.dtype == torch.float64:
+        limit, rank = _race(values.view(torch.int64), 62, target, rank)
+        bound = limit.gather(1, target)
+        tied = values.view(torch.int64) == bound
+        last, _ = _race(index.expand_as(target), index_bits, target, rank, tied)
+        keep = (values.view(torch.int64) < bound) | (tied & (index <= last.gather(1, target)))
+    else:
+        key = (values.float().view(torch.int32).long() << index_bits) | index
+        keep = key <= _race(key, 30 + index_bits, target, rank)[0].gather(1, target)
+    return keep | (counts == 0).gather(1, target)
+
+
+def _race(key: Tensor, bits: int, target: Tensor, rank: Tensor, among: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return of each class the key at its rank (N, C), and the rank that is left among the voxels of that key."""
+    num_classes, size = rank.shape[1], 1 << DIGIT_BITS
+    limit = torch.zeros_like(rank)
+    # voxels out of the race add 0 here and there: all in one place would queue up
+    idle = torch.arange(key.shape[1], device=key.device) % size
+    for shift in reversed(range(0, bits, DIGIT_BITS)):
+        racing = (key >> min(shift + DIGIT_BITS, 63)) == limit.gather(1, target)
+        racing = racing if among is None else racing & among
         digit = torch.where(racing, (key >> shift) & (size - 1), idle)
         histogram = torch.zeros_like(limit).repeat(1, size)
         histogram = histogram.scatter_add_(1, target * size + digit, racing.long()).view(-1, num_classes, size)
@@ -115,4 +131,4 @@ def _by_digits(values: Tensor, target: Tensor, counts: Tensor) -> Tensor:
         chosen = (reached < rank.unsqueeze(2)).sum(dim=2)
         rank = rank - (reached - histogram).gather(2, chosen.clamp(max=size - 1).unsqueeze(2)).squeeze(2)
         limit = (limit << DIGIT_BITS) | chosen
-    return (key <= limit.gather(1, target)) | (counts == 0).gather(1, target)
+    return limit, rank

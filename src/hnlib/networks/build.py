@@ -115,7 +115,7 @@ def build_network(
     Raises
     ------
     ConfigError
-        When the name or an option is unknown.
+        When the name or an option is unknown, or its values give no network.
     """
     if name not in NETWORKS:
         raise unknown("network", name, NETWORKS)
@@ -124,7 +124,11 @@ def build_network(
     for option in options:
         if option not in known:
             raise unknown(f"{name} option", option, known or ["none"])
-    return builder(topology, num_classes, width=width, cap=cap, **options)
+    try:
+        return builder(topology, num_classes, width=width, cap=cap, **options)
+    except (TypeError, ValueError, RuntimeError) as fault:
+        said = ", ".join(f"{key} {value!r}" for key, value in {"width": width, "cap": cap, **options}.items())
+        raise ConfigError(f"network {name}: cannot be built with {said} ({' '.join(str(fault).split())})") from None
 
 
 def set_output_prior(network: nn.Module, class_fractions: Sequence[float]) -> None:

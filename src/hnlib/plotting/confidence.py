@@ -254,8 +254,8 @@ def _draw_growth(ax: Axes, rows: pd.DataFrame, against: str) -> None:
         apart = 1.03 ** (index - (len(names) - 1) / 2) if against == "patients" else 1.0
         errors = np.array([found["drift"] - found["low"], found["high"] - found["drift"]])
         limits = np.nan_to_num(errors)
-        style = {"color": look.colour, "marker": look.marker, "ms": 4, "lw": 1, "elinewidth": 0.7}
-        ax.errorbar(found[against] * apart, found["drift"], limits, **style)
+        places = found[against] * apart
+        ax.errorbar(places, found["drift"], limits, color=look.colour, marker=look.marker, ms=4, lw=1, elinewidth=0.7)
 
 
 def _panels(count: int, most: int, height_in: float) -> tuple[Figure, Sequence[Axes]]:

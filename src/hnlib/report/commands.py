@@ -43,7 +43,9 @@ def register(app: typer.Typer) -> None:
     @app.command("new-study")
     def new_study_command(
         name: Annotated[Path, typer.Argument(help="folder that is made")],
-        scans: Annotated[Path | None, typer.Option(help="folder with hnlib.yaml and a folder a case")] = None,
+        scans: Annotated[
+            Path | None, typer.Option(help="folder with hnlib.yaml and a folder a case, or nnU-Net's raw data")
+        ] = None,
         organs: Annotated[str, typer.Option(help="organs by comma, where there are no scans yet")] = "",
     ) -> None:
         """Start a study of your own organs: configuration, experiments, notebooks, workflow."""

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import yaml
 
-from hnlib.cases import SPLITS
-from hnlib.datasets.case_files import CaseFiles, MaskFile, stem, volumes_in
+from hnlib.datasets.case_files import stem, volumes_in
 from hnlib.datasets.folder import SETTINGS, FolderDataset, FolderSettings, read_settings
+from hnlib.datasets.label_folders import DATASET_JSON
+from hnlib.datasets.nnunet_raw import NnunetFolder, is_nnunet_raw
 from hnlib.errors import ConfigError, DataError
-from hnlib.evaluation.folders import DATASET_JSON, open_folder
 from hnlib.organs import organ, organ_name
 from hnlib.volumes import read_volume
 
 #: Names under which a scan or a label map is found where no file says its name.
 SCAN_NAMES = ("image", "ct", "scan", "img")
 LABEL_NAMES = ("labels", "label", "segmentation", "seg", "mask")
-#: Fewer cases than this are not split.
-LEAST_SPLIT = 3
 #: Most organs that label values of 8 bits can name.
 MOST_ORGANS = 255
 
@@ -30,8 +29,7 @@ MOST_ORGANS = 255
 class LabelledFolder(FolderDataset):
     """A `FolderDataset` that takes what there is.
 
-    Fewer than three cases are all for training. Without ``hnlib.yaml`` organs are named by their files or, in a label
-    map, by their values. `origin` says which, for the reader.
+    Without ``hnlib.yaml`` organs are named by their files or, in a label map, by their values. `origin` says which.
     """
 
     @cached_property
@@ -43,62 +41,34 @@ class LabelledFolder(FolderDataset):
     def origin(self) -> str:
         """Where the names of the organs come from, in words."""
         if self._file.is_file():
-            return f"Organs are named by {SETTINGS}."
-        return f"There is no {SETTINGS}: organs are named by their files, and labels of a map by their values."
-
-    def split(self) -> dict[str, tuple[str, ...]]:
-        """Return case names by split; all for training where there are too few."""
-        if self.settings.split is None and len(self._cases) < LEAST_SPLIT:
-            return {split: tuple(self._cases) if split == "train" else () for split in SPLITS}
-        return super().split()
-
-    def has_scan(self, case: str) -> bool:
-        """Return whether the scan of a case is there, beside its outlines."""
-        image = self.files(case).image
-        return image is not None and image.exists()
+            return super().origin
+        return (
+            f"There is no {SETTINGS}: organs are named by their files, and labels of a map by their values. A study "
+            f"needs that file; here it would say {settings_line(self.settings)}"
+        )
 
 
-@dataclass(frozen=True)
-class NnunetFolder(LabelledFolder):
-    """A raw data set of nnU-Net: ``dataset.json``, ``labelsTr`` and, where there are scans, ``imagesTr``."""
+def settings_line(settings: FolderSettings) -> str:
+    """Return settings as one line of YAML.
 
-    maps: dict[str, Path] = field(default_factory=dict)
-    values: dict[int, str] = field(default_factory=dict)
-
-    @cached_property
-    def settings(self) -> FolderSettings:
-        """What ``dataset.json`` says."""
-        return FolderSettings(organs={name: value for value, name in self.values.items()})
-
-    @property
-    def origin(self) -> str:
-        """Where the names of the organs come from, in words."""
-        return f"Organs are named by nnU-Net's {DATASET_JSON}."
-
-    @cached_property
-    def _cases(self) -> dict[str, Path]:
-        return dict(sorted(self.maps.items()))
-
-    def files(self, case: str) -> CaseFiles:
-        """Return where the parts of a case lie; the scan is its first channel."""
-        labels = self.maps[case]
-        image = Path(self.root) / "imagesTr" / labels.name.replace(case, f"{case}_0000", 1)
-        return CaseFiles(case, image, (MaskFile(labels, self.values),), (), labels)
+    Examples
+    --------
+    >>> settings_line(FolderSettings(organs={"mandible": "jaw", "thyroid": 2}, image="ct"))
+    '{organs: {mandible: jaw, thyroid: 2}, image: ct}'
+    """
+    content = settings.model_dump(exclude_defaults=True)
+    return yaml.safe_dump(content, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6).strip()
 
 
-def open_labelled(root: Path) -> LabelledFolder:
-    """Return the cases of a labelled folder.
+def open_labelled(root: Path) -> FolderDataset:
+    """Return the cases of a labelled folder: any number, with or without scans, with or without ``hnlib.yaml``.
 
     Raises
     ------
     DataError, ConfigError
         When there is no case, or names of organs cannot be used; one line with what to do.
     """
-    labels = root / "labelsTr"
-    if labels.is_dir() and not (root / SETTINGS).is_file():
-        found = open_folder(labels)
-        return NnunetFolder(root, maps=dict(found.files), values=dict(found.organs))
-    return LabelledFolder(root)
+    return (NnunetFolder if is_nnunet_raw(root) else LabelledFolder)(root, lenient=True)
 
 
 def _guess(root: Path) -> FolderSettings:

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from hnlib.cases import Case
+from hnlib.datasets import FolderDataset
 from hnlib.errors import DataError, HnlibError
 from hnlib.experiments.tables import organ_rows
 from hnlib.imbalance import Limits, PatchPlan, Scan, landscape, plan, planning_cases, scans_on_grid
-from hnlib.report.labelled import LabelledFolder
 from hnlib.report.losses import LossAdvice, advise
 from hnlib.sampling import Triple, centre_rule
 
@@ -76,7 +76,7 @@ class Report:
 
 
 def measure(
-    folder: LabelledFolder, limits: Limits, *, most_cases: int | None = None, progress: Progress | None = None
+    folder: FolderDataset, limits: Limits, *, most_cases: int | None = None, progress: Progress | None = None
 ) -> Report:
     """Read a folder and compute what its report says; nothing is trained.
 
@@ -99,9 +99,11 @@ def measure(
     data, read, scans, notes = _describe(folder, progress)
     if scans < read:
         few = "No case has" if not scans else f"Only {scans} of {read} cases have"
+        lacking = [name for name in dict.fromkeys(data["case"]) if not folder.has_scan(name)] if scans else []
+        named = f" (not {', '.join(lacking[:5])}{' and others' if lacking[5:] else ''})" if lacking else ""
         notes.append(
-            f"{few} a scan, so this report is smaller: no CT numbers, no picture, and patches lie in the whole label "
-            "map with its air, not in the body alone."
+            f"{few} a scan{named}, so this report is smaller: no CT numbers, no picture, and patches lie in the whole "
+            "label map with its air, not in the body alone."
         )
     with_scans = scans == read
     planned, shares, advice = (
@@ -126,7 +128,7 @@ def measure(
     )
 
 
-def _describe(folder: LabelledFolder, progress: Progress | None) -> tuple[pd.DataFrame, int, int, list[str]]:
+def _describe(folder: FolderDataset, progress: Progress | None) -> tuple[pd.DataFrame, int, int, list[str]]:
     """Return a row for every organ of every case, how many were read and have a scan, and who was left out, why."""
     cases = [(split, name) for split, names in folder.split().items() for name in names]
     rows: list[dict[str, Any]] = []
@@ -150,7 +152,7 @@ def _describe(folder: LabelledFolder, progress: Progress | None) -> tuple[pd.Dat
     return pd.DataFrame(rows), read, scans, notes
 
 
-def _outline_rows(folder: LabelledFolder, split: str, name: str) -> list[dict[str, Any]]:
+def _outline_rows(folder: FolderDataset, split: str, name: str) -> list[dict[str, Any]]:
     """Return what outlines alone say: volumes, without CT numbers."""
     volume, labelled = folder.load_labels(name)
     counts = np.bincount(volume.array.ravel(), minlength=len(folder.organs) + 1)
@@ -174,7 +176,7 @@ def _partial(data: pd.DataFrame) -> bool:
     return bool((data.groupby("organ")["case"].nunique() < data["case"].nunique()).any())
 
 
-def _median_case(folder: LabelledFolder, data: pd.DataFrame) -> Case:
+def _median_case(folder: FolderDataset, data: pd.DataFrame) -> Case:
     """Return the case with the median labelled volume; of those for training, where there are any."""
     training = data[data["split"] == "train"]
     sizes = (training if len(training) else data).groupby("case")["volume_ml"].sum().sort_values(kind="stable")
@@ -182,7 +184,7 @@ def _median_case(folder: LabelledFolder, data: pd.DataFrame) -> Case:
 
 
 def _on_grid(
-    folder: LabelledFolder,
+    folder: FolderDataset,
     data: pd.DataFrame,
     with_scans: bool,
     most_cases: int | None,

@@ -16,7 +16,7 @@ from hnlib.experiment_files import config_folder
 from hnlib.experiments.config import FOUR_CONFIGURATIONS
 from hnlib.files import copy_file, write_json, write_text
 from hnlib.organs import organ
-from hnlib.report.labelled import open_labelled
+from hnlib.report.labelled import open_labelled, settings_line
 
 EXPERIMENTS = (*FOUR_CONFIGURATIONS, "recipe", "snet", "focusnet", "coarse_to_fine")
 #: Chapters that need the tables of a study and nothing else.
@@ -48,7 +48,8 @@ def new_study(folder: Path, *, scans: Path | None = None, organs: Sequence[str] 
     folder
         It must not exist, or be empty.
     scans
-        Folder with ``hnlib.yaml`` and a folder a case. None makes an empty one inside, for ``organs``.
+        Folder with ``hnlib.yaml`` and a folder a case, or nnU-Net's raw data set. None makes an empty one inside,
+        for ``organs``.
     organs
         Names of the organs, in label order; not with ``scans``, which name theirs.
 
@@ -63,18 +64,18 @@ def new_study(folder: Path, *, scans: Path | None = None, organs: Sequence[str] 
         raise ConfigError(f"folder {folder}: is there and not empty; choose another name")
     if (scans is None) == (not organs):
         raise ConfigError(
-            "a new study needs either --scans, a folder with hnlib.yaml, or --organs brainstem,thyroid,..."
+            "a new study needs either --scans, a folder with hnlib.yaml or nnU-Net's raw data set, or "
+            "--organs brainstem,thyroid,..."
         )
     if scans is None:
         place = "scans"
         names = tuple(organ(name).name for name in organs)
         write_text(folder / place / SETTINGS, _settings(names))
     else:
-        if not (scans / SETTINGS).is_file():
-            raise ConfigError(
-                f"folder {scans}: has no {SETTINGS}; name the organs there (hnlib report {scans} shows them)"
-            )
-        place, names = str(scans.resolve()), open_labelled(scans).organs
+        found = open_labelled(scans)
+        if found.named_in == SETTINGS and not (scans / SETTINGS).is_file():
+            raise ConfigError(f"folder {scans}: has no {SETTINGS}; write there {settings_line(found.settings)}")
+        place, names = str(scans.resolve()), found.organs
     _write_files(folder, place, names)
     return scans or folder / place
 

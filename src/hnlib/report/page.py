@@ -23,8 +23,9 @@ MOST_DRAWN = 24
 MOST_OUTLINED = 16
 MOST_CURVES = 10
 _DEFINITIONS = (
-    "Volumes are those of the outlines; an organ that is not outlined in a case is unknown there, not absent. The "
-    "share of a class is that of the voxels of a patch, its presence the probability that a patch holds one of them at "
+    "Volumes are those of the outlines, and where two overlap the later organ has the voxels; an organ that is not "
+    "outlined in a case is unknown there, not absent. The share of a class is that of the voxels of a patch, its "
+    "presence the probability that a patch holds one of them at "
     "least; both are exact expectations over all places of a patch, means over the cases that have the organ. Sigma: "
     "standard deviation of the mean shares over classes (Tappeiner et al. 2022). Memory is counted from the layers of "
     "the network. Research only; not a medical device."

@@ -121,7 +121,8 @@ def pair_agreement(metrics: pd.DataFrame, measures: pd.DataFrame, groups: pd.Ser
     Returns
     -------
     pandas.DataFrame
-        ``measure``, ``right`` and ``pairs``: over all pairs and organs; a pair that the measure calls equal is no pair.
+        ``measure``, ``right`` and ``pairs``: over all pairs and organs; a pair that the measure calls equal, or that
+        lacks a result, is no pair.
     """
     sample = _sample(metrics, of.get("metric", "dsc"), of.get("split", "test"))
     if len(sample.experiments) < 2:
@@ -135,7 +136,7 @@ def pair_agreement(metrics: pd.DataFrame, measures: pd.DataFrame, groups: pd.Ser
         ranks = _measure_ranks(name, table, sample).T
         expected = np.sign(ranks[first] - ranks[second])[same]
         seen = np.sign(means[first] - means[second])[same]
-        rows.append((name, int((expected * seen > 0).sum()), int(((expected != 0) & (seen != 0)).sum())))
+        rows.append((name, int((expected * seen > 0).sum()), int((np.abs(expected * seen) > 0).sum())))
     return pd.DataFrame(rows, columns=["measure", "right", "pairs"])
 
 
@@ -166,6 +167,11 @@ def _measure_ranks(name: str, table: pd.DataFrame, sample: _Sample) -> Array:
         raise ValueError(f"measure {name} has no value for {what}")
     # Rounded, since the last digits of a solver decide nothing.
     values = wide.loc[rows, sample.experiments].to_numpy(np.float64)
+    if (unknown := np.argwhere(np.isnan(values))).size:
+        organ, experiment = unknown[0]
+        raise ValueError(
+            f"measure {name} has no value for configuration {sample.experiments[experiment]}, organ {rows[organ]}"
+        )
     scale = np.maximum(np.abs(np.where(np.isfinite(values), values, 0.0)).max(axis=1, keepdims=True), 1e-300)
     ranks: Array = scipy_stats.rankdata(np.round(values / scale, 9), axis=1)
     return ranks

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 
 from hnlib.stats.equivalence import Group, NonInferiority, mean_difference, non_inferiority, welch_p
-from hnlib.stats.tables import lower_is_better, mean_over_organs, values_by_experiment
+from hnlib.stats.tables import lower_is_better, values_by_experiment, values_by_run
 
 Method = Literal["t", "BCa"]
 
@@ -230,19 +230,21 @@ def over_seeds(
     Returns
     -------
     OverSeeds
-        Of the difference of the runs' means over organs, on the cases and organs of which both sides have a value;
-        NaN where a side has fewer than two seeds.
+        Of the difference of the runs' means over organs, on the pairs of case and organ that have a value in every
+        run of both sides, so that a distance lacking in one run moves nothing; NaN where a side has fewer than two
+        seeds or no such pair is left.
 
     Notes
     -----
     It stands beside the interval over patients. A difference is one of the method, and not of a lucky run, where
     both exclude zero.
     """
-    rows = metrics[metrics["experiment"].isin([experiment, baseline]) & (metrics["metric"] == metric)]
-    common = values_by_experiment(rows, metric, split).dropna().index.to_frame(index=False)
-    means = mean_over_organs(rows[rows["split"] == split].merge(common)).groupby("experiment")["mean"]
-    groups = {name: Group(float(part.mean()), float(part.std()), len(part)) for name, part in means}
-    if len(groups) < 2 or min(group.cases for group in groups.values()) < 2:
+    rows = metrics[metrics["experiment"].isin([experiment, baseline])]
+    runs = values_by_run(rows, metric, split).dropna().groupby("organ").mean().mean()
+    groups = {
+        name: Group(float(part.mean()), float(part.std()), len(part)) for name, part in runs.groupby("experiment")
+    }
+    if len(groups) < 2 or min(group.cases for group in groups.values()) < 2 or runs.isna().any():
         return OverSeeds(np.nan, np.nan, np.nan)
     pair = groups[experiment], groups[baseline]
     found = mean_difference(*pair, confidence_level=confidence_level)

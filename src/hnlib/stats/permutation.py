@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -71,7 +71,8 @@ def drift_tests(
     its level for means also where the groups vary differently (Janssen 1997). ``p_together`` holds each organ's
     statistic against the largest of all organs (Westfall and Young 1993), so that the probability of one false alarm
     or more among the organs is bounded. For all organs a patient counts with the mean of the differences
-    from the organs' means, so that an organ that a patient lacks does not move the mean.
+    from the organs' centres, so that an organ that a patient lacks does not move the mean. For the drift a centre is
+    the middle of the two groups' means; the test, which must not know the groups, takes the mean of all patients.
     """
     averaged = _seed_averaged(confidence, measure)
     rows: list[dict[str, object]] = []
@@ -96,18 +97,24 @@ def _test(
     wide: pd.DataFrame, between: tuple[str, str], rng: np.random.Generator, permutations: int, level: float
 ) -> list[dict[str, object]]:
     """Return a row for all organs and for each; ``wide`` has rows (split, case) and columns organs."""
-    whole = (wide - wide.mean()).mean(axis=1).rename(ALL_ORGANS)
+    middle = wide.groupby("split").mean().reindex(list(between)).mean(skipna=False)
+    blind, seen = (
+        pd.concat([(wide - centre).mean(axis=1).rename(ALL_ORGANS), wide], axis=1) for centre in (wide.mean(), middle)
+    )
     splits = wide.index.get_level_values("split")
-    table = pd.concat([whole, wide], axis=1)
-    groups = [table[splits == split].to_numpy(dtype=np.float64).T for split in between]
-    p, together = _permute(groups, rng, permutations)
+    p, together = _permute(_by_split(blind, splits, between), rng, permutations)
+    groups = _by_split(seen, splits, between)
     rows = []
-    for index, organ in enumerate(table.columns):
+    for index, organ in enumerate(seen.columns):
         parts = [group[index][~np.isnan(group[index])] for group in groups]
         counts = dict(zip(("cases_first", "cases_second"), map(len, parts), strict=True))
         numbers = dict(zip(("drift", "low", "high"), _interval(parts, level), strict=True))
         rows.append({"organ": organ, **numbers, "p": p[index], "p_together": together[index], **counts})
     return rows
+
+
+def _by_split(table: pd.DataFrame, splits: pd.Index[Any], between: tuple[str, str]) -> list[_Floats]:
+    return [table[splits == split].to_numpy(dtype=np.float64).T for split in between]
 
 
 def _interval(parts: Sequence[_Floats], level: float) -> tuple[float, float, float]:

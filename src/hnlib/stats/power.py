@@ -94,7 +94,7 @@ def detectable_differences(
         ``detectable_sd`` and ``detectable_holm_sd``, which need no SD. NaN where Wilcoxon's least p for so few patients
         is too large, or no SD is known.
     """
-    counts = _paired(metrics, baseline, measures[0], split)["count"].groupby("organ").min()
+    counts = _paired(metrics, baseline, measures[0], split)["count"].unstack("experiment").fillna(0).min(axis=1)
     sds = {}
     if sd_split is not None:
         sds = ((_paired(metrics, baseline, measures[0], sd_split)["std"] ** 2).groupby("organ").mean() ** 0.5).to_dict()
@@ -102,7 +102,7 @@ def detectable_differences(
     primary = sum(one["metric"] == measures[0] and one["organ"] == ALL_ORGANS for one in tests)
     rows = []
     for organ in dict.fromkeys(one["organ"] for one in tests if one["metric"] == measures[0]):
-        cases, sd = int(counts[organ]), float(sds.get(organ, np.nan))
+        cases, sd = int(counts.get(organ, 0)), float(sds.get(organ, np.nan))
         family = primary if organ == ALL_ORGANS else len(tests) - primary
         alone, first = (
             minimum_detectable_effect(cases, alpha=alpha, power=power, tests=number)

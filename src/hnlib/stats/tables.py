@@ -143,13 +143,30 @@ def values_by_experiment(metrics: pd.DataFrame, metric: str, split: str) -> pd.D
     ValueError
         When the rows hold several profiles.
     """
+    used = _of_one_profile(metrics, metric, split)
+    wide = seed_averaged(used).pivot(index=["case", "organ"], columns="experiment", values="value")
+    return wide[list(used["experiment"].unique())]
+
+
+def values_by_run(metrics: pd.DataFrame, metric: str, split: str) -> pd.DataFrame:
+    """Return the values of every run: rows (case, organ), columns (experiment, seed).
+
+    Raises
+    ------
+    ValueError
+        When the rows hold several profiles.
+    """
+    used = _of_one_profile(metrics, metric, split)
+    return used.pivot(index=["case", "organ"], columns=["experiment", "seed"], values="value")
+
+
+def _of_one_profile(metrics: pd.DataFrame, metric: str, split: str) -> pd.DataFrame:
     check(metrics)
     used = metrics[(metrics["metric"] == metric) & (metrics["split"] == split)]
     profiles = list(used["profile"].unique())
     if len(profiles) > 1:
         raise ValueError(f"the rows hold the profiles {profiles}; choose one, budgets are not comparable")
-    wide = seed_averaged(used).pivot(index=["case", "organ"], columns="experiment", values="value")
-    return wide[list(used["experiment"].unique())]
+    return used
 
 
 def lower_is_better(metric: str) -> bool:

@@ -23,6 +23,9 @@ COMPARISON_COLUMNS = (
 )
 """Columns of `compare_experiments`."""
 
+TWO_SIGNS = "nothing shown: the mean and the ranks of the patients have opposite signs"
+"""Note of a difference that the mean and Wilcoxon's test, which looks at ranks, see in opposite directions."""
+
 
 class SignedRank(NamedTuple):
     """Wilcoxon's signed-rank test of one set of paired differences.
@@ -208,7 +211,8 @@ def compare_experiments(
         ``primary``; ``difference`` with ``low`` and ``high`` (t interval at ``1 - alpha``, not corrected for the
         number of rows); ``p`` (Wilcoxon), ``p_holm``, ``rank_biserial``; ``seeds_low``, ``seeds_high`` and ``p_seeds``
         (see `over_seeds`), NaN with one seed; ``shown`` (see `gatekept`); ``cases``; ``left_out``, pairs of case and
-        organ that only one side has; ``note``, why something is not defined.
+        organ that only one side has; ``note``, why something is not defined. Where most patients move against the mean
+        (one that is lost whole can do that) the note says so, ``p_holm`` is NaN, and nothing is shown.
 
     Raises
     ------
@@ -226,7 +230,8 @@ def compare_experiments(
     table = pd.DataFrame(rows)
     table.insert(3, "primary", (table["metric"] == measures[0]) & (table["organ"] == ALL_ORGANS))
     known = table["p_seeds"] if seeds else None
-    p_holm, shown = gatekept(table["p"], table["primary"], table["experiment"].astype(str), alpha, known)
+    p = table["p"].where(table["note"] != TWO_SIGNS)
+    p_holm, shown = gatekept(p, table["primary"], table["experiment"].astype(str), alpha, known)
     return table.assign(p_holm=p_holm, shown=shown)[list(COMPARISON_COLUMNS)]
 
 
@@ -247,5 +252,6 @@ def _compare(
         found = paired_difference(used, experiment, baseline, **options)
         numbers = {name: getattr(found, name) for name in numbers}
         again = over_seeds(used, experiment, baseline, **options)
-    tests = {"p": test.p, "rank_biserial": test.rank_biserial, "note": test.note}
+    note = TWO_SIGNS if test.rank_biserial * numbers["difference"] < 0 else test.note
+    tests = {"p": test.p, "rank_biserial": test.rank_biserial, "note": note}
     return {**key, **numbers, **tests, "seeds_low": again.low, "seeds_high": again.high, "p_seeds": again.p}

@@ -91,11 +91,10 @@ class FocusNetSystem(System):
     """
 
     stages = ("s_net", "sol_net", "sos_net", "joint")
+    only_network = MAIN
 
     def __init__(self, blueprint: Blueprint) -> None:
         super().__init__(blueprint)
-        if blueprint.network != MAIN:
-            raise ConfigError(f"focusnet: network is '{blueprint.network}'; its main network is {MAIN}, name that")
         for name in blueprint.options:
             if name not in FocusNetOptions.model_fields:
                 raise unknown("focusnet option", name, FocusNetOptions.model_fields)

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from hnlib.errors import ConfigError
 from hnlib.inference import predict_probabilities
 from hnlib.losses import DeepSupervision, build_loss
 from hnlib.networks import set_output_prior
@@ -27,8 +28,21 @@ class OneNetwork(System):
     stages = ("network",)
 
     def part(self, name: str, material: Material, done: Weights) -> Part:
-        """Return network, loss and patches as the experiment says."""
-        return network_part(self.blueprint, material, self.blueprint.build(**self.blueprint.options))
+        """Return network, loss and patches as the experiment says.
+
+        Raises
+        ------
+        ConfigError
+            When the network cannot take its patches.
+        """
+        network, patch = self.blueprint.build(**self.blueprint.options), self.blueprint.patch
+        divisor = int(getattr(network, "divisor", 1))
+        if any(edge % divisor for edge in patch):
+            size = " x ".join(map(str, patch))
+            raise ConfigError(
+                f"network {self.blueprint.network}: patch {size}; edges that divide by {divisor} are needed"
+            )
+        return network_part(self.blueprint, material, network)
 
     def predictor(self, weights: Weights, device: torch.device | str = "cpu") -> Predictor:
         """Return the network behind a sliding window."""

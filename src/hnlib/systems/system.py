@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hnlib.augmentation import AUGMENTATIONS, Augmentation
-from hnlib.errors import DataError
+from hnlib.errors import ConfigError, DataError
 from hnlib.networks import Topology, build_network
 from hnlib.preprocess import Plan, Prepared
 from hnlib.sampling import CentreDistribution
@@ -213,8 +213,17 @@ class System(ABC):
     stages: ClassVar[tuple[str, ...]]
     #: Options that say which trainings there are and what is put out, but change no training of a given name.
     late: ClassVar[frozenset[str]] = frozenset()
+    #: Options by name, with their values where an experiment does not give them.
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    #: The only network that it has; None where an experiment names one.
+    only_network: ClassVar[str | None] = None
+    #: Settings of an experiment that would do nothing here.
+    ignores: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, blueprint: Blueprint) -> None:
+        if self.only_network not in (None, blueprint.network):
+            given, own = blueprint.network, self.only_network
+            raise ConfigError(f"system {blueprint.system}: network is '{given}'; its own is {own}, name that")
         self.blueprint = blueprint
 
     def trainings(self, stage: str) -> tuple[str, ...]:

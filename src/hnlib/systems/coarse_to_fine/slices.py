@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -29,7 +29,9 @@ class SliceSystem(System):
     """
 
     stages = ("network",)
-    defaults: Mapping[str, Any] = {
+    only_network = "se_unet"
+    ignores = ("mirror", "augmentation", "deep_supervision")
+    defaults: ClassVar[Mapping[str, Any]] = {
         "view": "axial",
         "squeeze": False,
         "checks": 10,

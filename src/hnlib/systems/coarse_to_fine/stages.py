@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -46,7 +46,8 @@ class FineStage(System):
     """What both systems of two stages share: an organ's own 3D network in its box."""
 
     name: str
-    defaults: Mapping[str, Any]
+    only_network = "se_unet"
+    ignores = ("mirror", "augmentation", "deep_supervision")
     late = frozenset({"output", "share_pairs"})
 
     def __init__(self, blueprint: Blueprint) -> None:
@@ -164,7 +165,7 @@ class CoarseToFine(FineStage):
 
     name = "coarse_to_fine"
     stages = ("coarse", "folds", "fusion", "fine")
-    defaults: Mapping[str, Any] = {
+    defaults: ClassVar[Mapping[str, Any]] = {
         "output": FINE,
         "share_pairs": False,
         "folds": 2,
@@ -224,10 +225,9 @@ class CoarseToFine(FineStage):
         cases = self.in_memory(material)
         fusion = Fusion(len(VIEWS), self.blueprint.num_classes)
         self.learn_boxes(fusion.boxes, material)
-        logits, labels, offsets = [], [], []
-        chosen = list(enumerate(cases))[: self.options["fusion_cases"]]
+        logits, labels, offsets, used = [], [], [], []
         networks = {name: self._slice_network(name, done) for name in self.trainings("folds")}
-        for place, case in chosen:
+        for place, case in enumerate(cases[: self.options["fusion_cases"]]):
             fold = place % self.num_folds
             image = case.image.astype(np.float32)
             views = [
@@ -235,11 +235,16 @@ class CoarseToFine(FineStage):
                 for view in VIEWS
             ]
             at = informative(views, case.labels)
+            if not at.size:  # no label, and no view sees an organ: nothing to weigh
+                continue
+            used.append(case)
             logits.append(np.concatenate(views).reshape(-1, case.labels.size)[:, at].T.copy())
             labels.append(case.labels.ravel()[at])
             offsets.append(self._offsets(fusion.boxes, fuse(views), case))
+        if not used:
+            raise DataError("stage fusion: no training case has a voxel that a label or a view calls an organ")
         fusion.boxes.jitter.copy_(torch.from_numpy(_spread(np.array(offsets))))
-        known = known_classes([case for _, case in chosen], self.organs)
+        known = known_classes(used, self.organs)
         batch = material.budget.batch_size
         stream = FusionStream(logits, labels, material.seed, batch_size=batch, known=known)
         counts = np.bincount(np.concatenate(labels), minlength=self.blueprint.num_classes)

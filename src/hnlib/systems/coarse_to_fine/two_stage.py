@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -42,21 +42,39 @@ class Locator(nn.Module):
 
 
 class VolumeStream:
-    """Batches of whole volumes on the coarse grid; labels are those of each coarse voxel's first corner."""
+    """Batches of whole volumes on the coarse grid."""
 
     def __init__(
         self, cases: Sequence[Prepared], seed: int, *, batch_size: int, known: NDArray[np.bool_] | None
     ) -> None:
-        self._cases, self._known, self._seed, self._batch_size = cases, known, seed, batch_size
+        self._images = [case.image.astype(np.float32) for case in cases]
+        self._labels = [coarse_labels(case.labels) for case in cases]
+        self._known, self._seed, self._batch_size = known, seed, batch_size
 
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> tuple[Tensor, ...]:
         """Return images (N, 1, ...) float32, targets (N, ...) int64, and (N, C) where some class is unknown."""
         rng = np.random.default_rng((self._seed, step))
-        chosen = rng.integers(len(self._cases), size=self._batch_size)[rank::world_size]
-        images = np.stack([self._cases[c].image for c in chosen])[:, None].astype(np.float32)
-        labels = np.stack([self._cases[c].labels[::COARSER, ::COARSER, ::COARSER] for c in chosen])
+        chosen = rng.integers(len(self._images), size=self._batch_size)[rank::world_size]
+        images = np.stack([self._images[c] for c in chosen])[:, None]
+        labels = np.stack([self._labels[c] for c in chosen])
         batch = (avg_pool3d(torch.from_numpy(images), COARSER), torch.from_numpy(labels).long())
         return batch if self._known is None else (*batch, torch.from_numpy(self._known[chosen]))
+
+
+def coarse_labels(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the commonest label of each coarse voxel, of equals an organ before the background.
+
+    Examples
+    --------
+    >>> labels = np.zeros((4, 2, 2), np.uint8)
+    >>> labels[1:3] = 1
+    >>> coarse_labels(labels).ravel()
+    array([1, 1], dtype=uint8)
+    """
+    x, y, z = (n // COARSER for n in labels.shape)
+    blocks = labels.reshape(x, COARSER, y, COARSER, z, COARSER)
+    counts = [(blocks == label).sum(axis=(1, 3, 5)) for label in range(int(labels.max()) + 1)]
+    return np.asarray(len(counts) - 1 - np.argmax(counts[::-1], axis=0), np.uint8)
 
 
 class TwoStage(FineStage):
@@ -68,7 +86,7 @@ class TwoStage(FineStage):
 
     name = "two_stage"
     stages = ("locate", "segment")
-    defaults: Mapping[str, Any] = {
+    defaults: ClassVar[Mapping[str, Any]] = {
         "share_pairs": False,
         "fine_width": 8,
         "squeeze": False,

@@ -1,8 +1,8 @@
 """A folder of label maps: which file is which case, and which value is which organ.
 
 Names of organs come from, in this order: a list on the command line; ``hnlib.yaml``, nnU-Net's ``dataset.json`` or the
-colour tables of ``hnlib predict`` in the folder; the same in the folder above; the other folder of the pair. nnU-Net
-copies ``dataset.json`` beside what it predicts; its other files are left alone.
+colour tables of ``hnlib predict`` in the folder; the first two in the folder above; the other folder of the pair.
+nnU-Net copies ``dataset.json`` beside what it predicts; its other files are left alone.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from hnlib.errors import ConfigError, DataError
 from hnlib.organs import organ, organ_name
 
 DATASET_JSON = "dataset.json"
+#: Where names come from that stand on the command line.
+GIVEN = "--organs"
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def _label_files(root: Path) -> dict[str, Path]:
 def _names(root: Path, given: str, other: Path | None) -> tuple[dict[int, str], str]:
     if given:
         names = [part.strip() for part in given.split(",")]
-        return _checked(dict(enumerate(names, start=1)), "--organs"), "--organs"
+        return _checked(dict(enumerate(names, start=1)), GIVEN), GIVEN
     places = [folder for one in (root, other) if one is not None for folder in (one, one.absolute().parent)]
     for place in places:
         if (place / SETTINGS).is_file():
@@ -94,7 +96,7 @@ def _names(root: Path, given: str, other: Path | None) -> tuple[dict[int, str], 
         if (place / DATASET_JSON).is_file():
             file = place / DATASET_JSON
             return _checked(_nnunet_labels(file), str(file)), str(file)
-        if tables := sorted(place.glob("*.ctbl")):
+        if place in (root, other) and (tables := sorted(place.glob("*.ctbl"))):
             return _checked(_colour_tables(tables), str(tables[0])), str(tables[0])
     raise ConfigError(
         f"folder {root}: nothing says which value is which organ; give --organs brainstem,parotid_left,... in the "
@@ -103,13 +105,21 @@ def _names(root: Path, given: str, other: Path | None) -> tuple[dict[int, str], 
 
 
 def _colour_tables(files: Sequence[Path]) -> dict[int, str]:
-    """Return value to name of tables for 3D Slicer, a line a value: number, name, colour and opacity."""
-    lines = [[line.split() for line in file.read_text("utf-8").splitlines()] for file in files]
-    found = [{int(line[0]): line[1] for line in table if len(line) == 6 and line[0] != "0"} for table in lines]
+    """Return value to name of tables for 3D Slicer, a line a value: number, name (of words), colour and opacity."""
+    found = [_colour_table(file) for file in files]
     for file, names in zip(files, found, strict=True):
         if names != found[0]:
             raise ConfigError(f"{file}: names other organs than {files[0].name}; keep the predictions of one model")
     return found[0]
+
+
+def _colour_table(file: Path) -> dict[int, str]:
+    try:
+        lines = [line.split() for line in file.read_text("utf-8").splitlines() if line and not line.startswith("#")]
+        named = {int(value): "_".join(words) for value, *words in ((line[0], *line[1:-4]) for line in lines) if words}
+    except ValueError as fault:
+        raise ConfigError(f"{file}: is no colour table ({fault}); a line a value: number, name, four numbers") from None
+    return {value: name for value, name in named.items() if value}
 
 
 def _nnunet_labels(file: Path) -> dict[int, str]:

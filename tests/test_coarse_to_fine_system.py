@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors import safe_open
 
 from hnlib.errors import ConfigError, DataError
 from hnlib.experiments import load_experiment, pictures
@@ -257,6 +258,18 @@ def thin(case: Prepared, depth: int) -> Prepared:
     image, labels = (np.ascontiguousarray(whole[:, :, :depth]) for whole in (case.image, case.labels))
     box = tuple((0, n) for n in image.shape)
     return replace(case, image=image, labels=labels, box=box, native_shape=image.shape)
+
+
+def test_half_precision_keeps_what_it_cannot_hold(tmp_path: Path) -> None:
+    """A quarter of an organ of 440 000 voxels is beyond the largest half-precision number."""
+    weights = {"fusion": {"boxes.least": torch.tensor([110_000.0, 24.0]), "scale": torch.tensor([1.5])}}
+    path = tmp_path / "model.safetensors"
+    save_model(path, ModelFile(blueprint(), see([patient(0)], PLAN), "made", weights), half=True)
+    found = load_model(path).weights["fusion"]
+    assert found["boxes.least"].tolist() == [110_000.0, 24.0]
+    assert found["scale"].tolist() == [1.5]
+    with safe_open(path, "pt") as file:
+        assert file.get_tensor("fusion/scale").dtype == torch.float16
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from hnlib.experiments import (
     planned_seeds,
     train_run,
 )
-from hnlib.experiments.config import run_digest
+from hnlib.experiments.digests import run_digest
 from hnlib.imbalance import Scan, landscape
 from hnlib.losses import build_loss
 from hnlib.sampling import weighted_centres

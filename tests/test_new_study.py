@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from scanfiles import organ_mask, write_head
 
 from hnlib.cli import main
 from hnlib.datasets.folder import read_settings
-from hnlib.errors import ConfigError
+from hnlib.errors import ConfigError, DataError
 from hnlib.experiments.config import Profile, load_experiment, load_profile
 from hnlib.report.demo import CASES, write_demo
 from hnlib.report.new_study import PROFILES, new_study
@@ -63,7 +64,10 @@ def test_scans_or_organs_are_needed_and_not_both(tmp_path: Path) -> None:
         new_study(tmp_path / "a")
     with pytest.raises(ConfigError, match="either --scans"):
         new_study(tmp_path / "a", scans=tmp_path, organs=["thyroid"])
-    with pytest.raises(ConfigError, match=r"has no hnlib\.yaml"):
+    with pytest.raises(DataError, match="no case folder with a volume"):
+        new_study(tmp_path / "a", scans=tmp_path)
+    write_head(tmp_path / "case" / "jaw.nii.gz", organ_mask("mandible"))
+    with pytest.raises(ConfigError, match=r"has no hnlib\.yaml; write there \{organs: \{jaw: jaw\}\}"):
         new_study(tmp_path / "a", scans=tmp_path)
 
 

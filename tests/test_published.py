@@ -15,7 +15,7 @@ from hnlib.cli import app, main
 from hnlib.errors import DataError
 from hnlib.experiments import load_experiment, load_profile
 from hnlib.experiments import published as module
-from hnlib.experiments.config import run_digest
+from hnlib.experiments.digests import run_digest
 from hnlib.experiments.published import RECORD, plain_code, record, runs_status, status
 
 ROOT = Path(__file__).resolve().parents[1]

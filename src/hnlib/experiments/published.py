@@ -22,7 +22,8 @@ from typing import Any
 import pandas as pd
 
 from hnlib.errors import DataError, HnlibError
-from hnlib.experiments.config import load_experiment, load_profile, run_digest
+from hnlib.experiments.config import load_experiment, load_profile
+from hnlib.experiments.digests import run_digest
 from hnlib.files import read_json, read_table, write_json
 
 RECORD = "status.json"

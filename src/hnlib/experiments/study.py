@@ -24,8 +24,8 @@ from hnlib.experiments.config import (
     Triple,
     load_experiment,
     load_profile,
-    run_digest,
 )
+from hnlib.experiments.digests import run_digest
 from hnlib.files import read_json, reason, write_json
 from hnlib.imbalance import Scan, planned_draw
 from hnlib.networks import Topology, halve_in_plane, plan_patch, plan_topology

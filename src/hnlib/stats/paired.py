@@ -133,8 +133,8 @@ def paired_difference(
     Seeds are averaged for each case first. A patient enters with all organs; each organ's mean is taken over
     the patients that have it, then the organs are averaged. Where every patient has every organ, the jackknife
     gives the usual standard error of a mean. On skewed DSC the bootstrap covers too little at the number of
-    test patients that the field has: at 15 patients 89 to 91 % (BCa) and 91 to 92 % (percentile) of nominal
-    95 %, where t covers 94 to 95 %; hence the default. The interval holds for the seeds at hand, see
+    test patients that the field has: at 15 patients 89 % (BCa) and 90 % (percentile) of nominal 95 %, where t covers
+    94 %; hence the default. The interval holds for the seeds at hand, see
     `over_seeds`.
     """
     if method == "BCa" and rng is None:

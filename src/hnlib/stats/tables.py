@@ -46,8 +46,8 @@ def organ_summary(metrics: pd.DataFrame, *, confidence_level: float = 0.95) -> p
 
     Notes
     -----
-    The t interval of a mean keeps its nominal coverage at 10 to 30 patients, where the percentile
-    bootstrap covers 2 to 5 points less.
+    On skewed DSC of 10, 15 and 30 patients the t interval of a mean, nominal 95 %, covers 93, 94 and 95 %, and the
+    percentile bootstrap 87, 90 and 92 %.
     """
     keys = ["profile", "experiment", "split", "organ", "metric"]
     grouped = seed_averaged(metrics).groupby(keys, sort=False, observed=True)["value"]

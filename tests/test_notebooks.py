@@ -73,8 +73,10 @@ def test_plain_text_has_values_and_words_for_markup() -> None:
     kept = {"scrapbook": {"name": "eval-dsc", "mime_prefix": "application/papermill.record/"}}
     code = {"cell_type": "code", "source": "x", "outputs": [{"metadata": kept, "data": data}]}
     text = "DSC {glue:text}`eval-dsc`, {glue:text}`no`; {term}`σ`, {term}`organs <organ>` ({doc}`../03_observers`)."
+    text += " {cite:t}`tappeiner2022` found it {cite:p}`pu2020`."
     found = plain_text({"cells": [{"cell_type": "markdown", "source": [text]}, code]})
-    assert found["cells"][0]["source"] == "DSC 0.787, (not known); σ, organs (chapter 03_observers)."
+    assert found["cells"][0]["source"].startswith("DSC 0.787, (not known); σ, organs (chapter 03_observers). ")
+    assert found["cells"][0]["source"].endswith("Tappeiner 2022 found it (Pu 2020).")
 
 
 def test_a_notebook_runs_in_a_kernel_of_its_own(tmp_path: Path) -> None:

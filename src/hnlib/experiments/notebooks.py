@@ -90,6 +90,9 @@ def plain_text(content: dict[str, Any]) -> dict[str, Any]:
         kind, target = role.groups()
         if kind == "glue:text":
             return str(glued.get(target, "(not known)"))
+        if kind.startswith("cite"):
+            name = re.sub(r"(\d+)", r" \1", target).capitalize()
+            return f"({name})" if kind.endswith(":p") else name
         return target.partition(" <")[0] if kind != "doc" or " <" in target else f"chapter {target.rpartition('/')[2]}"
 
     for cell in content["cells"]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hnlib.chapters.page import ALPHA, DASH, NBSP, Facts, limits, listed, mean_sd, seeds_phrase, title
+from hnlib.chapters.page import ALPHA, DASH, NBSP, Facts, counted, limits, listed, mean_sd, seeds_phrase, title
 from hnlib.experiment_files import experiment_title
 from hnlib.experiments import FOUR_CONFIGURATIONS, Run, Study, load_profile, prepare_study, read_tables
 from hnlib.files import write_json
@@ -261,8 +261,8 @@ def evaluation_facts(metrics: pd.DataFrame, differences: pd.DataFrame) -> Facts:
     return {
         "chosen": experiment_title(chosen),
         "chosen-dsc": f"{means.mean():.3f}",
-        "test-cases": str(test["case"].nunique()),
-        "num-organs": str(test["organ"].nunique()),
+        "test-cases": counted(test["case"].nunique(), "test case"),
+        "num-organs": counted(test["organ"].nunique(), "organ"),
         "verdict": _verdict(differences),
         "alone": _alone(differences),
         "seeds-caveat": caveat,

@@ -70,7 +70,8 @@ def test_the_verdict_is_that_of_both_intervals(system: float, word: str) -> None
     values = {"coarse_axial": 0.5, "coarse_fused": 0.6, "coarse_fused_weights": 0.65, "rival_dynunet": 0.8}
     said = chapters.coarse_to_fine.coarse_facts(rows({**values, "coarse_to_fine": system}))["verdict"]
     assert said.startswith(word)
-    assert f"fusing adds +0.100 to the axial view, and the networks of the organs {system - 0.65:+.3f}" in said
+    assert "fusing changes the axial view by +0.100 (over patients +0.100 to +0.100, over seeds +0.097" in said
+    assert f"the networks of the organs the fused views by {system - 0.65:+.3f} (over patients " in said
 
 
 def test_boxes_are_counted_by_organ() -> None:

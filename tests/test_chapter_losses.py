@@ -216,6 +216,29 @@ def test_pairs_are_counted_over_organs_and_seeds() -> None:
     assert "SGD" in facts["missing-pairs"]
 
 
+@pytest.mark.parametrize(
+    ("checks", "words"),
+    [
+        ({"mandible": [1, 1], "brainstem": [0, 1]}, "mandible first and brainstem last"),
+        ({"mandible": [1, 1], "brainstem": [1, 1]}, "all organs at about the same check"),
+        (
+            {"mandible": [1, 1], "brainstem": [0, 1], "larynx": [0, 0]},
+            "mandible first and brainstem last; in most runs not by the last check: larynx",
+        ),
+        (
+            {"mandible": [1, 1], "larynx": [0, 0]},
+            "mandible at about the same check; in most runs not by the last check: larynx",
+        ),
+        ({"mandible": [0, 0], "larynx": [0, 0]}, "no organ in most of its runs"),
+    ],
+)
+def test_an_organ_that_is_never_switched_on_is_not_called_last(checks: dict[str, list[float]], words: str) -> None:
+    history = history_rows({("a", 0, organ): curve for organ, curve in checks.items()})
+    pairs = chapters.ignition.pair_table(history)
+    runs = history[["profile", "experiment", "seed"]].drop_duplicates()
+    assert chapters.ignition.ignition_facts(history, runs, pairs)["order-seen"] == words
+
+
 def test_the_order_of_losses_is_followed_from_check_to_check() -> None:
     """Three losses whose order at the first check is the reverse of the last."""
     curves = {("a", 0, "mandible"): [0.3, 0.4], ("b", 0, "mandible"): [0.2, 0.5], ("c", 0, "mandible"): [0.1, 0.6]}

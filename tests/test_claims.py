@@ -322,6 +322,13 @@ def open_ledger(tmp_path: Path, tables: dict[str, pd.DataFrame]) -> pd.Series:
     return ledger(claims, study(tmp_path / "results", tables), planned).iloc[0]
 
 
+def test_phantom_cases_are_not_called_patients(tmp_path):
+    root = study(tmp_path, {"metrics": metrics({"a": 0.8, "b": 0.6})})
+    (root / "scans").rename(root / "phantom")
+    found = measured.difference(evidence_in(root), "phantom", "a", "b")
+    assert found.found.endswith(" points, 8 phantom cases, no patients")
+
+
 def test_a_made_table_flips_the_verdict(tmp_path):
     """The same claim, three tables: better, worse, and not told apart."""
     better = open_ledger(tmp_path, {"metrics": metrics({"a": 0.8, "b": 0.6})})

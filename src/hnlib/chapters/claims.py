@@ -118,7 +118,8 @@ def _worth(row: Any) -> str:
 
 
 def _evidence(row: Any) -> str:
-    return f"<b>{_worth(row)}</b>" + (f"<br><i>partial: {_text(row.partial)}</i>" if row.partial else "")
+    phantom = "<br><i>on the phantom</i>" if row.row.startswith("phantom") else ""
+    return f"<b>{_worth(row)}</b>{phantom}" + (f"<br><i>partial: {_text(row.partial)}</i>" if row.partial else "")
 
 
 def _text(words: str) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -177,10 +179,14 @@ def _verdict(questions: pd.DataFrame) -> str:
     word = {"+": "Yes", "-": "No"}.get("".join(signs), "Not shown")
     return (
         f"{word}: at equal time the whole system has {whole['difference']} in mean test DSC against one 3D network "
-        f"(over patients {whole['over cases']}, over seeds {whole['over seeds']}). Inside the system fusing adds "
-        f"{fusion['difference']} to the axial view, and the networks of the organs "
-        f"{fine['difference']} to the fused views."
+        f"({_intervals(whole)}). Inside the system fusing changes the axial view by {fusion['difference']} "
+        f"({_intervals(fusion)}), and the networks of the organs the fused views by {fine['difference']} "
+        f"({_intervals(fine)})."
     ).replace(NBSP, " ")
+
+
+def _intervals(row: Mapping[str, Any]) -> str:
+    return f"over patients {row['over cases']}, over seeds {row['over seeds']}"
 
 
 def _hybrid(questions: pd.DataFrame) -> str:

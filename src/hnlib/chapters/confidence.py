@@ -317,6 +317,10 @@ def confidence_facts(table: pd.DataFrame, study: Mapping[str, Any]) -> Facts:
     if small:
         leading = sum(name in small for name in drifts.index[-len(small) :])
         order = f"Of the {len(small)} largest drifts, {leading} belong to the optic nerves and chiasm."
+        if len(small) == 1:
+            order = f"The largest drift is {'' if leading else 'not '}that of the {title(small[0]).lower()}."
+    elif means.index.astype(str).str.startswith("optic_").any():
+        order = "No organ as small as those of the paper's claim was learnt."
     else:
         order = "Organs as small as those of the paper's claim are not among these."
     if not learnt.all():

@@ -58,7 +58,7 @@ def failure_facts(failures: pd.DataFrame, below: float) -> Facts:
         "commonest": "none" if bad.empty else f"{counts.index[0]} ({counts.iloc[0]} of {len(bad)})",
         "organs": "no organ" if bad.empty else listed([f"{title(str(o))} ({n})" for o, n in by_organ.head(3).items()]),
         "worst": f"{title(str(worst['organ']))} of case {worst['case']}, DSC {worst['dsc']:.2f}"
-        + (f", and {ties} others are as bad" if ties else ""),
+        + (f", and {ties} other{'s are' if ties > 1 else ' is'} as bad" if ties else ""),
     }
 
 

@@ -253,9 +253,11 @@ def _reasons(study: FocusStudy, ahead: bool) -> str:
         f"{percent(recall)} of the organs."
     )
     if not ahead:
-        place = "that the regions miss their organs" if recall < HELD else "what the small networks outline"
+        place = "regions that miss their organs" if recall < HELD else "what the small networks outline"
         costs = "the steps and the draw of its S-Net" if budget.difference <= fusion.difference else place
-        text += f" What keeps FocusNet from being ahead is, most of all, {costs}."
+        text += f" The larger loss in these runs comes from {costs}"
+        few = min(budget.seeds, budget.baseline_seeds) < 2
+        text += "; one seed cannot tell how much of it is chance." if few else "."
     return text.replace(NBSP, " ")
 
 
@@ -325,8 +327,9 @@ def _worth(
     ahead, behind = sides
     if ahead:
         return f"Worth it when {gain} matter more than what comes with it: {price}."
+    means = "as far as one seed tells it means" if small["over seeds"] == DASH else "it means"
     word = "S-Net alone is ahead" if behind else "no gain is shown"
-    return f"{'Not' if behind else 'Not shown to be'} worth it at this budget: {word} ({gain}), and it means {price}."
+    return f"{'Not' if behind else 'Not shown to be'} worth it at this budget: {word} ({gain}), and {means} {price}."
 
 
 def focus_settings() -> Facts:

@@ -177,23 +177,30 @@ def ignition_facts(history: pd.DataFrame, runs: pd.DataFrame, pairs: pd.DataFram
             f"In {first} of {first + same + last} pairs of organ and run the squared denominator switched the organ "
             f"on at an earlier check than the linear one, in {same} at the same, in {last} at a later one."
         )
-    missing = ", ".join(str(name) for name in pairs.index[pairs["squared first"] == DASH])
-    late = steps.assign(step=steps["step"].fillna(np.inf))
-    order = late.groupby("organ")["step"].median().sort_values(kind="stable")
-    first_organs, last_organs = (
-        listed([_inside(str(name)) for name in order.index[order == end]]) for end in (order.iloc[0], order.iloc[-1])
-    )
+    missing = [str(name) for name in pairs.index[pairs["squared first"] == DASH]]
     return {
         "coverage": coverage_phrase(runs, "ignition", "losses"),
         "verdict": verdict,
-        "missing-pairs": f"Not compared yet: {missing}." if missing else "All pairs have been trained.",
+        "missing-pairs": f"Not compared yet: {listed(missing)}." if missing else "All pairs have been trained.",
         "switched": f"{len(steps) - never} of {len(steps)}",
-        "order-seen": "all organs at about the same check"
-        if order.nunique(dropna=False) == 1
-        else f"{first_organs} first and {last_organs} last",
+        "order-seen": _order(steps),
         "threshold": f"{SWITCHED_ON:g}",
         "seeds": str(runs["seed"].nunique()),
     }
+
+
+def _order(steps: pd.DataFrame) -> str:
+    """Say which organs are switched on first and last in the median run, and which in most runs not at all."""
+    late = steps.assign(step=steps["step"].fillna(np.inf))
+    order = late.groupby("organ")["step"].median().sort_values(kind="stable")
+    seen, never = order[order < np.inf], [_inside(str(name)) for name in order.index[order == np.inf]]
+    if seen.empty:
+        return "no organ in most of its runs"
+    ends = [listed([_inside(str(name)) for name in seen.index[seen == end]]) for end in (seen.iloc[0], seen.iloc[-1])]
+    text = f"{ends[0]} first and {ends[1]} last"
+    if seen.nunique() == 1:
+        text = f"{ends[0] if never else 'all organs'} at about the same check"
+    return text + (f"; in most runs not by the last check: {listed(never)}" if never else "")
 
 
 def order_by_size(history: pd.DataFrame, fractions: Mapping[str, float]) -> str:

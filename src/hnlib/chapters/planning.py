@@ -18,6 +18,8 @@ _REMEDY = "run python scripts/planning_tables.py, or name another folder"
 _SAME_BUDGET = 0.2
 #: From this presence of the organ shown least on, every patch shows every organ, as far as the tables say.
 _ALWAYS = 1 - 1e-6
+#: Presences that differ by less are alike.
+_ALIKE = 1e-4
 
 
 class PlanTables(NamedTuple):
@@ -140,13 +142,18 @@ def plan_facts(plan: PlanTables) -> Facts:
         "rule-context": f"{rule['context_mm']:.0f}",
         "presence": percent(float(least["planned"].min())),
         **{
-            f"presence-{draw}": f"{percent(float(values.min()))} ({inside(values.idxmin())})"
+            f"presence-{draw}": f"{percent(float(values.min()))} ({inside(_least(values, own['rarest']))})"
             for draw, values in least.items()
         },
         "weights": listed(chosen),
         "through": (through[:1].upper() + through[1:] + ".") if through else "",
         "nnunet": _nnunet(plan),
     }
+
+
+def _least(presence: pd.Series[float], first: str) -> str:
+    """Return the organ that is shown least; of those alike the one named, so that a page names one."""
+    return first if presence[first] <= presence.min() + _ALIKE else str(presence.idxmin())
 
 
 def command(plan: PlanTables) -> str:

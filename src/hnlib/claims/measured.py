@@ -98,7 +98,7 @@ def difference(
     if margin:
         word = word.replace("zero", f"{margin:g} less").replace("the opposite", f"worse by more than {margin:g}")
     scale, unit = _scale(metric)
-    text = f"{scale * found.difference:+z.2f}{unit}{word}, {found.cases} patients"
+    text = f"{scale * found.difference:+z.2f}{unit}{word}, {_sample(dataset, found.cases)}"
     partial = _partial(evidence, rows, (experiment, baseline))
     return Finding(judged, text, _interval_text(interval, scale), partial, row, EVALUATION)
 
@@ -141,7 +141,7 @@ def interaction(evidence: Evidence, dataset: str, *, metric: str = "dsc") -> Fin
     ]
     judged, word = _sided(interval, _over_seeds(*per_run), -1 if lower_is_better(metric) else 1)
     scale, unit = _scale(metric)
-    text = f"{scale * found.difference:+z.2f}{unit}{word}, {found.cases} patients"
+    text = f"{scale * found.difference:+z.2f}{unit}{word}, {_sample(dataset, found.cases)}"
     return Finding(judged, text, _interval_text(interval, scale), _partial(evidence, rows, FOUR), row, EVALUATION)
 
 
@@ -222,7 +222,7 @@ def confidence_rises(evidence: Evidence, dataset: str, experiment: str, baseline
         return Finding(NOT_RUN, str(fault), row=row, chapter=CONFIDENCE)
     interval = Interval(found.difference, found.low, found.high)
     judged, word = _sided(interval, seed_interval(long, experiment, baseline, metric="soft_recall"), 1)
-    text = f"{found.difference:+z.3f}{word}, {found.cases} patients"
+    text = f"{found.difference:+z.3f}{word}, {_sample(dataset, found.cases)}"
     return Finding(judged, text, _interval_text(interval), _partial(evidence, rows, both), row, CONFIDENCE)
 
 
@@ -359,6 +359,10 @@ def _of_seeds(values: pd.Series[Any]) -> tuple[float, float]:
         return np.nan, np.nan
     half = float(scipy_stats.t.ppf(0.975, len(values) - 1) * values.std() / np.sqrt(len(values)))
     return float(values.mean()) - half, float(values.mean()) + half
+
+
+def _sample(dataset: str, cases: int) -> str:
+    return f"{cases} phantom cases, no patients" if dataset.startswith("phantom") else f"{cases} patients"
 
 
 def _scale(metric: str) -> tuple[float, str]:

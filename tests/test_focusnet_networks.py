@@ -49,6 +49,11 @@ def test_down_samplings_that_the_patch_does_not_have_are_refused(name: str, down
         build_network(name, TOPOLOGY, 4, width=4, downsamplings=downsamplings)
 
 
+def test_values_that_give_no_network_are_told_with_their_names() -> None:
+    with pytest.raises(ConfigError, match="network snet: cannot be built with width 4, cap 320, downsamplings '2' "):
+        build_network("snet", TOPOLOGY, 4, width=4, downsamplings="2")
+
+
 @pytest.mark.parametrize("branches", [1, 2, 5])
 def test_fat_snet_has_the_width_whose_parameters_are_nearest_to_focusnets(branches: int) -> None:
     values = [1] * branches

@@ -126,6 +126,8 @@ def build_network(
             raise unknown(f"{name} option", option, known or ["none"])
     try:
         return builder(topology, num_classes, width=width, cap=cap, **options)
+    except ConfigError:  # says more
+        raise
     except (TypeError, ValueError, RuntimeError) as fault:
         said = ", ".join(f"{key} {value!r}" for key, value in {"width": width, "cap": cap, **options}.items())
         raise ConfigError(f"network {name}: cannot be built with {said} ({' '.join(str(fault).split())})") from None

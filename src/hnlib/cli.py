@@ -30,6 +30,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 #: What a shell calls a command that was interrupted from the keyboard.
 STOPPED = 130
+NO_MEMORY = "there is not enough memory; close other programs, or take smaller scans"
 #: Second panel of ``hnlib --help``.
 WORKFLOW = "Steps of make and Snakemake"
 #: The base of what typer raises for a command that it cannot read, in its own copy of click or in click itself.
@@ -361,13 +362,13 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except typer.Abort:
         status = STOPPED
     except MemoryError:
-        _tell("there is not enough memory; close other programs, or take smaller scans")
+        _tell(NO_MEMORY)
     except BrokenProcessPool:
         _tell("a process was killed, most likely for want of memory; free some and give the same command again")
     except RuntimeError as fault:  # torch's own words for the same
         if not re.search(r"out of memory|can't allocate memory|not enough memory", str(fault)):
             raise
-        _tell("there is not enough memory; close other programs, or take smaller scans")
+        _tell(NO_MEMORY)
     except OSError as fault:  # from a place that does not say more about it
         where = f"{fault.filename}: " if fault.filename else ""
         remedy = "check that it is there, that you may read and write it, and that the disk has space"

@@ -173,7 +173,7 @@ class FolderDataset(FileDataset):
 
     def _case_path(self, case: str) -> Path:
         if _plain(case) not in self._cases:
-            raise DataError(f"case {case}: not in {self.root}; it holds {', '.join(self._cases)}"[:300])
+            raise DataError(f"case {case}: not in {self.root}; choose one of its cases")
         return self._cases[_plain(case)]
 
     def files(self, case: str) -> CaseFiles:

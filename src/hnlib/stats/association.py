@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 
-from hnlib.stats.tables import check, lower_is_better
+from hnlib.stats.tables import lower_is_better, of_one_profile
 from hnlib.stats.testing import ALL_ORGANS, holm
 
 Array = NDArray[np.float64]
@@ -141,11 +141,7 @@ def pair_agreement(metrics: pd.DataFrame, measures: pd.DataFrame, groups: pd.Ser
 
 
 def _sample(metrics: pd.DataFrame, metric: str, split: str) -> _Sample:
-    check(metrics)
-    used = metrics[(metrics["metric"] == metric) & (metrics["split"] == split)]
-    profiles = list(used["profile"].unique())
-    if len(profiles) > 1:
-        raise ValueError(f"the rows hold the profiles {profiles}; choose one, budgets are not comparable")
+    used = of_one_profile(metrics, metric, split)
     axes = [list(used[name].unique()) for name in ("experiment", "seed", "case", "organ")]
     series = used.set_index(["experiment", "seed", "case", "organ"])["value"]
     values = series.reindex(pd.MultiIndex.from_product(axes)).to_numpy(np.float64).reshape([len(axis) for axis in axes])

@@ -143,7 +143,7 @@ def values_by_experiment(metrics: pd.DataFrame, metric: str, split: str) -> pd.D
     ValueError
         When the rows hold several profiles.
     """
-    used = _of_one_profile(metrics, metric, split)
+    used = of_one_profile(metrics, metric, split)
     wide = seed_averaged(used).pivot(index=["case", "organ"], columns="experiment", values="value")
     return wide[list(used["experiment"].unique())]
 
@@ -156,11 +156,12 @@ def values_by_run(metrics: pd.DataFrame, metric: str, split: str) -> pd.DataFram
     ValueError
         When the rows hold several profiles.
     """
-    used = _of_one_profile(metrics, metric, split)
+    used = of_one_profile(metrics, metric, split)
     return used.pivot(index=["case", "organ"], columns=["experiment", "seed"], values="value")
 
 
-def _of_one_profile(metrics: pd.DataFrame, metric: str, split: str) -> pd.DataFrame:
+def of_one_profile(metrics: pd.DataFrame, metric: str, split: str) -> pd.DataFrame:
+    """Return the rows of a metric and split; ValueError when they hold several profiles."""
     check(metrics)
     used = metrics[(metrics["metric"] == metric) & (metrics["split"] == split)]
     profiles = list(used["profile"].unique())

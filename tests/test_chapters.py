@@ -63,6 +63,18 @@ def test_provenance_counts_the_runs_of_each_arithmetic() -> None:
     assert set(chapters.page.made_on(runs[:0]).values()) == {"0.00", "–"}
 
 
+def test_provenance_tells_of_the_runs_that_a_page_used() -> None:
+    """Of none: the data alone. Of one run named by three rows of results: that one."""
+    assert list(chapters.provenance(PHANTOM).index) == ["data", "data digest"]
+    runs = read_table(PHANTOM / "runs.csv", "publish")
+    one = runs[runs["experiment"] == "small_class_draw"].iloc[[1, 1, 1]]
+    found = chapters.provenance(PHANTOM, one, one[:0])["value"]
+    assert found["runs"] == f"1 (1 experiment; seeds {one['seed'].iloc[0]})"
+    assert found["profile"] == one["profile"].iloc[0]
+    assert found["training, hours"] == f"{one['seconds'].iloc[0] / 3600:.2f}"
+    assert chapters.provenance(PHANTOM, runs[:0])["value"]["hardware"] == "–"
+
+
 def test_the_chosen_configuration_is_one_of_the_four() -> None:
     """A better experiment outside the four does not take their place."""
     values = {("large_nnu_dice_ce", "brainstem"): 0.7, ("recipe", "brainstem"): 0.9}
@@ -239,7 +251,7 @@ def test_the_comparison_is_counted_and_named() -> None:
 def test_a_comparison_that_is_not_equivalent_is_starred() -> None:
     table = chapters.phantom.comparison_table(comparison_rows(), ("volume_ml", "mean_hu"))
     assert table.loc["Brainstem"].tolist() == ["27.4 / 28.1", "–"]
-    assert table.loc["Mandible"].tolist() == ["61.6 / 70*", "710 / 810**"]
+    assert table.loc["Mandible"].tolist() == ["61.6 / 70.0*", "710 / 810**"]
 
 
 def test_cord_and_chiasm_stand_with_the_volumes_in_the_figure() -> None:

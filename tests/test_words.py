@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import nbformat
@@ -60,10 +61,14 @@ def test_an_executed_notebook_has_the_words_where_pages_look_for_them(tmp_path: 
     draw = "from matplotlib import pyplot as plt\nplt.subplots()[1].set(xlabel='dose');"
     (tmp_path / "dot.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     show = f"from IPython.display import Image\nImage(r'{tmp_path / 'dot.png'}', alt='a dot')"
-    cells = [new_code_cell("from hnlib import chapters\n\nchapters.begin()"), new_code_cell(draw), new_code_cell(show)]
+    table = "import pandas as pd\npd.DataFrame({'ml': [2.5]}, index=pd.Index(['lens'], name='organ'))"
+    codes = ["from hnlib import chapters\n\nchapters.begin()", draw, show, table]
+    cells = [new_code_cell(code) for code in codes]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), tmp_path / "in.ipynb")
     run_notebook(tmp_path / "in.ipynb", tmp_path / "out.ipynb", {})
     found = json.loads((tmp_path / "out.ipynb").read_text())["cells"]
     words = [cell["metadata"].get("mystnb", {}).get("image", {}).get("alt", "") for cell in found]
-    assert words == ["", "Chart. Across: dose from 0 to 1.", "a dot"]
+    assert words == ["", "Chart. Across: dose from 0 to 1.", "a dot", ""]
+    html = "".join(found[-1]["outputs"][0]["data"]["text/html"])
+    assert re.findall(r"<th>(.*?)</th>", html) == ["organ", "ml", "lens"]  # one row of heads

@@ -15,6 +15,7 @@ import hnlib
 from hnlib.chapters.released import released_origin, released_scores
 from hnlib.experiments.published import runs_status, status
 from hnlib.files import read_json
+from hnlib.html_page import one_head
 from hnlib.model_file import released_model
 
 PUBLISHED = Path(hnlib.__file__).resolve().parents[2] / "results" / "published"
@@ -61,7 +62,8 @@ class ModelCard(Directive):
         if not released_model().exists():
             return [nodes.paragraph(text="This copy of the library holds no model.")]
         table = (released_scores if self.arguments[0] == "scores" else released_origin)()
-        return [nodes.raw("", table.to_html(border=0, classes="table", float_format="{:.3f}".format), format="html")]
+        text = table.to_html(border=0, justify="left", classes="table", float_format="{:.3f}".format)
+        return [nodes.raw("", one_head(text), format="html")]
 
 
 def benches(rows: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, list[str]]:
@@ -114,7 +116,7 @@ def html(table: pd.DataFrame) -> str:
     shown = table
     if "stale" in table:
         shown = table.assign(stale=[f"stale: {why}" if why else "no" for why in table["stale"]])
-    text = shown.to_html(index=False, border=0, classes="table", float_format="{:.2f}".format)
+    text = shown.to_html(index=False, border=0, justify="left", classes="table", float_format="{:.2f}".format)
     wrap = "normal" if "ratio" in table else "anywhere"  # numbers stay whole
     style = f"width: 100%; overflow-wrap: {wrap}; font-size: 0.8em"
     return '<div class="hn-wide">' + text.replace("<table ", f'<table style="{style}" ', 1) + "</div>"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import re
 from collections.abc import Callable, Sequence
 
 import pandas as pd
@@ -76,7 +77,27 @@ def code(text: str) -> str:
 
 def table(rows: pd.DataFrame, *, index: bool = False) -> str:
     """Return a table, its cells as text."""
-    return str(rows.to_html(index=index, border=0, escape=True))
+    return one_head(str(rows.to_html(index=index, border=0, escape=True)))
+
+
+def one_head(table: str) -> str:
+    """Return the HTML of a table with the names of columns and of index, two rows in pandas, in one where they fit.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"volume": [2.5]}, index=pd.Index(["chiasm"], name="organ"))
+    >>> re.findall("<th>(.*?)</th>", frame.to_html()), re.findall("<th>(.*?)</th>", one_head(frame.to_html()))
+    (['', 'volume', 'organ', '', 'chiasm'], ['organ', 'volume', 'chiasm'])
+    """
+    head = table.partition("</thead>")[0]
+    rows = re.findall(r"<tr.*?</tr>", head, re.DOTALL)
+    if len(rows) != 2 or "colspan" in head:
+        return table
+    pairs = list(zip(*(re.findall(r"<th.*?>(.*?)</th>", row, re.DOTALL) for row in rows), strict=True))
+    if any(column and index for column, index in pairs):
+        return table
+    cells = "".join(f"<th>{column or index}</th>" for column, index in pairs)
+    return table.replace(rows[0], f"<tr>{cells}</tr>", 1).replace(rows[1], "", 1)
 
 
 def figure(draw: Callable[[], Axes | Figure], caption: str) -> str:

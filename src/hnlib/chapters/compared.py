@@ -14,6 +14,7 @@ from hnlib.errors import ConfigError
 from hnlib.experiment_files import experiment_title
 from hnlib.experiments import load_profile, read_tables
 from hnlib.experiments.audits import PROFILE
+from hnlib.plotting.style import METRIC_LABELS
 from hnlib.stats import (
     ALL_ORGANS,
     compare_experiments,
@@ -120,7 +121,7 @@ def organ_means(metrics: pd.DataFrame, metric: str) -> pd.DataFrame:
     spread = seed_spread(rows).set_index("experiment").loc[table.index]
     table.insert(0, ALL_ORGANS, [mean_sd(m, s, 3) for m, s in zip(spread["mean"], spread["sd"], strict=True)])
     organs = {str(name): title(str(name)) for name in found["organ"].unique()}
-    return table.rename(index=experiment_title, columns=organs).rename_axis(index=None, columns=metric)
+    return table.rename(index=experiment_title, columns=organs).rename_axis(index=None, columns=METRIC_LABELS[metric])
 
 
 def loss_tests(metrics: pd.DataFrame, baseline: str) -> pd.DataFrame:
@@ -168,7 +169,8 @@ def secondary_table(tests: pd.DataFrame) -> pd.DataFrame:
     )
     organs = {str(name): title(str(name)) for name in wide.columns if name != ALL_ORGANS}
     wide = wide[[*organs, *([ALL_ORGANS] if ALL_ORGANS in wide else [])]].fillna("")
-    return wide.rename(index=experiment_title, level="experiment").rename(columns=organs).rename_axis(columns=None)
+    wide = wide.rename(index=experiment_title, level="experiment").rename(index=METRIC_LABELS, level="metric")
+    return wide.rename(columns=organs).rename_axis(columns=None)
 
 
 def metric_rows(tests: pd.DataFrame) -> pd.DataFrame:
@@ -234,6 +236,7 @@ def percent_table(metrics: pd.DataFrame) -> pd.DataFrame:
             if percent != 100 and len(means) and (test["experiment"] == whole).any():
                 found = paired_difference(test, name, whole, metric=metric)
                 cells[metric] += f" ({found.low:+z.3f} to {found.high:+z.3f})"
+        cells = {METRIC_LABELS[metric]: text for metric, text in cells.items()}
         rows[f"K = {percent} %"] = {**cells, "seeds": str(test.loc[test["experiment"] == name, "seed"].nunique())}
     return pd.DataFrame(rows).T
 

@@ -184,8 +184,9 @@ def load_twin(tables: Path | str, profile: str) -> tuple[pd.DataFrame, pd.DataFr
 
 
 def by_size(metrics: pd.DataFrame, wanted: Sequence[Contrast] = (*CONTRASTS, *GENERALISED)) -> pd.DataFrame:
-    """Return each question's answer for the organs that are tiny and for the others, apart."""
-    if metrics.empty:
+    """Return each answered question's answer for the organs that are tiny and for the others, apart."""
+    wanted = _answered(metrics, wanted)
+    if not wanted:
         return pd.DataFrame({"difference": [NOT_RUN]}, index=[""])
     groups = {"small organs": metrics["organ"].isin(SMALL), "the others": ~metrics["organ"].isin(SMALL)}
     parts = {name: contrasts(metrics[chosen], wanted=wanted) for name, chosen in groups.items()}
@@ -195,6 +196,11 @@ def by_size(metrics: pd.DataFrame, wanted: Sequence[Contrast] = (*CONTRASTS, *GE
         words = [_by_size(row, one, metrics[groups[name]]) for row, one in zip(rows, wanted, strict=True)]
         table.insert(place, name, words)
     return table
+
+
+def _answered(metrics: pd.DataFrame, wanted: Sequence[Contrast]) -> list[Contrast]:
+    known = set(metrics["experiment"])
+    return [one for one in wanted if {one.experiment, one.baseline} <= known]
 
 
 def _by_size(row: Any, asked: Contrast, metrics: pd.DataFrame) -> str:
@@ -223,7 +229,10 @@ def twin_phrase(metrics: pd.DataFrame, profile: str) -> str:
     if metrics.empty:
         return f"The profile {profile} is not yet run."
     cases = metrics.loc[metrics["split"] == "test", "case"].nunique()
-    return f"Runs of the profile {profile}: {seeds_phrase(metrics)}, on {cases} test cases."
+    asked = (*CONTRASTS, *GENERALISED)
+    waiting = len(asked) - len(_answered(metrics, asked))
+    more = f" Of {len(asked)} questions {waiting} wait for runs and are not shown." if waiting else ""
+    return f"Runs of the profile {profile}: {seeds_phrase(metrics)}, on {cases} test cases.{more}"
 
 
 # Three readings

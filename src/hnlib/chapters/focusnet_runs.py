@@ -397,7 +397,7 @@ def focus_sources(study: FocusStudy) -> pd.DataFrame:
     """Return where the numbers come from; nothing but the profile before there are tables."""
     if not (study.tables / "study.json").exists():
         return pd.DataFrame({"value": {"profile": study.profile, "runs": NOT_RUN}}).rename_axis("provenance")
-    return provenance(study.tables, study.profile)
+    return provenance(study.tables, study.runs)
 
 
 # Beside the paper.

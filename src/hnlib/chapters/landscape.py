@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from hnlib.chapters.page import Facts, listed, percent, title
+from hnlib.chapters.page import NBSP, Facts, listed, percent, title
 from hnlib.files import read_table
 from hnlib.imbalance import MEASURES, PAPER_CLASSES, PAPER_RATIOS, sigma_of_mean
 from hnlib.imbalance.summary import PATCH
@@ -179,7 +179,7 @@ def _place(place: int, sizes: int) -> str:
 
 
 def _size(edges: Sequence[float]) -> str:
-    return " x ".join(str(int(edge)) for edge in edges)
+    return f"{NBSP}x{NBSP}".join(str(int(edge)) for edge in edges)
 
 
 def rank_table(measures: pd.DataFrame, rule: str) -> pd.DataFrame:

@@ -132,15 +132,19 @@ def definitions_table(tables: Tables) -> pd.DataFrame:
     """Return mean HD95 in mm over patients by organ, one column a definition."""
     found = tables["hd95_definitions"].query("grid == 'native'")
     wide = found.pivot_table(index="organ", columns="metric", values="mean", sort=False).round(2)
-    names = {name: name.removesuffix("_mm").removeprefix("hd95_").replace("_", " ") for name in wide.columns}
-    names["hd95_mm"] = "larger, by area"
-    return wide.rename(index=title, columns=names).rename_axis(columns=None)
+    return wide.rename(index=title, columns=_definition).rename_axis(columns=None)
 
 
 def definitions_legend(about: Mapping[str, Any]) -> pd.DataFrame:
     """Return what each definition of HD95 is."""
-    rows = {name: str(words) for name, words in about["hd95_definitions"].items()}
-    return pd.DataFrame({"definition": rows}).rename_axis("metric")
+    rows = {_definition(name): str(words) for name, words in about["hd95_definitions"].items()}
+    return pd.DataFrame({"definition": rows}).rename_axis("HD95")
+
+
+def _definition(metric: str) -> str:
+    """Return the short name of a definition of HD95."""
+    words = metric.removesuffix("_mm").removeprefix("hd95").removeprefix("_").replace("_", " ")
+    return words or "larger, by area"
 
 
 def context_series(tables: Tables, metrics: pd.DataFrame, study: Mapping[str, Any]) -> pd.DataFrame:

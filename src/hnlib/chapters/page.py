@@ -13,6 +13,7 @@ from hnlib.errors import ConfigError
 from hnlib.experiment_files import experiment_title
 from hnlib.experiments import load_profile, planned_seeds, read_tables
 from hnlib.experiments.study import home
+from hnlib.html_page import one_head
 from hnlib.organs import RESERVED, organ
 from hnlib.plotting import describe_figures, use_style
 
@@ -29,9 +30,15 @@ PRECISIONS: Mapping[str, str] = {"32-true": "float32", "bf16-mixed": "bfloat16 (
 
 def begin() -> None:
     """Set the one visual style of figures and tables for the running notebook, and give its figures their words."""
+    from IPython.core.getipython import get_ipython
+
     use_style()
     describe_figures()
     pd.set_option("display.max_colwidth", None)
+    formatter = getattr(get_ipython(), "display_formatter", None)
+    if formatter is not None:
+        html = formatter.formatters["text/html"]
+        html.for_type(pd.DataFrame, lambda table: one_head(table.to_html(border=0, justify="left")))
 
 
 def load(tables: Path | str, *names: str, profile: str = "", arms: str = "") -> tuple[Any, ...]:
@@ -189,21 +196,32 @@ def with_limits(value: float, low: float, high: float, digits: int = 3, sign: st
 # Every chapter
 
 
-def provenance(tables: Path | str, profile: str = "") -> pd.DataFrame:
-    """Return where the numbers of a chapter come from: data, runs (of the study's profile or another), hardware."""
+def provenance(tables: Path | str, *used: pd.DataFrame) -> pd.DataFrame:
+    """Return where the numbers of a chapter come from: the data and, of the runs it used, how and on what.
+
+    Parameters
+    ----------
+    tables
+        Folder of a study's tables; empty where the notebook trained its own run.
+    used
+        Rows of results: with ``profile``, ``experiment`` and ``seed``.
+    """
     if not tables:
         return pd.DataFrame({"value": {"runs": "trained in this notebook", "run folders": str(home("runs").name)}})
     found = read_tables(tables)
     study, runs = found["study"], found["runs"]
-    shown = runs[runs["profile"] == (profile or study["profile"])]
-    seeds = ", ".join(map(str, sorted(shown["seed"].unique()))) or "none"
-    rows = {
-        "data": study["attribution"],
-        "profile": profile or study["profile"],
-        "runs": f"{len(shown)} ({shown['experiment'].nunique()} experiments; numbers of the seeds: {seeds})",
-        **made_on(shown),
-        "data digest": "; ".join(shown["digests"].str.extract(r"data=(\w+)")[0].unique()) or study["data_digest"],
-    }
+    rows = {"data": study["attribution"]}
+    if used:
+        keys = ["profile", "experiment", "seed"]
+        runs = runs.merge(pd.concat([table[keys] for table in used]).drop_duplicates())
+        seeds = ", ".join(map(str, sorted(runs["seed"].unique()))) or "none"
+        rows |= {
+            "profile": "; ".join(runs["profile"].unique()) or DASH,
+            "runs": f"{len(runs)} ({counted(runs['experiment'].nunique(), 'experiment')}; seeds {seeds})",
+            **made_on(runs),
+        }
+    digests = runs["digests"].str.extract(r"data=(\w+)")[0].unique() if used else ()
+    rows["data digest"] = "; ".join(digests) or study["data_digest"]
     return pd.DataFrame({"value": rows}).rename_axis("provenance")
 
 

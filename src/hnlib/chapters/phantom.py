@@ -87,11 +87,17 @@ def comparison_table(table: pd.DataFrame, quantities: Sequence[str]) -> pd.DataF
     """Return real and phantom value of every organ, one column a quantity; a star where not shown to be equivalent."""
     used = table[table["quantity"].isin(quantities)]
     marks = used["verdict"].map({"equivalent": "", "undecided": "*", "different": "**"})
-    text = [f"{a:.3g} / {b:.3g}{m}" for a, b, m in zip(used["real"], used["phantom"], marks, strict=True)]
+    pairs = zip(used["real"].map(_digits), used["phantom"].map(_digits), marks, strict=True)
+    text = [f"{real} / {ours}{mark}" for real, ours, mark in pairs]
     wide = used.assign(text=text).pivot(index="organ", columns="quantity", values="text")
     wide = wide.loc[used["organ"].unique()]
     wide = wide[[name for name in quantities if name in wide.columns]].fillna(DASH)
     return wide.rename(index=title, columns=_HEADS).rename_axis(index="real / phantom", columns=None)
+
+
+def _digits(value: float) -> str:
+    """Write three significant digits, zeros at the end too."""
+    return f"{value:#.3g}".rstrip(".")
 
 
 def comparison_facts(table: pd.DataFrame) -> Facts:

@@ -243,7 +243,8 @@ def seed_table(metrics: pd.DataFrame) -> pd.DataFrame:
     table = rows.set_index("experiment")[["mean", "sd", "seeds"]].rename(
         columns={"mean": "mean DSC", "sd": "SD over seeds"}
     )
-    return table.rename(index=experiment_title).round(4).astype(object).fillna(DASH)
+    numbers = {name: table[name].map("{:.4f}".format).where(table[name].notna(), DASH) for name in table.columns[:2]}
+    return table.assign(**numbers).rename(index=experiment_title)
 
 
 def evaluation_facts(metrics: pd.DataFrame, differences: pd.DataFrame) -> Facts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,7 +77,7 @@ def sigma_by_background(points: pd.DataFrame, num_classes: int, ax: Axes | None 
     ax = make_axes(ax, 3.2)
     share = np.linspace(max(1 / num_classes, float(points["background"].min()) - 0.02), 1.0, 300)
     low, high = sigma_bounds(share, num_classes)
-    ax.fill_between(share, low, high, color="#D9D9D9", lw=0, label="all that the background's share allows")
+    ax.fill_between(share, low, high, color="#D9D9D9", lw=1.2, label="all that the background's share allows")
     for (group, rows), marker in zip(points.groupby("group", sort=False), EXPERIMENT_MARKERS, strict=False):
         ax.plot(rows["background"], rows["sigma"], marker, ms=3.2, mfc="none", mew=0.8, label=str(group))
     ax.set_xlabel("expected share of the background in a patch")
@@ -154,8 +154,10 @@ def landscape_maps(
         every = filled.levels[1:-1] if quantity in log else filled.levels[2::3]
         lines = axes.contour(x, z, values, levels=every, colors="white", linewidths=0.7)
         texts = axes.clabel(lines, fmt=lambda value: f"{value:.0f}" if value >= 100 else f"{value:.3g}", fontsize=7)
-        for name, size in marks.items():
-            place = size[0] * wide, size[2] * deep
+        places = {name: (size[0] * wide, size[2] * deep) for name, size in marks.items()}
+        for text in texts:
+            text.set_visible(_clear_of(text.get_position(), places.values(), (float(np.ptp(x)), float(np.ptp(z)))))
+        for name, place in places.items():
             axes.plot(*place, "o", color="white", mec=INK, ms=5, clip_on=False)
             texts.append(axes.annotate(name, place, (4, 4), textcoords="offset points", fontsize=8, color="white"))
         for text in texts:  # legible on yellow too
@@ -166,6 +168,12 @@ def landscape_maps(
     figure.supxlabel(f"edge of the patch left to right ({unit})", fontsize=9)
     figure.supylabel(f"edge of the patch head to foot ({unit})", fontsize=9)
     return figure
+
+
+def _clear_of(place: tuple[float, float], marks: Iterable[tuple[float, float]], extent: tuple[float, float]) -> bool:
+    """Return whether a label at a place of the map leaves the marks, whose names stand to their right, legible."""
+    apart = [((place[0] - x) / extent[0], (place[1] - z) / extent[1]) for x, z in marks]
+    return not any(-0.06 < right < 0.22 and abs(above) < 0.1 for right, above in apart)
 
 
 def _doubling(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], LogNorm]:

@@ -155,7 +155,7 @@ def metric_differences(table: pd.DataFrame, metrics: Sequence[str]) -> Figure:
         ax.tick_params(axis="y", length=0)
         ax.grid(axis="x")
         ax.margins(x=0.1)
-        ax.xaxis.set_major_locator(MaxNLocator(3))
+        ax.xaxis.set_major_locator(MaxNLocator(2))
     axes[0, 0].set_yticks(range(len(names)), [experiment_title(name) for name in names])
     axes[0, 0].set_ylim(max(1, len(names)) - 0.5, -0.5)
     return fig

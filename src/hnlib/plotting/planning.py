@@ -9,6 +9,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 
 from hnlib.organs import organ
 from hnlib.plotting.style import FULL_WIDTH_IN, INK, in_order, make_axes
@@ -63,10 +64,11 @@ def plan_front(
         ax.annotate(
             name,
             place,
-            (9 if right else -10, 8 if right else -3),
+            (9 if right else -12, 8 if right else -12),
             textcoords="offset points",
             fontsize=8,
             ha="left" if right else "right",
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],
         )
     if drawn is not None:
         ax.figure.colorbar(drawn, ax=ax, label="memory of a step (GB)", aspect=30)

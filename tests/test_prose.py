@@ -1,0 +1,46 @@
+"""Results that the prose states by hand, in words or numbers, are those of the published tables."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from hnlib import chapters
+from hnlib.chapters.questions import apart
+from hnlib.files import read_table
+from hnlib.imbalance import PAPER_CLASSES, PAPER_RATIOS
+
+ROOT = Path(__file__).resolve().parents[1]
+PUBLISHED = ROOT / "results" / "published"
+
+
+@pytest.mark.parametrize("page", ["README.md", "book/limits.md", "notebooks/00_found.ipynb"])
+def test_how_much_the_five_organs_differ_in_size(page: str) -> None:
+    table = read_table(PUBLISHED / "openkbp" / "dataset.csv", "publish the study")
+    volumes = table.groupby("organ")["volume_ml"].median()
+    (stated,) = re.findall(r"five organs[^.]*? differ ([\d.]+)-fold\s+in\s+median\s+volume", (ROOT / page).read_text())
+    assert stated == f"{volumes.max() / volumes.min():.1f}"
+
+
+def test_how_much_the_organs_of_the_paper_differ_in_size() -> None:
+    shares = dict(zip(PAPER_CLASSES, PAPER_RATIOS["full"], strict=True))
+    del shares["background"]
+    (stated,) = re.findall(r"the paper's (\d+)-fold", (ROOT / "README.md").read_text())
+    assert stated == f"{max(shares.values()) / min(shares.values()):.0f}"
+
+
+def test_the_optic_nerves_of_the_phantom_do_not_lose_by_the_planned_draw() -> None:
+    """Chapter 7 says so, against its own reading."""
+    study = chapters.prediction.load_draws(PUBLISHED / "phantom", "phantom-draws")
+    differences = chapters.prediction.choices_by_organ(study)["difference"].astype(float)
+    assert differences["Optic nerve L"] > 0
+    assert differences["Optic nerve R"] > 0
+
+
+def test_fitted_weights_of_views_gained_nothing() -> None:
+    """Chapter 17 takes it away: no gain beyond patients over the plain mean."""
+    metrics = chapters.coarse_to_fine.coarse_runs(PUBLISHED / "openkbp", "laptop-coarse")["metrics"]
+    found = apart(metrics[metrics["split"] == "test"], "coarse_fused_weights", "coarse_fused")
+    assert found["low"] <= 0

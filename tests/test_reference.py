@@ -57,6 +57,30 @@ def test_docstrings_are_sound(module: str) -> None:
     assert not faults, "\n".join(faults[:20])
 
 
+def test_attributes_that_share_a_text_stand_one_by_one() -> None:
+    """As the page shows them; a section below and one name alone stay as they are."""
+    text = "What.\n\nAttributes\n----------\nseed\n    Of the run.\nlow, high\n    Limits,\n    95 %.\n\n"
+    text += "Notes\n-----\na, b\n    c"
+    napoleon = pytest.importorskip("sphinx.ext.napoleon")
+    turned = str(
+        napoleon.NumpyDocstring(reference.one_name_each(text.split("\n")), napoleon.Config(napoleon_use_ivar=True))
+    )
+    assert re.findall(r":ivar (.*?):", turned) == ["seed", "low", "high"]
+    assert turned.count("95 %") == 2
+    assert "a, b\n    c" in turned
+    assert reference.one_name_each(["One line."]) == ["One line."]
+
+
+@pytest.mark.parametrize("module", reference.MODULES)
+def test_no_attribute_is_taken_for_a_type(module: str) -> None:
+    napoleon = pytest.importorskip("sphinx.ext.napoleon")
+    for name, text in docstrings(module):
+        turned = napoleon.NumpyDocstring(
+            reference.one_name_each(text.split("\n")), napoleon.Config(napoleon_use_ivar=True)
+        )
+        assert not re.findall(r":ivar [^:]*,[^:]*:", str(turned)), name
+
+
 def test_a_function_knows_its_chapters() -> None:
     """Called by the notebook itself, and through a function of `hnlib.chapters`."""
     found = reference.chapters_by_name(NOTEBOOKS)

@@ -170,6 +170,30 @@ def _settle(app: Any) -> None:
             setattr(found, name, getattr(found, name))
 
 
+def one_name_each(lines: list[str]) -> list[str]:
+    """Return a docstring whose attributes stand one by one, for napoleon takes the second of two names for the first's.
+
+    Parameters
+    ----------
+    lines
+        Of a NumPy docstring without indentation; attributes that share a text share a line, ``low, high``.
+    """
+    text = "\n".join(lines)
+    head, mark, rest = text.partition("Attributes\n----------\n")
+    section, *more = re.split(r"(?=^\S.*\n-{3,}$)", rest, maxsplit=1, flags=re.MULTILINE)
+
+    def apart(match: re.Match[str]) -> str:
+        return "".join(f"{name}\n{match['about']}" for name in match["names"].split(", "))
+
+    shared = r"^(?P<names>\w+(?:, \w+)+)\n(?P<about>(?:[ ].*(?:\n|$)|\n(?=[ ]))+)"
+    return (head + mark + re.sub(shared, apart, section, flags=re.MULTILINE) + "".join(more)).split("\n")
+
+
+def _apart(app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
+    """Give every attribute its own line before napoleon reads the sections."""
+    lines[:] = one_name_each(lines)
+
+
 def _link(app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
     """Add to the text of a function, class or constant the pages that use it."""
     if what in ("function", "class", "exception", "data"):
@@ -187,5 +211,6 @@ def setup(app: Any) -> dict[str, bool]:
     app.setup_extension("sphinx.ext.napoleon")
     app.config.autodoc_mock_imports = ABSENT
     app.connect("builder-inited", _settle)
+    app.connect("autodoc-process-docstring", _apart, priority=400)
     app.connect("autodoc-process-docstring", _link, priority=600)  # after napoleon has read the sections
     return {"parallel_read_safe": True}

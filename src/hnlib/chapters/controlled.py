@@ -46,6 +46,12 @@ _ROWS = (
     ("draw", "ca-Dice under the paper's draw, large patch", "large_ca_paper_draw", "large_paper_draw"),
 )
 CONTRASTS = tuple(Contrast(*row) for row in _ROWS)
+#: Questions about the patch whose answers open the chapter.
+_PATCH = {
+    "whole": "small patch, with all that comes with it",
+    "equal-step": "small patch, equal voxels a step",
+    "equal-all": "small patch, equal voxels in all",
+}
 #: What weights of classes in the loss do; on the phantom alone, where some are tiny.
 GENERALISED = (
     Contrast("loss", "generalised Dice, large patch", "large_generalised_dice_ce", "large_nnu_dice_ce"),
@@ -301,15 +307,15 @@ def controlled_facts(answers: pd.DataFrame, by_switch: pd.DataFrame, study: dict
     done = answers[answers["lacking"] == ""]
     words = [f"{row['question']} ({row['value']:+z.3f})" for row in done.to_dict("records") if beyond_both(row)]
     partial = int((done["seeds"] < done["wanted"]).sum())
-    first = answers.iloc[0]
-    whole = DASH if np.isnan(first["value"]) else f"{first['value']:+z.3f}"
+    values = answers.set_index("question")["value"]
+    told = {name: NOT_RUN if np.isnan(values[asked]) else f"{values[asked]:+z.3f}" for name, asked in _PATCH.items()}
     return {
+        **told,
         "profile": str(study["profile"]),
         "steps": str(load_profile(str(study["profile"])).training.steps),
         "questions": str(len(answers)),
         "answered": str(len(done)),
         "partial": str(partial),
         "clear": f"beyond both intervals: {listed(words)}" if words else "none of them lies beyond both intervals",
-        "whole": whole,
         "switches": str(int((by_switch["lacking"] == "").sum())),
     }

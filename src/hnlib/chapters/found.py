@@ -34,6 +34,8 @@ class Idea(NamedTuple):
 _ROWS = (
     ("patch", "Tappeiner", "small patch for large", "small_nnu_dice_ce", "large_nnu_dice_ce"),
     ("patch-phantom", "Tappeiner", "small patch for large", "small_nnu_dice_ce", "large_nnu_dice_ce", "phantom"),
+    ("patch-step", "Tappeiner", "small patch, equal voxels a step", "small_batch8", "large_nnu_dice_ce"),
+    ("patch-all", "Tappeiner", "small patch, equal voxels in all", "small_nnu_dice_ce", "large_quarter_steps"),
     ("loss-large", "Tappeiner", "ca-Dice, large patch", "large_ca_dice_ce", "large_nnu_dice_ce"),
     ("loss-small", "Tappeiner", "ca-Dice, small patch", "small_ca_dice_ce", "small_nnu_dice_ce"),
     ("topk", "Hosseini", "TopK Dice for Dice", "small_topk_dice_ce", "small_dice_ce"),

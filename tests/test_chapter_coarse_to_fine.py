@@ -106,3 +106,23 @@ def test_a_figure_without_stages_is_refused() -> None:
     nothing = np.zeros((4, 4, 4), np.uint8)
     with pytest.raises(ValueError, match="probabilities are empty"):
         plotting.stage_panels(nothing, nothing, {}, {}, spacing_mm=(1, 1, 1), organs=(), index=0)
+
+
+def test_tiny_organs_stand_apart_from_the_others() -> None:
+    """Two stages mend the chiasm by 0.3 and the brainstem by 0.1; the plain network waits."""
+    values = {"coarse_axial": 0.6, "coarse_to_fine": 0.7}
+    large = rows(values)
+    tiny = rows({"coarse_axial": 0.1, "coarse_to_fine": 0.4}).assign(organ="optic_chiasm")
+    table = chapters.coarse_to_fine.tiny_table(pd.concat([large, tiny]))
+    assert list(table.index) == [
+        ("tiny organs", "Optic chiasm"),
+        ("tiny organs", "mean over organs"),
+        ("the others", "Brainstem"),
+        ("the others", "mean over organs"),
+        ("", "seeds"),
+    ]
+    assert table["coarse to fine"].iloc[0].startswith("0.40")
+    assert table["coarse, axial view"].tolist()[-1] == "2"
+    asked = chapters.coarse_to_fine.tiny_questions(pd.concat([large, tiny]))["difference"]
+    assert asked.tolist() == ["+0.300", "not yet run", "not yet run"]
+    assert chapters.coarse_to_fine.tiny_table(NONE).to_numpy().tolist() == [["not yet run"]]

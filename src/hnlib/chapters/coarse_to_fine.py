@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from hnlib.chapters.controlled import SMALL
 from hnlib.chapters.data import picture
 from hnlib.chapters.page import DASH, NBSP, TOO_WEAK, Facts, counted, mean_sd, percent, title
 from hnlib.chapters.questions import NOT_RUN, asked, differences, minutes_by_stage
@@ -48,6 +49,9 @@ QUESTIONS = (
     ("coarse_to_fine_shared_pairs", "coarse_to_fine"),
     HYBRID,
 )
+#: The same for the tiny organs of the phantom: what two stages do for them.
+TINY_PARTS = ("coarse_axial", "coarse_fused_weights", "coarse_to_fine", "rival_dynunet")
+TINY_QUESTIONS = (("coarse_to_fine", "coarse_axial"), FINE, WHOLE)
 METHODS = {
     "unet": "U-Net",
     "two_stage_unet": "two-stage 3D U-Net",
@@ -100,6 +104,22 @@ def parts_table(metrics: pd.DataFrame, experiments: tuple[str, ...] = PARTS) -> 
 def questions_table(metrics: pd.DataFrame) -> pd.DataFrame:
     """Return each question's difference in mean test DSC with its interval over patients and over seeds."""
     return differences(metrics, QUESTIONS)
+
+
+def tiny_table(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Return mean test DSC of the phantom's tiny organs and of the others after each stage, and of one 3D network."""
+    groups = {"tiny organs": metrics["organ"].isin(SMALL), "the others": ~metrics["organ"].isin(SMALL)}
+    tables = {name: parts_table(metrics[chosen], TINY_PARTS) for name, chosen in groups.items()}
+    if metrics.empty:
+        return tables["tiny organs"]
+    seeds = tables["the others"].loc[["seeds"]]
+    rows = {name: table.drop(index="seeds") for name, table in tables.items()}
+    return pd.concat([*rows.values(), seeds], keys=[*rows, ""]).rename_axis([None, None])
+
+
+def tiny_questions(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Return the differences in the mean DSC of the phantom's tiny organs alone."""
+    return differences(metrics[metrics["organ"].isin(SMALL)], TINY_QUESTIONS)
 
 
 def box_table(metrics: pd.DataFrame) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import pytest
 
 from hnlib import chapters
 from hnlib.chapters.questions import apart
+from hnlib.experiments import load_experiment, load_profile
 from hnlib.files import read_table
 from hnlib.imbalance import PAPER_CLASSES, PAPER_RATIOS
 
@@ -44,3 +45,16 @@ def test_fitted_weights_of_views_gained_nothing() -> None:
     metrics = chapters.coarse_to_fine.coarse_runs(PUBLISHED / "openkbp", "laptop-coarse")["metrics"]
     found = apart(metrics[metrics["split"] == "test"], "coarse_fused_weights", "coarse_fused")
     assert found["low"] <= 0
+
+
+def test_nothing_is_left_of_the_patch_at_equal_voxels() -> None:
+    """README: with four times as many small patches a step both intervals hold zero and stay within 0.015."""
+    metrics = read_table(PUBLISHED / "openkbp" / "metrics.csv", "publish the study").query("profile == 'laptop'")
+    found = apart(metrics[metrics["split"] == "test"], "small_batch8", "large_nnu_dice_ce")
+    assert found["seeds"] == 3
+    for low, high in (("low", "high"), ("seeds_low", "seeds_high")):
+        assert -0.015 < found[low] < 0 < found[high] < 0.015
+    assert (
+        load_experiment("small_batch8").changes["training"]["batch_size"]
+        == 4 * load_profile("laptop").training.batch_size
+    )

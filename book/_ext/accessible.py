@@ -24,6 +24,9 @@ MENDED = {
 #: A value that a notebook puts into its text is bold; where it is a whole sentence, that would shout.
 SENTENCE = re.compile(r'<span class="pasted-text">(?=[^<]*\.</span>)')
 
+#: A number and its unit stay in one line.
+UNIT = re.compile(r"(?<=\d) (?=(?:%|mm|ml|HU|GB|MB)(?!\w))")
+
 
 def _mend(app: Any, exception: Exception | None) -> None:
     if exception is not None or app.builder.format != "html":
@@ -32,7 +35,7 @@ def _mend(app: Any, exception: Exception | None) -> None:
         text = before = page.read_text()
         for old, new in MENDED.items():
             text = text.replace(old, new)
-        text = SENTENCE.sub('<span class="pasted-text sentence">', text)
+        text = UNIT.sub("\N{NO-BREAK SPACE}", SENTENCE.sub('<span class="pasted-text sentence">', text))
         if text != before:
             page.write_text(text)
 

@@ -36,6 +36,8 @@ def test_before_any_run_every_table_says_so() -> None:
     assert facts["hybrid"].endswith("is not yet run.")
     assert facts["verdict"].endswith("have not both been run yet.")
     assert facts["winner"] == "Where two stages beat one waits for runs."
+    assert facts["parts"].endswith("wait for runs.")
+    assert chapters.coarse_to_fine.tiny_phrase(NONE).endswith("waits for runs on the phantom.")
 
 
 def test_some_runs_leave_dashes_for_the_others() -> None:
@@ -68,8 +70,9 @@ def test_the_hybrid_is_told_with_both_intervals_and_its_sample() -> None:
 def test_the_verdict_is_that_of_both_intervals(system: float, word: str) -> None:
     """Against one network at 0.8; the views stand at 0.5 and 0.6, their learned fusion at 0.65."""
     values = {"coarse_axial": 0.5, "coarse_fused": 0.6, "coarse_fused_weights": 0.65, "rival_dynunet": 0.8}
-    said = chapters.coarse_to_fine.coarse_facts(rows({**values, "coarse_to_fine": system}))["verdict"]
-    assert said.startswith(word)
+    facts = chapters.coarse_to_fine.coarse_facts(rows({**values, "coarse_to_fine": system}))
+    assert facts["verdict"].startswith(word)
+    said = facts["parts"]
     assert "fusing changes the axial view by +0.100 (over patients +0.100 to +0.100, over seeds +0.097" in said
     assert f"the networks of the organs the fused views by {system - 0.65:+.3f} (over patients " in said
 
@@ -123,6 +126,11 @@ def test_tiny_organs_stand_apart_from_the_others() -> None:
     ]
     assert table["coarse to fine"].iloc[0].startswith("0.40")
     assert table["coarse, axial view"].tolist()[-1] == "2"
+    fused = rows({"coarse_fused_weights": 0.2}).assign(organ="optic_chiasm")
+    said = chapters.coarse_to_fine.tiny_phrase(pd.concat([large, tiny, fused]))
+    assert "it has +0.200 against the fused views (over patients +0.200 to +0.200" in said
+    assert said.endswith("2 seeds).")
+    assert "3D network" not in said
     asked = chapters.coarse_to_fine.tiny_questions(pd.concat([large, tiny]))["difference"]
     assert asked.tolist() == ["+0.300", "not yet run", "not yet run"]
     assert chapters.coarse_to_fine.tiny_table(NONE).to_numpy().tolist() == [["not yet run"]]

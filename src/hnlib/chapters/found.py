@@ -45,7 +45,9 @@ _ROWS = (
     ("focusnet", "Gao", "FocusNet for S-Net", "focusnet", "snet"),
     ("views", "Pu", "three 2D views for one", "coarse_fused_weights", "coarse_axial"),
     ("fine", "Pu", "3D network after the views", "coarse_to_fine", "coarse_fused_weights"),
+    ("fine-phantom", "Pu", "3D network after the views", "coarse_to_fine", "coarse_fused_weights", "phantom"),
     ("coarse-to-fine", "Pu", "all of it for one 3D network", "coarse_to_fine", "rival_dynunet"),
+    ("coarse-to-fine-phantom", "Pu", "all of it for one 3D network", "coarse_to_fine", "rival_dynunet", "phantom"),
     ("squared", "here", "squared Dice for linear", "small_dice_ce", "small_linear_dice_ce"),
     ("class-draw", "here", "centres drawn by class, not voxel", "large_class_draw", "large_voxel_draw"),
     (

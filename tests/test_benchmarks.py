@@ -52,7 +52,8 @@ def test_bench_runs_and_says_what_it_could_not_measure(rows: dict[str, dict[str,
     names |= {f"{name}{end}" for name in ("s_net_step", "focusnet_step", "focusnet_case") for end in ("", "_memory")}
     names |= {f"coarse_to_fine_{stage}" for stage in ("case", "views", "boxes", "fine", "views_memory", "fine_memory")}
     for name in names:
-        assert rows[name]["ours"] >= 0, name
+        # of the rows, augmentation alone is a difference of two times, which noise can turn at this size
+        assert rows[name]["ours"] >= (-1 if name == "augmentation" else 0), name
     assert all("extrapolated" in row["note"] for name, row in rows.items() if name.startswith("imbalance"))
     assert rows["training_step"]["ratio"] == pytest.approx(
         rows["training_step"]["ours"] / rows["training_step"]["peer"], 0.1

@@ -56,7 +56,10 @@ def test_sigma_likes_the_smallest_patch_and_says_under_which_rules() -> None:
 def test_measures_are_ranked_against_the_volume_of_the_patch() -> None:
     """Presence rises with the patch, sigma's goodness falls; each likes an end of the grid."""
     table = chapters.landscape.rank_table(tables()[0], "class_uniform")
-    assert table.loc["σ", ["likes best", "rank correlation with volume"]].tolist() == ["2 x 2 x 2", "-1.00"]
+    assert table.loc["σ", ["likes best", "rank correlation with volume"]].tolist() == [
+        "2\u00a0x\u00a02\u00a0x\u00a02",
+        "-1.00",
+    ]
     presence = table.loc["presence of the organ shown least"]
     assert presence[["likes best", "rank correlation with volume"]].tolist() == ["8 x 8 x 8", "1.00"]
     assert "how much of the organ" in presence["blind to"]
@@ -70,14 +73,14 @@ def test_steps_of_equally_many_voxels_turn_the_rarest_organs_voxels_round() -> N
     assert equal.loc[mine, "rarest_voxels"].tolist() == pytest.approx([51.2, 10.24, 1.024])
     assert measures.loc[mine, "rarest_voxels"].tolist() == pytest.approx([0.8, 1.28, 1.024])
     row = chapters.landscape.rank_table(equal, "class_uniform").loc["voxels a step of the rarest organ"]
-    assert row[["likes best", "rank correlation with volume"]].tolist() == ["2 x 2 x 2", "-1.00"]
+    assert row[["likes best", "rank correlation with volume"]].tolist() == ["2\u00a0x\u00a02\u00a0x\u00a02", "-1.00"]
 
 
 def test_the_claim_on_the_chiasm_is_said_where_it_holds_and_where_it_fails() -> None:
     """Shares of the foreground by hand; voxel-uniform: 1/401, 1/501, 1/101 from small to large."""
     shares = chapters.landscape.foreground_shares(*tables(), CHIASM)
     voxel = shares.loc["voxel_uniform"]
-    assert (voxel["best"], voxel["place"], voxel["sizes"]) == ("2 x 2 x 2", 2, 3)
+    assert (voxel["best"], voxel["place"], voxel["sizes"]) == ("2\u00a0x\u00a02\u00a0x\u00a02", 2, 3)
     assert voxel["share"] == pytest.approx(1 / 401)
     assert (voxel["least_at"], voxel["most_at"]) == ("4 x 4 x 4", "8 x 8 x 8")
     assert shares.loc["class_uniform", ["place", "share"]].tolist() == pytest.approx([3, 0.2])

@@ -22,6 +22,11 @@ SHARES = {
 CHIASM = "optic_chiasm"
 
 
+def cube(edge: int) -> str:
+    """Return the size of a patch as tables show it: no break inside."""
+    return "\N{NO-BREAK SPACE}x\N{NO-BREAK SPACE}".join(3 * [str(edge)])
+
+
 def tables() -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return measures and classes; sigma of three classes by its own formula, presence 0.1, 0.2, 0.4."""
     measures, classes = [], []
@@ -57,11 +62,11 @@ def test_measures_are_ranked_against_the_volume_of_the_patch() -> None:
     """Presence rises with the patch, sigma's goodness falls; each likes an end of the grid."""
     table = chapters.landscape.rank_table(tables()[0], "class_uniform")
     assert table.loc["σ", ["likes best", "rank correlation with volume"]].tolist() == [
-        "2\u00a0x\u00a02\u00a0x\u00a02",
+        cube(2),
         "-1.00",
     ]
     presence = table.loc["presence of the organ shown least"]
-    assert presence[["likes best", "rank correlation with volume"]].tolist() == ["8 x 8 x 8", "1.00"]
+    assert presence[["likes best", "rank correlation with volume"]].tolist() == [cube(8), "1.00"]
     assert "how much of the organ" in presence["blind to"]
 
 
@@ -73,16 +78,16 @@ def test_steps_of_equally_many_voxels_turn_the_rarest_organs_voxels_round() -> N
     assert equal.loc[mine, "rarest_voxels"].tolist() == pytest.approx([51.2, 10.24, 1.024])
     assert measures.loc[mine, "rarest_voxels"].tolist() == pytest.approx([0.8, 1.28, 1.024])
     row = chapters.landscape.rank_table(equal, "class_uniform").loc["voxels a step of the rarest organ"]
-    assert row[["likes best", "rank correlation with volume"]].tolist() == ["2\u00a0x\u00a02\u00a0x\u00a02", "-1.00"]
+    assert row[["likes best", "rank correlation with volume"]].tolist() == [cube(2), "-1.00"]
 
 
 def test_the_claim_on_the_chiasm_is_said_where_it_holds_and_where_it_fails() -> None:
     """Shares of the foreground by hand; voxel-uniform: 1/401, 1/501, 1/101 from small to large."""
     shares = chapters.landscape.foreground_shares(*tables(), CHIASM)
     voxel = shares.loc["voxel_uniform"]
-    assert (voxel["best"], voxel["place"], voxel["sizes"]) == ("2\u00a0x\u00a02\u00a0x\u00a02", 2, 3)
+    assert (voxel["best"], voxel["place"], voxel["sizes"]) == (cube(2), 2, 3)
     assert voxel["share"] == pytest.approx(1 / 401)
-    assert (voxel["least_at"], voxel["most_at"]) == ("4 x 4 x 4", "8 x 8 x 8")
+    assert (voxel["least_at"], voxel["most_at"]) == (cube(4), cube(8))
     assert shares.loc["class_uniform", ["place", "share"]].tolist() == pytest.approx([3, 0.2])
     facts = chapters.landscape.worst_facts(shares, CHIASM)
     assert facts["holds"] == "holds under paper's rule"
@@ -90,7 +95,7 @@ def test_the_claim_on_the_chiasm_is_said_where_it_holds_and_where_it_fails() -> 
     assert facts["voxel_uniform"] == "0.25 % of the foreground, number 2 of 3 from the least"
     assert facts["class_uniform"] == "20 % of the foreground, the most of all 3 sizes"
     assert facts["paper"] == "0.33 % of the foreground, the least of all 3 sizes"
-    assert facts["voxel-worst"] == "0.2 %, at 4 x 4 x 4"
+    assert facts["voxel-worst"] == f"0.2 %, at {cube(4)}"
     table = chapters.landscape.foreground_table(shares)
     assert table.loc["voxel-uniform", "place from the least"] == "2 of 3"
 

@@ -61,10 +61,7 @@ def test_sigma_likes_the_smallest_patch_and_says_under_which_rules() -> None:
 def test_measures_are_ranked_against_the_volume_of_the_patch() -> None:
     """Presence rises with the patch, sigma's goodness falls; each likes an end of the grid."""
     table = chapters.landscape.rank_table(tables()[0], "class_uniform")
-    assert table.loc["σ", ["likes best", "rank correlation with volume"]].tolist() == [
-        cube(2),
-        "-1.00",
-    ]
+    assert table.loc["σ", ["likes best", "rank correlation with volume"]].tolist() == [cube(2), "-1.00"]
     presence = table.loc["presence of the organ shown least"]
     assert presence[["likes best", "rank correlation with volume"]].tolist() == [cube(8), "1.00"]
     assert "how much of the organ" in presence["blind to"]

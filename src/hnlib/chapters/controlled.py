@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hnlib.chapters.page import DASH, TOO_WEAK, Facts, beyond_both, limits, listed, mean_sd, seeds_phrase
-from hnlib.chapters.questions import apart
+from hnlib.chapters.questions import NOT_RUN, apart
 from hnlib.experiment_files import experiment_title
 from hnlib.experiments import load_profile, planned_seeds, read_tables
 
@@ -59,7 +59,6 @@ GENERALISED = (
 )
 #: Organs of the phantom that are tiny in life.
 SMALL = ("optic_chiasm", "optic_nerve_left", "optic_nerve_right", "lens_left", "lens_right")
-NOT_RUN = "not yet run"
 #: Experiments that see more or fewer voxels in a step, for the three readings.
 PACES = ("large_nnu_dice_ce", "small_nnu_dice_ce", "small_batch4", "small_batch8")
 #: Losses by their switches (sample pooling, background in, absent classes left out), from nnU-Net's Dice to ca-Dice.
@@ -89,8 +88,7 @@ def load_controlled(tables: Path | str, profile: str = "") -> tuple[dict[str, An
     runs, own = read["runs"], read["study"]["profile"]
 
     def answered(name: str) -> tuple[int, bool]:
-        known = set(runs.loc[runs["profile"] == name, "experiment"])
-        return sum({one.experiment, one.baseline} <= known for one in CONTRASTS), name == own
+        return len(_answered(runs[runs["profile"] == name], CONTRASTS)), name == own
 
     chosen = profile or max(runs["profile"].unique(), key=answered)
     tables_of = {name: read[name][read[name]["profile"] == chosen] for name in ("metrics", "history", "runs")}
@@ -204,8 +202,9 @@ def by_size(metrics: pd.DataFrame, wanted: Sequence[Contrast] = (*CONTRASTS, *GE
     return table
 
 
-def _answered(metrics: pd.DataFrame, wanted: Sequence[Contrast]) -> list[Contrast]:
-    known = set(metrics["experiment"])
+def _answered(rows: pd.DataFrame, wanted: Sequence[Contrast]) -> list[Contrast]:
+    """Return the questions of which both sides have rows."""
+    known = set(rows["experiment"])
     return [one for one in wanted if {one.experiment, one.baseline} <= known]
 
 

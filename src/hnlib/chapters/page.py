@@ -210,7 +210,7 @@ def provenance(tables: Path | str, *used: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame({"value": {"runs": "trained in this notebook", "run folders": str(home("runs").name)}})
     found = read_tables(tables)
     study, runs = found["study"], found["runs"]
-    rows = {"data": study["attribution"]}
+    rows, digests = {"data": study["attribution"]}, ""
     if used:
         keys = ["profile", "experiment", "seed"]
         runs = runs.merge(pd.concat([table[keys] for table in used]).drop_duplicates())
@@ -220,8 +220,8 @@ def provenance(tables: Path | str, *used: pd.DataFrame) -> pd.DataFrame:
             "runs": f"{len(runs)} ({counted(runs['experiment'].nunique(), 'experiment')}; seeds {seeds})",
             **made_on(runs),
         }
-    digests = runs["digests"].str.extract(r"data=(\w+)")[0].unique() if used else ()
-    rows["data digest"] = "; ".join(digests) or study["data_digest"]
+        digests = "; ".join(runs["digests"].str.extract(r"data=(\w+)")[0].unique())
+    rows["data digest"] = digests or study["data_digest"]
     return pd.DataFrame({"value": rows}).rename_axis("provenance")
 
 

@@ -27,6 +27,17 @@ def test_how_much_the_five_organs_differ_in_size(page: str) -> None:
     assert stated == f"{volumes.max() / volumes.min():.1f}"
 
 
+@pytest.mark.parametrize("page", ["README.md", "book/limits.md"])
+def test_how_much_the_seven_organs_differ_in_size(page: str) -> None:
+    """By the median count of voxels, over every patient measured in the study of patches and draws."""
+    table = read_table(PUBLISHED / "openkbp" / "confidence.csv", "publish the study")
+    drawn = table[table["profile"] == "laptop-draws"].drop_duplicates(["case", "organ"])
+    voxels = drawn.groupby("organ")["voxels"].median()
+    assert len(voxels) == 7
+    (stated,) = re.findall(r"about\s+(\d+)-fold", (ROOT / page).read_text())
+    assert stated == f"{voxels.max() / voxels.min():.0f}"
+
+
 def test_how_much_the_organs_of_the_paper_differ_in_size() -> None:
     shares = dict(zip(PAPER_CLASSES, PAPER_RATIOS["full"], strict=True))
     del shares["background"]

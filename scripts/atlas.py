@@ -51,16 +51,18 @@ def main() -> None:
     parser.add_argument("--atlases", type=int, default=5)
     parser.add_argument("--cases", type=int, default=10)
     given = parser.parse_args()
-    study, parts = load_study(given.study), given.out / "atlas"
+    study = load_study(given.study)
     atlases = complete(study, given.atlases)
-    for name in study.split["test"][: given.cases]:
+    parts = given.out / "atlas" / f"{Path(study.cache).name}-{len(atlases)}"
+    names = study.split["test"][: given.cases]
+    for name in names:
         target = parts / f"{name}.csv"
         if not target.exists():
             key = {"profile": study.profile, "experiment": "atlas", "seed": 0, "split": "test", "case": name}
             rows = segment(study, study.case(name), atlases).assign(**key)
             write_table(target, rows[[*key, "organ", "metric", "value"]])
             print(f"{name}: mean DSC {rows[rows['metric'] == 'dsc']['value'].mean():.3f}", flush=True)
-    done = [pd.read_csv(path) for path in sorted(parts.glob("*.csv"))]
+    done = [pd.read_csv(parts / f"{name}.csv") for name in sorted(names)]
     write_table(given.out / "atlas.csv", pd.concat(done, ignore_index=True))
 
 

@@ -325,7 +325,7 @@ def test_what_hnlib_predict_writes_beside_names_its_organs(tmp_path: Path) -> No
     nnunet(other, {"background": 0, "larynx": 1})
     (one / "case.ctbl").write_text("0 Background 0 0 0 0\n1 mandible 1 2 3 255\n2 brainstem 1 2 3 255\n")
     assert open_folder(one, other=other).organs == {1: "mandible", 2: "brainstem"}
-    (one / "case.ctbl").write_text("# Color table file C:/my documents/x.ctbl\n1 brain stem 1 2 3 255\n")
+    (one / "case.ctbl").write_text("# Color table file C:/my documents/x.ctbl\n  \n1 brain stem 1 2 3 255\n")
     assert open_folder(one, other=other).organs == {1: "brainstem"}
     for content in (b"one mandible 1 2 3 255", b"1 \xff 1 2 3 255"):
         (one / "case.ctbl").write_bytes(content)
@@ -354,6 +354,9 @@ def test_case_folders_with_label_maps_serve_too(tmp_path: Path) -> None:
     write(tmp_path / "data" / "p1" / "labels.nii.gz", head())
     write(tmp_path / "data" / "p1" / "image.nii.gz", head())
     assert list(open_folder(tmp_path / "data", "a,b,c").files) == ["p1"]
+    (tmp_path / "data" / "p1" / "labels.nii.gz").rename(tmp_path / "data" / "p1" / "organs.nii.gz")
+    (tmp_path / "data" / "hnlib.yaml").write_text("organs: {mandible: 1}\nlabels: organs\n")
+    assert list(open_folder(tmp_path / "data").files) == ["p1"]
 
 
 @pytest.mark.parametrize("name", ["brainstem", "BrainStem", "Brainstem", "brain stem"])

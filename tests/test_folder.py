@@ -85,6 +85,8 @@ def test_a_given_split_is_taken(tmp_path: Path) -> None:
         ("organs: {mandible: 1}\nimages: x", "images: .*; correct it"),
         ("organs: {Mandible: 1}", "unknown organ 'Mandible': did you mean 'mandible'"),
         ("organs: {mandible: 1, brainstem: 1}", r"label values \[1, 1\]; each organ needs its own"),
+        ("organs: {mandible: jaw, brainstem: jaw}", "jaw named twice; each organ needs a file of its own"),
+        ("organs: {mandible: image}", "image named twice"),
         ("organs: {mandible: 0}", "1 or above"),
         ("organs: {mandible: 1.5}", "organs.mandible.*; correct it"),
         ("organs: {mandible: 1}\nsplit: {trian: [a]}", "'trian': did you mean 'train'"),

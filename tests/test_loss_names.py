@@ -257,12 +257,20 @@ def test_one_that_reads_voxels_shares_the_softmax_and_receives_frequencies(monke
         build_loss("missed")
 
 
+def documented() -> nn.Module:
+    """Cross-entropy of one's own."""
+    return CrossEntropy()
+
+
 @pytest.mark.usefixtures("clean_names")
-def test_names_are_not_taken_silently() -> None:
+def test_names_are_not_taken_silently_and_words_are_those_of_what_makes_it() -> None:
     register_loss("mine", CrossEntropy)
     with pytest.raises(ConfigError, match="already registered"):
         register_loss("mine", CrossEntropy)
     register_loss("mine", nn.Identity, replace=True)
+    for make, said in ((documented, "Cross-entropy of one's own."), (len, "Return the number of items")):
+        register_loss("ours", make, replace=True)
+        assert LOSSES["ours"].startswith(said)
     assert isinstance(build_loss("mine"), nn.Identity)
     with pytest.raises(ConfigError, match="the library has one"):
         register_loss("ce", CrossEntropy, replace=True)

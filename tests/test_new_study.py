@@ -18,7 +18,7 @@ from hnlib.datasets.folder import read_settings
 from hnlib.errors import ConfigError, DataError
 from hnlib.experiments.config import Profile, load_experiment, load_profile
 from hnlib.report.demo import CASES, write_demo
-from hnlib.report.new_study import PROFILES, new_study
+from hnlib.report.new_study import NOTEBOOKS, PROFILES, new_study
 
 ROOT = Path(__file__).resolve().parents[1]
 TUTORIAL = ROOT / "book" / "tutorial.md"
@@ -49,7 +49,9 @@ def test_its_profiles_find_their_experiments(study: Path, name: str, monkeypatch
 
 
 def test_its_notebooks_read_its_own_tables(study: Path) -> None:
-    for path in (study / "notebooks").glob("*.ipynb"):
+    paths = list((study / "notebooks").glob("*.ipynb"))
+    assert {path.stem for path in paths} == set(NOTEBOOKS)
+    for path in paths:
         assert "../results/quick/tables" in path.read_text()
         assert "results/published" not in path.read_text()
 
@@ -64,6 +66,8 @@ def test_scans_or_organs_are_needed_and_not_both(tmp_path: Path) -> None:
         new_study(tmp_path / "a")
     with pytest.raises(ConfigError, match="either --scans"):
         new_study(tmp_path / "a", scans=tmp_path, organs=["thyroid"])
+    with pytest.raises(ConfigError, match="--organs: brainstem given twice"):
+        new_study(tmp_path / "a", organs=["brainstem", "mandible", "brainstem"])
     with pytest.raises(DataError, match="no case folder with a volume"):
         new_study(tmp_path / "a", scans=tmp_path)
     write_head(tmp_path / "case" / "jaw.nii.gz", organ_mask("mandible"))

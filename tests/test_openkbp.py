@@ -51,6 +51,16 @@ def test_an_organ_without_a_file_is_not_labelled(small_openkbp: Path) -> None:
     assert len(case.labelled) == 4
 
 
+def test_an_organ_without_a_voxel_of_its_own_is_not_labelled(small_openkbp: Path) -> None:
+    """Its file is empty, or another organ, later in the list, covers it whole."""
+    folder = small_openkbp / "train-pats" / "pt_1"
+    lines = (folder / "Brainstem.csv").read_text().splitlines(keepends=True)
+    (folder / "Brainstem.csv").write_text(lines[0])
+    (folder / "SpinalCord.csv").write_text((folder / "Mandible.csv").read_text())
+    case = OpenKBP(small_openkbp).load("pt_1")
+    assert case.labelled == {"parotid_left", "parotid_right", "mandible"}
+
+
 def test_digest_follows_the_content(small_openkbp: Path) -> None:
     before = OpenKBP(small_openkbp).digest()
     assert OpenKBP(small_openkbp).digest() == before

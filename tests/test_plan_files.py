@@ -65,7 +65,7 @@ def broken(change: str) -> dict[str, Any]:
     [
         ("spacing", "the plan is for 1 x 1.2 x 3 mm but nnU-Net's 3d_fullres for 1 x 1.2 x 2 mm"),
         ("two axes", "no 3D plans of version 2"),
-        ("no configuration", "unknown configuration of nnU-Net's plans '3d_fullres': did you mean '3d_lowres'"),
+        ("no configuration", "^unknown configuration of nnU-Net's plans '3d_fullres': did you mean '3d_lowres'"),
         ("no version 2", "no 3D plans of version 2"),
     ],
 )

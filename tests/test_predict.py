@@ -591,9 +591,15 @@ def test_an_output_in_place_of_what_is_needed_is_refused_before_any_work(
 
 
 def test_objects_may_lie_among_the_slices_and_be_written_again(model_path: Path, tmp_path: Path) -> None:
+    """They refer to the slices alone; files that no scanner writes, such as those of a file browser, do not hinder."""
     folder = patient(tmp_path / "ct")
+    slices = {str(pydicom.dcmread(path).SOPInstanceUID) for path in folder.iterdir()}
+    (folder / ".DS_Store").write_bytes(b"Bud1")
     for _ in range(2):
         predict_files(folder, model_path, Outputs(tmp_path / "o.nii", structures=folder / "rs.dcm"))
+    referred = pydicom.dcmread(folder / "rs.dcm").ReferencedFrameOfReferenceSequence[0]
+    images = referred.RTReferencedStudySequence[0].RTReferencedSeriesSequence[0].ContourImageSequence
+    assert {str(image.ReferencedSOPInstanceUID) for image in images} == slices
 
 
 def test_a_file_that_is_no_model_is_told_in_our_words(tmp_path: Path) -> None:

@@ -68,6 +68,9 @@ def test_every_published_table_names_its_code(tmp_path: Path) -> None:
     names = {path.stem for _, path in module.tables_of(ROOT / "results" / "published")}
     assert names <= set(module.CODE)
     assert module.CODE["audit"] == ("losses",)
+    assert all(module.code_digest(units) for units in module.CODE.values())
+    with pytest.raises(FileNotFoundError, match="no module or package moods"):
+        module.code_digest(("losses", "moods"))
     path = tmp_path / "openkbp" / "moods.csv"
     path.parent.mkdir()
     path.write_text("x\n1\n")

@@ -38,13 +38,13 @@ class Plan:
     Attributes
     ----------
     spacing_mm
-        Target voxel edges along X, Y, Z: median in plane, 10th percentile along Z.
+        Target voxel edges along X, Y, Z, as the rule derives them.
     median_shape
         Median shape of the cropped training cases on that grid.
     clip_hu
-        0.5th and 99.5th percentile of the HU of all foreground voxels.
+        Lowest and highest HU kept: percentiles of the HU of all foreground voxels, or what the rule sets.
     mean_hu, sd_hu
-        Mean and standard deviation of those voxels after clipping.
+        What is subtracted and divided by after clipping: mean and standard deviation of those voxels, or the rule's.
     organs
         The organ tuple of the labels.
     crop

@@ -240,7 +240,7 @@ def volume_files(path: Path) -> list[Path]:
     """Return the files of which a volume consists: the slices of a DICOM folder, header and data of a ``.mhd``."""
     if path.is_dir():
         return sorted(p for p in path.iterdir() if p.is_file())
-    if path.suffix != ".mhd" or not (found := _DATA_FILE.search(path.read_bytes())):
+    if path.suffix.lower() != ".mhd" or not (found := _DATA_FILE.search(path.read_bytes())):
         return [path]
     data = path.parent / found[1].decode("ascii", "replace").strip()
     return [path, data] if data.is_file() else [path]

@@ -113,7 +113,7 @@ def surface_errors(tables: Path | str) -> Mapping[str, Any]:
     return dict(json.loads(Path(picture(tables, "surfaces")).with_suffix(".json").read_text())["meshes"])
 
 
-# 02: imbalance
+# 04: imbalance
 
 
 def by_rule(imbalance: pd.DataFrame, centres: str) -> pd.DataFrame:

@@ -14,7 +14,7 @@ import pandas as pd
 from hnlib.chapters.page import DASH, NBSP, Facts, listed, percent, provenance, title, with_limits
 from hnlib.chapters.questions import NOT_RUN, SEEDLESS, asked, differences, minutes_by_stage
 from hnlib.experiment_files import experiment_title
-from hnlib.experiments import load_experiment, load_profile
+from hnlib.experiments import load_experiment, load_profile, planned_seeds
 from hnlib.files import read_json, read_table
 from hnlib.stats import PairedDifference, paired_difference, printed_table
 from hnlib.systems import FocusNetOptions
@@ -86,7 +86,7 @@ class FocusStudy:
             return DASH
         rows = self.metrics if len(self.metrics) else self.runs
         count = rows.loc[rows["experiment"] == experiment, "seed"].nunique()
-        return f"{count} of {len(load_profile(self.profile).seeds)}"
+        return f"{count} of {planned_seeds(self.profile, [experiment])}"
 
 
 def focus_study(tables: Path | str, profile: str) -> FocusStudy:
@@ -298,7 +298,7 @@ def _sides(row: Mapping[str, Any]) -> tuple[bool, bool]:
 def _with_seeds(row: Mapping[str, Any], study: FocusStudy) -> str:
     if row["difference"] == NOT_RUN:
         return "not defined: there is none"
-    seeds = f"{row['seeds']} of {len(load_profile(study.profile).seeds)} seeds"
+    seeds = f"{row['seeds']} of {planned_seeds(study.profile, ['focusnet'])} seeds"
     over = f"over seeds {row['over seeds']}" if row["over seeds"] != DASH else "no interval over seeds"
     text = f"{row['difference']} DSC (95 % interval over {row['cases']} cases {row['over cases']}, {over}; {seeds})"
     return text.replace(NBSP, " ")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from hnlib.chapters.compared import coverage_phrase
-from hnlib.chapters.page import DASH, Facts, listed, title
+from hnlib.chapters.page import DASH, Facts, inside, listed, title
 from hnlib.experiment_files import experiment_title
 
 #: An organ counts as switched on once its validation DSC exceeds this.
@@ -148,18 +148,13 @@ def pull_facts(fractions: pd.Series[float]) -> Facts:
     start = {loss: float(organ_pull(loss, equal, small, count)) for loss in CURVES}
     top = {loss: float(organ_pull(loss, p, large, count).max()) for loss in CURVES}
     return {
-        "smallest": _inside(str(fractions.index[-1])),
+        "smallest": inside(str(fractions.index[-1])),
         "size-ratio": f"{large / small:.1f}",
         "peak-ratio": f"{peaks['squared Dice'] / peaks['linear Dice']:.1f}",
         "start-ratio": f"{start['squared Dice'] / start['linear Dice']:.1f}",
         "linear-even": f"{top['linear Dice'] / peaks['linear Dice']:.1f}",
         "squared-even": f"{top['squared Dice'] / peaks['squared Dice']:.1f}",
     }
-
-
-def _inside(name: str) -> str:
-    """Return the name of an organ inside a sentence."""
-    return title(name)[0].lower() + title(name)[1:]
 
 
 def ignition_facts(history: pd.DataFrame, runs: pd.DataFrame, pairs: pd.DataFrame) -> Facts:
@@ -191,25 +186,28 @@ def ignition_facts(history: pd.DataFrame, runs: pd.DataFrame, pairs: pd.DataFram
 
 def _order(steps: pd.DataFrame) -> str:
     """Say which organs are switched on first and last in the median run, and which in most runs not at all."""
-    late = steps.assign(step=steps["step"].fillna(np.inf))
-    order = late.groupby("organ")["step"].median().sort_values(kind="stable")
-    seen, never = order[order < np.inf], [_inside(str(name)) for name in order.index[order == np.inf]]
+    order = _median_steps(steps).sort_values(kind="stable")
+    seen, never = order[order < np.inf], [inside(str(name)) for name in order.index[order == np.inf]]
     if seen.empty:
         return "no organ in most of its runs"
-    ends = [listed([_inside(str(name)) for name in seen.index[seen == end]]) for end in (seen.iloc[0], seen.iloc[-1])]
+    ends = [listed([inside(str(name)) for name in seen.index[seen == end]]) for end in (seen.iloc[0], seen.iloc[-1])]
     text = f"{ends[0]} first and {ends[1]} last"
     if seen.nunique() == 1:
         text = f"{ends[0] if never else 'all organs'} at about the same check"
     return text + (f"; in most runs not by the last check: {listed(never)}" if never else "")
 
 
+def _median_steps(steps: pd.DataFrame) -> pd.Series:
+    """Return by organ the check at which its median run switches it on; infinite where most runs never do."""
+    late = steps.assign(step=steps["step"].fillna(np.inf))
+    return late.groupby("organ")["step"].median()
+
+
 def order_by_size(history: pd.DataFrame, fractions: Mapping[str, float]) -> str:
-    """Say how the order of switching on agrees with the order of size: rank correlation over organs."""
-    steps = switch_on_steps(history)
-    horizon = float(history["step"].max()) * 2
-    medians = steps.assign(step=steps["step"].fillna(horizon)).groupby("organ")["step"].mean()
+    """Say by rank correlation over organs how the order of switching on agrees with that of size; never is last."""
+    medians = _median_steps(switch_on_steps(history))
     sizes = pd.Series({name: float(fractions[name]) for name in medians.index if name in fractions})
     if len(sizes) < 3 or medians[sizes.index].nunique() < 2:
         return "The organs do not differ in when they are switched on at these checks."
-    value = float(medians[sizes.index].corr(sizes, method="spearman"))
-    return f"Rank correlation of an organ's size with the step at which it is switched on: {value:.2f}."
+    value = float(medians[sizes.index].rank().corr(sizes.rank()))
+    return f"Rank correlation of an organ's size with the step at which its median run switches it on: {value:.2f}."

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from hnlib.chapters.page import NBSP, Facts, listed, percent, title
+from hnlib.chapters.page import NBSP, Facts, inside, listed, percent, title
 from hnlib.files import read_table
 from hnlib.imbalance import MEASURES, PAPER_CLASSES, PAPER_RATIOS, sigma_of_mean
 from hnlib.imbalance.summary import PATCH
@@ -73,8 +73,7 @@ def sigma_facts(measures: pd.DataFrame, classes: pd.DataFrame) -> Facts:
 
 def rarest_facts(classes: pd.DataFrame, organ: str, patches: Mapping[str, Sequence[int]]) -> Facts:
     """Return what becomes of one organ's share of the foreground and presence from patch to patch."""
-    name_of = title(organ)
-    found: Facts = {"organ": name_of[0].lower() + name_of[1:]}
+    found: Facts = {"organ": inside(organ)}
     for rule in ("voxel_uniform", "class_uniform"):
         for name, size in patches.items():
             rows = classes[(classes["centres"] == rule) & (classes[PATCH] == list(size)).all(axis=1)]

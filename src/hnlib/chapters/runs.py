@@ -29,7 +29,7 @@ from hnlib.stats import (
 )
 from hnlib.stats import seed_spread as spread_over_seeds
 
-# 03: training
+# 08: training
 
 
 def tiny_study() -> Study:
@@ -79,7 +79,7 @@ def training_answer(history: pd.DataFrame, runs: pd.DataFrame) -> str:
     return f"{start} The first check above 0.5 in any configuration: {seen}."
 
 
-# 04: evaluation
+# 09: evaluation
 
 
 def runs_summary(runs: pd.DataFrame) -> pd.DataFrame:

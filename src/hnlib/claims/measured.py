@@ -117,30 +117,30 @@ def ahead_of_all(
     return Finding(decisive.verdict, text, decisive.interval, decisive.partial, rows, EVALUATION)
 
 
-def interaction(evidence: Evidence, dataset: str, *, metric: str = "dsc") -> Finding:
+def interaction(evidence: Evidence, dataset: str) -> Finding:
     """Ask whether ca-Dice gains more at the small patch than at the large one, on the same test patients."""
-    row = f"{dataset}, metrics.csv: (small ca - small nnU) minus (large ca - large nnU), {metric}"
+    row = f"{dataset}, metrics.csv: (small ca - small nnU) minus (large ca - large nnU), dsc"
     rows, lacking = _runs(evidence, dataset, "metrics", FOUR)
     if rows is None:
         return Finding(NOT_RUN, lacking, row=row, chapter=EVALUATION)
-    values = rows[(rows["metric"] == metric) & (rows["split"] == "test")]
+    values = rows[(rows["metric"] == "dsc") & (rows["split"] == "test")]
     keys = ["case", "organ", "experiment"]
     wide = values.groupby(keys)["value"].mean().unstack("experiment").reindex(columns=list(FOUR)).dropna()
     if wide.empty:
-        return Finding(NOT_RUN, f"no {metric} of the same test patients in all four", row=row, chapter=EVALUATION)
+        return Finding(NOT_RUN, "no dsc of the same test patients in all four", row=row, chapter=EVALUATION)
     gain = {size: wide[f"{size}_ca_dice_ce"] - wide[f"{size}_nnu_dice_ce"] for size in ("small", "large")}
     sums = pd.DataFrame({"small": gain["small"], "large": gain["large"]}).reset_index()
     long = sums.melt(["case", "organ"], ["small", "large"], "experiment", "value")
-    long = long.assign(profile="", seed=0, split="test", metric=metric)
-    found = paired_difference(long, "small", "large", metric=metric)
+    long = long.assign(profile="", seed=0, split="test", metric="dsc")
+    found = paired_difference(long, "small", "large")
     interval = Interval(found.difference, found.low, found.high)
     by_seed = values.groupby(["seed", "organ", "experiment"])["value"].mean().unstack("experiment")
     per_run = [
         (by_seed[f"{size}_ca_dice_ce"] - by_seed[f"{size}_nnu_dice_ce"]).groupby("seed").mean().dropna().rename(size)
         for size in ("small", "large")
     ]
-    judged, word = _sided(interval, _over_seeds(*per_run), -1 if lower_is_better(metric) else 1)
-    scale, unit = _scale(metric)
+    judged, word = _sided(interval, _over_seeds(*per_run), 1)
+    scale, unit = _scale("dsc")
     text = f"{scale * found.difference:+z.2f}{unit}{word}, {_sample(dataset, found.cases)}"
     return Finding(judged, text, _interval_text(interval, scale), _partial(evidence, rows, FOUR), row, EVALUATION)
 

@@ -112,6 +112,10 @@ class FolderDataset(FileDataset):
         values = [v for v in self.settings.organs.values() if isinstance(v, int)]
         if len(set(values)) < len(values) or min(values, default=1) < 1:
             raise ConfigError(f"{self._file}: label values {values}; each organ needs its own, 1 or above")
+        files = [_plain(v) for v in self.settings.organs.values() if isinstance(v, str)]
+        taken = [_plain(self.settings.image), *([_plain(self.settings.labels)] if values else []), *files]
+        if twice := sorted({name for name in taken if taken.count(name) > 1}):
+            raise ConfigError(f"{self._file}: {', '.join(twice)} named twice; each organ needs a file of its own")
         if not self._cases:
             raise DataError(f"folder: {self.root} holds no case folder; expected <case>/{self.settings.image}.nii.gz")
         self.split()

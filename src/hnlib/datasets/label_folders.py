@@ -64,15 +64,17 @@ def open_folder(root: Path, given: str = "", other: Path | None = None) -> Label
     ConfigError
         When the names are missing or cannot be used.
     """
-    files = _label_files(root)
+    inner = read_settings(root / SETTINGS).labels if (root / SETTINGS).is_file() else "labels"
+    files = _label_files(root, inner)
     return LabelFolder(root, files, *_names(root, given, other))
 
 
-def _label_files(root: Path) -> dict[str, Path]:
+def _label_files(root: Path, name: str) -> dict[str, Path]:
+    """Return the label maps of a folder by case: ``<case>.nii.gz``, or ``<case>/<name>.nii.gz``."""
     if not root.is_dir():
         raise DataError(f"folder {root}: is missing or no folder; give a folder of label maps")
     found: dict[str, Path] = {}
-    inner = [p for d in sorted(root.iterdir()) if d.is_dir() for p in volumes_in(d) if stem(p) == "labels"]
+    inner = [p for d in sorted(root.iterdir()) if d.is_dir() for p in volumes_in(d) if stem(p) == name]
     for path, case in [*((p, stem(p)) for p in volumes_in(root)), *((p, p.parent.name) for p in inner)]:
         if case in found:
             raise DataError(f"case {case}: {found[case].name} and {path.name} are both there; keep one")
@@ -115,7 +117,7 @@ def _colour_tables(files: Sequence[Path]) -> dict[int, str]:
 
 def _colour_table(file: Path) -> dict[int, str]:
     try:
-        lines = [line.split() for line in file.read_text("utf-8").splitlines() if line and not line.startswith("#")]
+        lines = [line.split() for line in file.read_text("utf-8").splitlines() if line.strip() and line[0] != "#"]
         named = {int(value): "_".join(words) for value, *words in ((line[0], *line[1:-4]) for line in lines) if words}
     except ValueError as fault:
         raise ConfigError(f"{file}: is no colour table ({fault}); a line a value: number, name, four numbers") from None

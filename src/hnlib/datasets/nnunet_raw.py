@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from hnlib.datasets.case_files import CaseFiles, MaskFile
+from hnlib.datasets.case_files import CaseFiles, MaskFile, stem
 from hnlib.datasets.folder import SETTINGS, FolderDataset, FolderSettings
 from hnlib.datasets.label_folders import DATASET_JSON, LabelFolder, open_folder
 
@@ -47,7 +47,8 @@ class NnunetFolder(FolderDataset):
     def files(self, case: str) -> CaseFiles:
         """Return where the parts of a case lie."""
         labels = self._case_path(case)
-        image = Path(self.root) / IMAGES / labels.name.replace(case, f"{case}_0000", 1)
+        ending = labels.name.removeprefix(stem(labels))
+        image = Path(self.root) / IMAGES / f"{case}_0000{ending}"
         return CaseFiles(case, image, (MaskFile(labels, dict(self._maps.organs)),), (), labels)
 
 

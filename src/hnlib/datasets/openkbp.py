@@ -95,7 +95,10 @@ class OpenKBP:
         return {split: tuple(c for c, (s, _) in self._by_case.items() if s == split) for split in FOLDERS}
 
     def load(self, case: str) -> Case:
-        """Read one patient; where masks overlap, the organ later in ``organs`` wins."""
+        """Read one patient; where masks overlap, the organ later in ``organs`` wins.
+
+        An organ of which no voxel is left, or whose file has none, counts as not outlined.
+        """
         folder = self.folder(case)
         index, stored = _read_sparse(folder / "ct.csv", case)
         if index.size == 0:
@@ -115,7 +118,7 @@ class OpenKBP:
             labels=_to_ras(labels),
             spacing_mm=(spacing[1], spacing[0], spacing[2]),
             organs=self.organs,
-            labelled=frozenset(outlines),
+            labelled=frozenset(organ for organ in outlines if (labels == self.organs.index(organ) + 1).any()),
         )
 
     def folder(self, case: str) -> Path:

@@ -10,7 +10,7 @@ from hnlib.datasets.phantom_atlas import ARCH, LOWER_Z_MM, UPPER_Z_MM
 from hnlib.datasets.phantom_canvas import Canvas
 
 TEXTURE_MM = 2.6  # Gaussian of the texture: neighbours at 3.9 mm correlate by 0.57, at 2.5 mm by 0.79
-NOISE_MM = (1.0, 1.0, 0.6)  # Gaussian of the noise: 0.37 at 2 mm in plane, 0.03 at 3.9 mm
+NOISE_MM = (1.0, 1.0, 0.6)  # Gaussian of the noise: on voxels of 2 mm 0.26 in plane, of 3.9 mm 0.00
 METAL_HU = 3071.0
 CHANCE_OF_METAL = 0.6
 MAX_METALS = 3

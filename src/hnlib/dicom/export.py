@@ -23,7 +23,7 @@ from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import UID, ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
 from hnlib import __version__
-from hnlib.dicom.series import NO_SCAN, SLICE_SUFFIXES
+from hnlib.dicom.series import is_slice, slice_files
 from hnlib.errors import ConfigError, DataError
 from hnlib.files import write_atomically
 from hnlib.organs import organ
@@ -66,14 +66,11 @@ def read_headers(folder: Path) -> list[Dataset]:
         When the folder holds no slice, or one lacks what an object that refers to it must repeat.
     """
     found = []
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and path.suffix.lower() in SLICE_SUFFIXES and path.name != "DICOMDIR":
-            header = pydicom.dcmread(path, stop_before_pixels=True)
-            if header.get("Modality") in NO_SCAN:
-                continue
-            if lacking := [name for name in _NEEDED if name not in header]:
-                raise DataError(f"file {path}: lacks {', '.join(lacking)}; export the scan again")
-            found.append(header)
+    for path in filter(is_slice, slice_files(folder)):
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+        if lacking := [name for name in _NEEDED if name not in header]:
+            raise DataError(f"file {path}: lacks {', '.join(lacking)}; export the scan again")
+        found.append(header)
     if not found:
         raise DataError(f"file {folder}: no DICOM slice; a segmentation must refer to slices")
     normal = np.cross(*np.asarray(found[0].ImageOrientationPatient, float).reshape(2, 3))

@@ -65,12 +65,21 @@ def is_slice(path: Path) -> bool:
         return False
 
 
+def slice_files(folder: Path) -> list[Path]:
+    """Return the files of a folder that are named as slices are, by name; hidden ones are none."""
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if path.is_file()
+        and not path.name.startswith(".")
+        and path.suffix.lower() in SLICE_SUFFIXES
+        and path.name != "DICOMDIR"
+    ]
+
+
 def _slices(folder: Path) -> list[Any]:
     series: dict[str, list[Any]] = defaultdict(list)
-    for path in sorted(folder.iterdir()):
-        named_so = path.suffix.lower() in SLICE_SUFFIXES and path.name != "DICOMDIR"
-        if not path.is_file() or path.name.startswith(".") or not named_so:
-            continue
+    for path in slice_files(folder):
         try:
             # from memory: of a file, pydicom reads whatever length a damaged element claims
             found = pydicom.dcmread(io.BytesIO(path.read_bytes()))

@@ -90,7 +90,8 @@ def _lead(found: Evaluation) -> str:
     means = mean_over_organs(metrics).set_index("metric")["mean"]
     text = f"{cases} case{'s' if cases != 1 else ''}"
     if "dsc" in means:
-        text += f": mean DSC over {metrics['organ'].nunique()} organs {means['dsc']:.3f}"
+        organs = metrics.loc[metrics["metric"] == "dsc", "organ"].nunique()
+        text += f": mean DSC over {organs} organ{'s' if organs != 1 else ''} {means['dsc']:.3f}"
         text += f", surface DSC {means['surface_dsc']:.3f}; {int(missed.sum())} of {len(missed)} organs missed"
     imagined = metrics[metrics["metric"] == "hallucinated"]["value"]
     if len(imagined):

@@ -158,7 +158,10 @@ def draw_predictions(study: Study, tables: Path, folder: Path) -> Path:
     metrics = metrics[metrics["profile"] == study.profile]
     validated = metrics.loc[metrics["split"] == "validation", "experiment"]  # of arms the test cases alone are measured
     metrics = metrics[metrics["experiment"].isin(validated)]
-    experiment = choose_by_validation(metrics, FOUR_CONFIGURATIONS)
+    try:
+        experiment = choose_by_validation(metrics, FOUR_CONFIGURATIONS)
+    except ValueError as fault:
+        raise DataError(f"tables in {tables}, profile '{study.profile}': {fault}") from None
     seed, runs = next((s, path) for e, s, path in finished_runs(study, [experiment]) if e == experiment)
     name = _median_by_dsc(metrics.query("experiment == @experiment and seed == @seed"))
     facts: dict[str, Any] = {"experiment": experiment, "seed": int(seed)}

@@ -43,18 +43,24 @@ _RUN = (
     "training",
     "inference",
 )
-_IMBALANCE = (*_DATA, "sampling", "imbalance")
+_IMBALANCE = (*_DATA, "sampling", "imbalance", "experiments/tables")
+_LANDSCAPE = (*_IMBALANCE, "experiments/landscapes")
+_PLANNING = (*_IMBALANCE, "networks", "experiments/planning")
+_MEASURED = (*_RUN, "metrics", "surfaces", "experiments/run")
+_CONFIDENCE = (*_RUN, "confidence", "surfaces", "experiments/run")
 _OBSERVERS = (*_DATA, "metrics", "surfaces", "observers", "stats")
 #: Modules and packages of hnlib on the path of a table, by its name.
 CODE: dict[str, tuple[str, ...]] = {
-    "dataset": _DATA,
-    **dict.fromkeys(("imbalance", "landscape", "landscape_classes"), _IMBALANCE),
-    **dict.fromkeys(("plan", "plan_choices", "plan_draws", "plan_landscape", PLAN), (*_IMBALANCE, "networks")),
-    **dict.fromkeys(("draws", "draws_classes"), (*_IMBALANCE, "networks")),
+    "dataset": (*_DATA, "experiments/tables"),
+    "imbalance": _IMBALANCE,
+    **dict.fromkeys(("landscape", "landscape_classes"), _LANDSCAPE),
+    **dict.fromkeys(("plan", "plan_choices", "plan_draws", "plan_landscape", PLAN), _PLANNING),
+    **dict.fromkeys(("draws", "draws_classes"), _PLANNING),
     **dict.fromkeys(("audit", "warnings"), ("losses",)),
-    **dict.fromkeys(("metrics", "failures"), (*_RUN, "metrics", "surfaces")),
-    **dict.fromkeys(("confidence", "confidence_quantiles"), (*_RUN, "confidence")),
-    **dict.fromkeys(("confidence_margins", "calibration"), (*_RUN, "confidence")),
+    "metrics": _MEASURED,
+    "failures": (*_MEASURED, "experiments/failures"),
+    **dict.fromkeys(("confidence", "confidence_quantiles"), _CONFIDENCE),
+    **dict.fromkeys(("confidence_margins", "calibration"), _CONFIDENCE),
     **dict.fromkeys(("history", "runs"), _RUN),
     "pairs": (*_DATA, "metrics", "surfaces"),
     **dict.fromkeys(("agreement", "tolerances", "hd95_definitions", "swapped_axes"), _OBSERVERS),
@@ -84,12 +90,26 @@ def made_by(name: str) -> str:
 
 
 def code_digest(units: tuple[str, ...]) -> str:
-    """Return a digest of modules and packages of hnlib, blind to comments, docstrings and layout."""
+    """Return a digest of modules and packages of hnlib, blind to comments, docstrings and layout.
+
+    Parameters
+    ----------
+    units
+        Modules and packages below hnlib, such as ``stats`` and ``experiments/run``.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is no such module or package.
+    """
     source = Path(__file__).resolve().parents[1]
     state = hashlib.blake2b(digest_size=8)
     for unit in sorted(set(units)):
         single = source / f"{unit}.py"
-        for path in [single] if single.is_file() else sorted((source / unit).rglob("*.py")):
+        paths = [single] if single.is_file() else sorted((source / unit).rglob("*.py"))
+        if not paths:
+            raise FileNotFoundError(f"hnlib has no module or package {unit}")
+        for path in paths:
             state.update(path.relative_to(source).as_posix().encode())
             state.update(_plain_digest(path))
     return state.hexdigest()

@@ -29,7 +29,7 @@ def write_table_one(source: Path, target: Path, profile: str = "") -> list[Path]
     Raises
     ------
     DataError
-        When the folder lacks a table or has no run of the profile.
+        When the folder lacks a table, has no run of the profile, or no test rows of a metric.
     """
     read = read_tables(source)
     wanted = profile or str(read["study"]["profile"])
@@ -37,7 +37,10 @@ def write_table_one(source: Path, target: Path, profile: str = "") -> list[Path]
     chosen = metrics[(metrics["profile"] == wanted) & metrics["experiment"].isin(load_profile(wanted).study)]
     if chosen.empty:
         raise DataError(f"tables in {source}: no run of profile '{wanted}'; train one first, or name another profile")
-    table = table_one(chosen)
+    try:
+        table = table_one(chosen)
+    except ValueError as fault:
+        raise DataError(f"tables in {source}, profile '{wanted}': {fault}") from None
     words = {**METRIC_LABELS, **{name: organ(name).title for name in set(chosen["organ"])}}
     layout = paper_layout(table, lambda name: words.get(name, experiment_title(name)), r"\textbf{{{}}}".format)
     seeds = chosen.groupby("experiment", sort=False)["seed"].nunique()

@@ -144,10 +144,8 @@ def nnunet_spacing(plans: Mapping[str, Any], configuration: str = "3d_fullres") 
         When the plans lack the configuration or are no plans of nnU-Net v2.
     """
     try:
-        forward, known = [int(axis) for axis in plans["transpose_forward"]], plans["configurations"]
-        if configuration not in known:
-            raise unknown("configuration of nnU-Net's plans", configuration, known)
-        stored = [float(mm) for mm in known[configuration]["spacing"]]
+        forward, known = [int(axis) for axis in plans["transpose_forward"]], dict(plans["configurations"])
+        stored = [float(mm) for mm in known[configuration]["spacing"]] if configuration in known else [1.0] * 3
         if sorted(forward) != [0, 1, 2] or len(stored) != 3 or not str(plans["plans_name"]):
             raise ValueError("three axes are needed")
     except (KeyError, TypeError, ValueError) as fault:
@@ -155,6 +153,8 @@ def nnunet_spacing(plans: Mapping[str, Any], configuration: str = "3d_fullres") 
             f"nnU-Net's plans: no 3D plans of version 2 ({type(fault).__name__}: {fault}); "
             "give what nnUNetv2_plan_and_preprocess wrote"
         ) from None
+    if configuration not in known:
+        raise unknown("configuration of nnU-Net's plans", configuration, known)
     z, y, x = (stored[forward.index(axis)] for axis in range(3))
     return x, y, z
 

@@ -251,6 +251,7 @@ def register_loss(name: str, make: Callable[..., nn.Module], description: str = 
     if name in _PRESETS and not replace:
         raise ConfigError(f"loss '{name}': already registered; choose another name, or give replace=True")
     # a class without words of its own would show those of nn.Module
-    words = description or vars(make).get("__doc__") or "a loss of your own"
-    _PRESETS[name] = Preset(words.strip().splitlines()[0], make)
+    said = vars(make).get("__doc__") if isinstance(make, type) else getattr(make, "__doc__", None)
+    words = (description or said or "").strip() or "a loss of your own"
+    _PRESETS[name] = Preset(words.splitlines()[0], make)
     _DESCRIPTIONS[name] = _PRESETS[name].description

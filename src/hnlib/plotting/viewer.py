@@ -62,7 +62,7 @@ def pack_volume(
     Raises
     ------
     ValueError
-        When the shapes differ, or more than 255 pairs occur.
+        When the shapes differ, or more than 256 pairs occur.
     """
     found = reference if prediction is None else prediction
     if not reference.shape == image_hu.shape == found.shape:

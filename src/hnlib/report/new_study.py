@@ -70,6 +70,8 @@ def new_study(folder: Path, *, scans: Path | None = None, organs: Sequence[str] 
     if scans is None:
         place = "scans"
         names = tuple(organ(name).name for name in organs)
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ConfigError(f"--organs: {', '.join(twice)} given twice; name each organ once")
         write_text(folder / place / SETTINGS, _settings(names))
     else:
         found = open_labelled(scans)

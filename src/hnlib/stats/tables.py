@@ -99,7 +99,7 @@ def choose_by_validation(metrics: pd.DataFrame, among: Collection[str] | None = 
     metrics
         Rows of ``metrics.csv`` of one profile. Only validation rows of ``dsc`` are read.
     among
-        Names that may be chosen, as far as they are in the rows; None lets all.
+        Names that may be chosen, as far as they are in the rows; all may where none of them is there, or by None.
 
     Returns
     -------
@@ -171,11 +171,11 @@ def of_one_profile(metrics: pd.DataFrame, metric: str, split: str) -> pd.DataFra
 
 
 def lower_is_better(metric: str) -> bool:
-    """Return whether a metric is a distance or a count of misses.
+    """Return whether a metric is a distance or a count of misses or of organs that are not there.
 
     Examples
     --------
     >>> lower_is_better("hd95_mm"), lower_is_better("dsc")
     (True, False)
     """
-    return metric.endswith("_mm") or metric == "missed"
+    return metric.endswith("_mm") or metric in {"missed", "hallucinated"}

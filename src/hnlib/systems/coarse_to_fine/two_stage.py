@@ -21,7 +21,7 @@ from hnlib.systems.coarse_to_fine.stages import FineStage
 from hnlib.systems.coarse_to_fine.target_boxes import OrganBoxes
 from hnlib.systems.coarse_to_fine.views import padded
 from hnlib.systems.one_network import validation_dsc
-from hnlib.systems.system import Blueprint, Material, Part, Predictor, Weights
+from hnlib.systems.system import Material, Part, Predictor, Weights
 from hnlib.training import channels_last, load_state
 
 #: By how much the first network's grid is coarser.
@@ -93,9 +93,6 @@ class TwoStage(FineStage):
         "margin_mm": 8.0,
         "mass": 0.99,
     }
-
-    def __init__(self, blueprint: Blueprint) -> None:
-        super().__init__(blueprint)
 
     def trainings(self, stage: str) -> tuple[str, ...]:
         """Return the names of the trainings of a stage."""

@@ -141,7 +141,8 @@ def focus_questions(study: FocusStudy) -> pd.DataFrame:
     """Return FocusNet minus each rival and control, and what the atlas is behind, over small and other organs."""
     arms = load_profile(study.profile).arms
     rivals = [name for name in arms.get("focusnet", ()) if name != "focusnet"]
-    pairs = [*(("focusnet", name) for name in (*rivals, *ROIS, "atlas")), ("snet", "atlas")]
+    regions = [name for name in ROIS if name in load_profile(study.profile).all_experiments]
+    pairs = [*(("focusnet", name) for name in (*rivals, *regions, "atlas")), ("snet", "atlas")]
     small = study.dsc["organ"].isin(study.small)
     return pd.concat(
         {"small": differences(study.dsc[small], pairs), "others": differences(study.dsc[~small], pairs)},

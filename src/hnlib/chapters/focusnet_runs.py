@@ -425,7 +425,8 @@ def printed_by_size() -> pd.DataFrame:
     wide = table.pivot_table(index="organ", columns="method", values="mean", sort=False)
     large = wide.index[:8]  # above the printed line
     rows = {"8 large organs": wide.loc[large].mean(), "10 small organs": wide.drop(large).mean()}
-    return pd.DataFrame(rows).T.round(1).rename_axis("printed, private data")
+    table = pd.DataFrame(rows).T.round(1).rename(columns=experiment_title)
+    return table.rename_axis(index="printed, private data", columns=None)
 
 
 def printed_roi(study: FocusStudy) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import pytest
 from matplotlib import pyplot as plt
 
 from hnlib import chapters, plotting
+from hnlib.chapters import focusnet_printed
 from hnlib.chapters import focusnet_runs as tables
 from hnlib.chapters.focusnet_runs import FocusStudy, focus_facts, focus_study
 from hnlib.chapters.questions import NOT_RUN, differences, minutes_by_stage
@@ -219,8 +220,8 @@ def test_without_runs_the_chapter_says_so(tmp_path: Path) -> None:
         assert table.iloc[0, 0] == NOT_RUN
     assert tables.focus_sources(none).loc["runs", "value"] == NOT_RUN
     assert set(tables.focus_questions(none)["difference"]) == {NOT_RUN}
-    assert tables.printed_roi(none)["ours"].tolist() == [NOT_RUN] * 4
-    assert tables.printed_ablation(none)["ours"].isna().all()
+    assert focusnet_printed.roi(none)["ours"].tolist() == [NOT_RUN] * 4
+    assert focusnet_printed.ablation(none)["ours"].isna().all()
 
 
 def test_one_run_alone_is_partial_and_shown() -> None:
@@ -256,13 +257,13 @@ def test_costs_have_their_seeds() -> None:
 
 def test_printed_gain_over_deeplab_is_in_the_small_organs() -> None:
     """Gao et al. 2019, Table 1: 81.5 against 81.8 over the large organs, 59.6 against 65.1 over the small ones."""
-    table = tables.printed_by_size()
+    table = focusnet_printed.by_size()
     assert table.loc["8 large organs", ["DeepLab v3+", "FocusNet"]].tolist() == [81.5, 81.8]
     assert table.loc["10 small organs", ["DeepLab v3+", "FocusNet"]].tolist() == [59.6, 65.1]
 
 
 def test_printed_ablation_has_ours_beside_it() -> None:
-    table = tables.printed_ablation(study(runs(0.1)))
+    table = focusnet_printed.ablation(study(runs(0.1)))
     assert table.loc["FocusNet", "printed"] == pytest.approx(0.725)
     assert table.loc["S-Net", ["ours", "seeds"]].tolist() == [pytest.approx(0.7), "1 of 3"]
     assert np.isnan(table.loc["S-Net, 2 down-samplings", "printed"])

@@ -1,4 +1,4 @@
-"""Chapter 16: runs of FocusNet and its rivals, where their difference comes from, what they cost, what is printed."""
+"""Chapter 16: runs of FocusNet and its rivals, where their difference comes from, what they cost."""
 
 from __future__ import annotations
 
@@ -16,29 +16,9 @@ from hnlib.chapters.questions import NOT_RUN, SEEDLESS, asked, differences, minu
 from hnlib.experiment_files import experiment_title
 from hnlib.experiments import load_experiment, load_profile, planned_seeds
 from hnlib.files import read_json, read_table
-from hnlib.stats import PairedDifference, paired_difference, printed_table
+from hnlib.stats import PairedDifference, paired_difference
 from hnlib.systems import FocusNetOptions
 
-#: Our experiments by the names of the printed table's rows, and two that it has not.
-ROWS: Mapping[str, str] = {
-    "seres_unet_ce": "seres_unet_ce",
-    "seres_unet_3ds": "seres_3ds_ce",
-    "seres_unet_2ds": "seres_2ds_ce",
-    "seres_unet_1ds": "seres_1ds_ce",
-    "seres_unet_fl": "seres_1ds_focal",
-    "seres_unet_fl_dl": "seres_1ds_focal_dice",
-    "snet": "snet",
-    "not printed, 2 down-samplings": "snet_2ds",
-    "not printed, 3 down-samplings": "snet_3ds",
-    "focusnet": "focusnet",
-    "fat_unet": "fat_snet",
-}
-ROI_ROWS: Mapping[str, str] = {
-    "snet": "snet",
-    "focusnet_roi2": "focusnet_roi2",
-    "focusnet_roi3": "focusnet",
-    "focusnet_roi5": "focusnet_roi5",
-}
 ROIS = ("focusnet_roi2", "focusnet_roi5")
 WHOLE = ("focusnet", "snet")
 #: A region that holds less of its organ is in the wrong place.
@@ -399,53 +379,3 @@ def focus_sources(study: FocusStudy) -> pd.DataFrame:
     if not (study.tables / "study.json").exists():
         return pd.DataFrame({"value": {"profile": study.profile, "runs": NOT_RUN}}).rename_axis("provenance")
     return provenance(study.tables, study.runs)
-
-
-# Beside the paper.
-
-
-def printed_ablation(study: FocusStudy) -> pd.DataFrame:
-    """Return the rows of the printed Table 2 over all organs, 0..1, with ours beside them and their seeds."""
-    printed = printed_table("gao2019").query("table == '2' and organ == 'average'").set_index("method")["mean"] / 100
-    ours = _means(study.dsc)
-    rows = {
-        experiment_title(name): {
-            "printed": printed.get(method, np.nan),
-            "ours": ours.get(name, np.nan),
-            "seeds": study.seeds(name),
-        }
-        for method, name in ROWS.items()
-    }
-    return pd.DataFrame(rows).T.astype({"printed": float, "ours": float})
-
-
-def printed_by_size() -> pd.DataFrame:
-    """Return the printed Table 1 in two lines: mean DSC in per cent over its 8 large and its 10 small organs."""
-    table = printed_table("gao2019").query("table == '1' and organ != 'average'")
-    wide = table.pivot_table(index="organ", columns="method", values="mean", sort=False)
-    large = wide.index[:8]  # above the printed line
-    rows = {"8 large organs": wide.loc[large].mean(), "10 small organs": wide.drop(large).mean()}
-    table = pd.DataFrame(rows).T.round(1).rename(columns=experiment_title)
-    return table.rename_axis(index="printed, private data", columns=None)
-
-
-def printed_roi(study: FocusStudy) -> pd.DataFrame:
-    """Return the printed ROI sizes over small organs, 0..1, with ours beside them and their seeds."""
-    found = printed_table("gao2019").query("table == '2' and organ == 'small_average'")
-    printed = found.set_index("method")["mean"] / 100
-    small = study.dsc[study.dsc["organ"].isin(study.small)]
-    ours = _means(small)
-    rows = {
-        experiment_title(name): {
-            "printed (other data)": f"{printed[method]:.3f}",
-            "ours": f"{ours[name]:.3f}" if name in ours else NOT_RUN,
-            "seeds": study.seeds(name),
-        }
-        for method, name in ROI_ROWS.items()
-    }
-    return pd.DataFrame(rows).T.rename_axis("small organs, DSC")
-
-
-def _means(dsc: pd.DataFrame) -> Mapping[str, float]:
-    by_organ = dsc.groupby(["experiment", "organ"])["value"].mean()
-    return {str(name): float(value) for name, value in by_organ.groupby("experiment").mean().items()}

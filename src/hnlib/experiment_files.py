@@ -11,6 +11,8 @@ import yaml
 from hnlib.errors import ConfigError
 
 LARGEST_SEED = 2**32 - 1
+#: The 2 x 2 of Tappeiner et al. 2022, in the order of their Table 1.
+FOUR_CONFIGURATIONS = ("large_nnu_dice_ce", "large_ca_dice_ce", "small_nnu_dice_ce", "small_ca_dice_ce")
 
 
 def config_folder() -> Path:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+
+#: Cases at a time where nothing else is asked for: of a whole scan each process holds about a gigabyte.
+WORKERS = max(1, min(2, os.cpu_count() or 1))
 
 
 def process_pool(workers: int, initializer: Callable[[], object] | None = None) -> ProcessPoolExecutor:

@@ -12,8 +12,8 @@ import pandas as pd
 from hnlib.chapters.page import ALPHA, DASH, Facts, is_phantom, limits, listed, load, title, with_limits
 from hnlib.confidence import DRIFT_MEASURES, calibration_error, drift
 from hnlib.errors import ConfigError
-from hnlib.experiment_files import experiment_title
-from hnlib.experiments import FOUR_CONFIGURATIONS, load_experiment, load_profile, planned_seeds, read_tables
+from hnlib.experiment_files import FOUR_CONFIGURATIONS, experiment_title
+from hnlib.experiments import load_experiment, load_profile, planned_seeds, read_tables
 from hnlib.plotting import MEASURES, NOT_MEASURED, pooled_bins
 from hnlib.stats import ALL_ORGANS, Group, drift_tests, mean_difference
 

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from hnlib.chapters.page import ALPHA, DASH, NBSP, Facts, counted, limits, listed, mean_sd, seeds_phrase, title
-from hnlib.experiment_files import experiment_title
-from hnlib.experiments import FOUR_CONFIGURATIONS, Run, Study, load_profile, prepare_study, read_tables
+from hnlib.experiment_files import FOUR_CONFIGURATIONS, experiment_title
+from hnlib.experiments import Run, Study, load_profile, prepare_study, read_tables
 from hnlib.files import write_json
 from hnlib.plotting.style import METRIC_LABELS
 from hnlib.stats import (

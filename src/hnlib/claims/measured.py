@@ -12,10 +12,10 @@ import pandas as pd
 from scipy import stats as scipy_stats
 
 from hnlib.claims.finding import NOT_REPRODUCED, NOT_RUN, NOT_TOLD, REPRODUCED, UNDECIDED, Finding, Verdict, weakest
+from hnlib.experiment_files import FOUR_CONFIGURATIONS
 from hnlib.files import read_table
 from hnlib.stats import Group, Interval, lower_is_better, mean_difference, paired_difference, seed_interval, verdict
 
-FOUR = ("large_nnu_dice_ce", "large_ca_dice_ce", "small_nnu_dice_ce", "small_ca_dice_ce")
 Planned = Callable[[str, Sequence[str]], int]
 """Profile and experiments to the number of seeds that are planned for the one with the fewest."""
 LEARNT = 0.3
@@ -120,12 +120,13 @@ def ahead_of_all(
 def interaction(evidence: Evidence, dataset: str) -> Finding:
     """Ask whether ca-Dice gains more at the small patch than at the large one, on the same test patients."""
     row = f"{dataset}, metrics.csv: (small ca - small nnU) minus (large ca - large nnU), dsc"
-    rows, lacking = _runs(evidence, dataset, "metrics", FOUR)
+    rows, lacking = _runs(evidence, dataset, "metrics", FOUR_CONFIGURATIONS)
     if rows is None:
         return Finding(NOT_RUN, lacking, row=row, chapter=EVALUATION)
     values = rows[(rows["metric"] == "dsc") & (rows["split"] == "test")]
     keys = ["case", "organ", "experiment"]
-    wide = values.groupby(keys)["value"].mean().unstack("experiment").reindex(columns=list(FOUR)).dropna()
+    means = values.groupby(keys)["value"].mean().unstack("experiment")
+    wide = means.reindex(columns=list(FOUR_CONFIGURATIONS)).dropna()
     if wide.empty:
         return Finding(NOT_RUN, "no dsc of the same test patients in all four", row=row, chapter=EVALUATION)
     gain = {size: wide[f"{size}_ca_dice_ce"] - wide[f"{size}_nnu_dice_ce"] for size in ("small", "large")}
@@ -142,11 +143,18 @@ def interaction(evidence: Evidence, dataset: str) -> Finding:
     judged, word = _sided(interval, _over_seeds(*per_run), 1)
     scale, unit = _scale("dsc")
     text = f"{scale * found.difference:+z.2f}{unit}{word}, {_sample(dataset, found.cases)}"
-    return Finding(judged, text, _interval_text(interval, scale), _partial(evidence, rows, FOUR), row, EVALUATION)
+    return Finding(
+        judged, text, _interval_text(interval, scale), _partial(evidence, rows, FOUR_CONFIGURATIONS), row, EVALUATION
+    )
 
 
 def drift_larger(
-    evidence: Evidence, dataset: str, organs: Sequence[str], *, experiments: Sequence[str] = FOUR, larger: bool = True
+    evidence: Evidence,
+    dataset: str,
+    organs: Sequence[str],
+    *,
+    experiments: Sequence[str] = FOUR_CONFIGURATIONS,
+    larger: bool = True,
 ) -> Finding:
     """Ask whether organs lose more mean confidence from training to test than the others (less: ``larger`` False).
 

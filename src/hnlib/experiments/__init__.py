@@ -1,7 +1,6 @@
 """Configuration, run folders and tables: what ties the library's parts into a study."""
 
 from hnlib.experiments.config import (
-    FOUR_CONFIGURATIONS,
     Experiment,
     Profile,
     load_experiment,
@@ -13,7 +12,6 @@ from hnlib.experiments.study import Study, left_out, load_study, prepare_study
 from hnlib.experiments.tables import describe_study, publish, read_tables, write_tables
 
 __all__ = [
-    "FOUR_CONFIGURATIONS",
     "Experiment",
     "Profile",
     "Run",

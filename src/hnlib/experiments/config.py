@@ -30,8 +30,6 @@ PatchName = Literal["large", "medium", "small"]
 #: Rule of the patch centres that is solved for the patch and the training cases.
 PLANNED = "planned"
 Model = TypeVar("Model", bound=BaseModel)
-#: The 2 x 2 of Tappeiner et al. 2022, in the order of their Table 1.
-FOUR_CONFIGURATIONS = ("large_nnu_dice_ce", "large_ca_dice_ce", "small_nnu_dice_ce", "small_ca_dice_ce")
 
 
 class _Strict(BaseModel):

@@ -11,6 +11,7 @@ import pandas as pd
 from hnlib.experiments.study import Study
 from hnlib.imbalance import Scan, ScanSource, landscape, summarise
 from hnlib.imbalance.summary import PATCH
+from hnlib.processes import WORKERS
 from hnlib.sampling import Triple, centre_rule
 
 #: Sizes go up in eighths of the large patch, in plane and along Z on their own.
@@ -37,7 +38,7 @@ def landscape_tables(
     sizes: Sequence[Triple],
     rules: Sequence[str],
     *,
-    workers: int = 2,
+    workers: int = WORKERS,
     cache: Path | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, pd.DataFrame]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from hnlib.cases import Case
 from hnlib.errors import DataError
-from hnlib.experiments.config import FOUR_CONFIGURATIONS
+from hnlib.experiment_files import FOUR_CONFIGURATIONS
 from hnlib.experiments.failures import describe_failure, worst_cases
 from hnlib.experiments.study import Study, check_run
 from hnlib.experiments.tables import finished_runs

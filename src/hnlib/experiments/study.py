@@ -31,6 +31,7 @@ from hnlib.imbalance import Scan, planned_draw
 from hnlib.networks import Topology, halve_in_plane, plan_patch, plan_topology
 from hnlib.organs import mirror_values
 from hnlib.preprocess import PLAN_RULES, Plan, Prepared
+from hnlib.processes import WORKERS
 from hnlib.sampling import CentreDistribution, centre_rule, weighted_centres
 from hnlib.systems import Blueprint, Material
 
@@ -238,10 +239,9 @@ def prepare_study(dataset: str, profile: str, data_root: str = "", *, progress: 
     """
     settings = load_profile(profile)
     data = _open(dataset, data_root, settings)
-    workers = max(1, min(2, os.cpu_count() or 1))
     rule = PLAN_RULES[settings.preprocessing]
     change = _override(settings)
-    plan, cache = prepare(data, home("cache"), workers=workers, progress=progress, change=change, rule=rule)
+    plan, cache = prepare(data, home("cache"), workers=WORKERS, progress=progress, change=change, rule=rule)
     patches: dict[str, Triple] = {str(name): size for name, size in (settings.patches or {}).items()}
     if settings.patch_voxels is not None:
         large = plan_patch(plan.median_shape, plan.spacing_mm, settings.patch_voxels)

@@ -23,7 +23,7 @@ from hnlib.experiments.study import Study, read_record
 from hnlib.files import copy_file, read_json, read_table, write_json, write_table
 from hnlib.imbalance import expected_ratios, presence
 from hnlib.preprocess import body_box
-from hnlib.processes import process_pool
+from hnlib.processes import WORKERS, process_pool
 from hnlib.sampling import centre_rule
 
 #: What a run leaves for the tables, and the columns that name a row there.
@@ -43,7 +43,7 @@ def describe_study(study: Study, folder: Path, *, report: Callable[[str], None] 
     """Write the tables of `DATA_TABLES` and ``study.json`` in short."""
     data = study.open()
     names = [(split, name) for split in SPLITS for name in study.split[split]]
-    with process_pool(2) as pool:
+    with process_pool(WORKERS) as pool:
         described = list(pool.map(_describe_case, ((data, split, name) for split, name in names)))
         report(f"{study.dataset}: described {len(names)} cases")
         measured = list(pool.map(_measure_imbalance, ((study, name) for name in study.split["train"])))

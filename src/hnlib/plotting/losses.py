@@ -26,6 +26,7 @@ from hnlib.plotting.style import (
 
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222")
 """Colours of losses, by their place in a figure; markers tell them apart too."""
+DASHES = ("-", "--", "-.", ":")
 
 
 def pull_ratios(table: pd.DataFrame, *, voxels: float, ax: Axes | None = None) -> Axes:
@@ -50,7 +51,7 @@ def pull_ratios(table: pd.DataFrame, *, voxels: float, ax: Axes | None = None) -
     for place in (1.0, voxels):
         ax.axvline(place, color=FAINT, lw=1, zorder=0)
     for index, stage in enumerate(table.columns):
-        ax.plot(table[stage], rows, marker_of(index), color=LINES[index], ms=4.5, label=str(stage))
+        ax.plot(table[stage], rows, marker_of(index), color=_colour(index), ms=4.5, label=str(stage))
     ax.set_xscale("log")
     ax.set_yticks(rows, list(table.index))
     ax.set_ylim(len(table) - 0.5, -0.5)
@@ -82,7 +83,7 @@ def false_positive_slopes(table: pd.DataFrame, *, floor: float = 1e-9, ax: Axes 
     for index, name in enumerate(table["loss"].unique()):
         rows = table[table["loss"] == name]
         heights = rows["slope"].clip(lower=floor)
-        ax.plot(rows["mass"], heights, marker_of(index), color=LINES[index], ls="-", label=str(name), clip_on=False)
+        ax.plot(rows["mass"], heights, marker_of(index), color=_colour(index), ls="-", label=str(name), clip_on=False)
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_ylim(bottom=floor)
@@ -119,7 +120,7 @@ def pressure_by_percent(table: pd.DataFrame) -> Figure:
         shown = table[(table["check"] == check) & (table["measure"] == measure)]
         for index, form in enumerate(shown["form"].unique()):
             rows = shown[shown["form"] == form].sort_values("percent")
-            ax.plot(rows["percent"], rows["value"], marker_of(index), ls="-", color=LINES[index], label=str(form))
+            ax.plot(rows["percent"], rows["value"], marker_of(index), ls="-", color=_colour(index), label=str(form))
         ax.set_xlabel("K (%)")
         ax.set_ylabel(label)
         ax.grid(axis="y")
@@ -187,7 +188,7 @@ def pull_curves(table: pd.DataFrame, *, starts: pd.DataFrame) -> Figure:
         rows = table[table["organ"] == name]
         handles = [
             ax.plot(
-                part["probability"], part["pull"], color=LINES[index], ls=("-", "--", "-.", ":")[index], label=loss
+                part["probability"], part["pull"], color=_colour(index), ls=DASHES[index % len(DASHES)], label=loss
             )[0]
             for index, (loss, part) in enumerate(rows.groupby("loss", sort=False))
         ]
@@ -199,3 +200,7 @@ def pull_curves(table: pd.DataFrame, *, starts: pd.DataFrame) -> Figure:
     axes[0, 0].tick_params(colors=INK)
     fig.legend(handles=row_major(handles, len(handles)), loc="outside lower center", ncols=max(1, len(handles)))
     return fig
+
+
+def _colour(index: int) -> str:
+    return LINES[index % len(LINES)]

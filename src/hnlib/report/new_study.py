@@ -12,8 +12,7 @@ import yaml
 
 from hnlib.datasets.folder import SETTINGS
 from hnlib.errors import ConfigError
-from hnlib.experiment_files import config_folder
-from hnlib.experiments.config import FOUR_CONFIGURATIONS
+from hnlib.experiment_files import FOUR_CONFIGURATIONS, config_folder
 from hnlib.files import copy_file, write_json, write_text
 from hnlib.organs import organ
 from hnlib.report.labelled import open_labelled, settings_line

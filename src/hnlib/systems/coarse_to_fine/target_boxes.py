@@ -207,12 +207,10 @@ class OrganBoxes(nn.Module):
         """Return the organ's fixed box about the middle of another, moved into the volume where it would leave it."""
         return TargetBox(start_about([(a + b) / 2 for a, b in box], shape, self.size(place)), self.size(place))
 
-    def locate(
-        self, probabilities: NDArray[np.float32], share: float = 0.99, places: Sequence[int] | None = None
-    ) -> list[TargetBox]:
+    def locate(self, probabilities: NDArray[np.float32], share: float = 0.99) -> list[TargetBox]:
         """Return the box of each organ of a probability volume (C, X, Y, Z)."""
         shape, found = probabilities.shape[1:], []
-        for place in range(len(self.sizes)) if places is None else places:
+        for place in range(len(self.sizes)):
             mass = organ_mass(probabilities, place + 1)
             if mass.sum() >= float(self.least[place]) and mass.any():
                 found.append(self.around(place, smallest_box(mass, share), shape))

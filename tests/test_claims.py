@@ -17,6 +17,7 @@ from hnlib.chapters.questions import SEEDLESS
 from hnlib.claims import COLUMNS, RULES, VERDICTS, Claim, Evidence, exact, judge, ledger, load_claims, measured, printed
 from hnlib.claims.finding import CONTRADICTED, NOT_REPRODUCED, NOT_RUN, NOT_TESTABLE, REPRODUCED, UNDECIDED
 from hnlib.errors import ConfigError, DataError
+from hnlib.experiment_files import FOUR_CONFIGURATIONS
 from hnlib.experiments import load_profile, planned_seeds
 from hnlib.experiments.audits import PROFILE
 from hnlib.stats import COLUMNS as METRIC_COLUMNS
@@ -42,7 +43,7 @@ def write(path: Path, *claims: dict) -> Path:
 
 
 def planned(profile: str, experiments: Sequence[str]) -> int:
-    return 5 if set(experiments) <= set(measured.FOUR) else 3
+    return 5 if set(experiments) <= set(FOUR_CONFIGURATIONS) else 3
 
 
 def evidence_in(root: Path) -> Evidence:

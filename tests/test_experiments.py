@@ -11,9 +11,8 @@ import torch
 import yaml
 
 from hnlib.errors import ConfigError, DataError
-from hnlib.experiment_files import config_folder, experiment_title
+from hnlib.experiment_files import FOUR_CONFIGURATIONS, config_folder, experiment_title
 from hnlib.experiments import (
-    FOUR_CONFIGURATIONS,
     Experiment,
     Study,
     load_experiment,

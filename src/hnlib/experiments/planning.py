@@ -41,11 +41,21 @@ def planning_scans(study: Study) -> list[Scan]:
 
 
 def study_limits(study: Study, memory_bytes: float) -> Limits:
-    """Return limits with the network and the voxels a step of the profile's first experiment."""
+    """Return limits with the network, the optimiser and the voxels a step of the profile's first experiment.
+
+    Bytes are those of float32, which a machine without a faster arithmetic takes.
+    """
     found = load_experiment(study.settings.study[0])
     settings = study.settings_of(found)
-    voxels = int(np.prod(study.patch(found))) * settings.training.batch_size
-    return Limits(memory_bytes, found.network, settings.width, settings.cap, voxels_per_step=voxels)
+    training = settings.training
+    return Limits(
+        memory_bytes,
+        found.network,
+        settings.width,
+        settings.cap,
+        optimiser=training.optimiser,
+        voxels_per_step=int(np.prod(study.patch(found))) * training.batch_size,
+    )
 
 
 # The patches and draws of a profile

@@ -96,7 +96,18 @@ def test_help_and_harm_need_both_intervals(table: pd.DataFrame) -> None:
     assert facts["harms"] == "small for large, -0.099"
     assert facts["helps"] == "none"
     assert facts["lens"] == "waits for runs"
-    assert facts["patch"].startswith("-0.099 (")
+    assert facts["patch"].startswith("-0.099 (over patients -0.099 to -0.099, over seeds -0.1")
+    assert "not shown" not in facts["patch"]
+    assert facts["draw"].endswith("one seed: not shown)")
+
+
+def test_ideas_of_which_a_run_lost_an_organ_have_their_answer_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = runs("laptop", {"small": 0.6, "large": 0.6}, 3)
+    rows.loc[(rows["experiment"] == "small") & (rows["seed"] == 0), "value"] = 0.0
+    monkeypatch.setattr(found, "read_tables", lambda _: {"metrics": rows})
+    row = chapters.found.lost_table({"openkbp": "real"}, TRIED).loc["small for large"]
+    assert row["lost"] == "small, seed 0, Mandible in 6 cases"
+    assert (row["all runs"], row["without"]) == ("-0.216", "+0.002")
 
 
 def test_a_baseline_that_has_learnt_nothing_is_no_comparison(monkeypatch: pytest.MonkeyPatch) -> None:

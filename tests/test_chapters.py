@@ -356,6 +356,7 @@ def test_the_full_resolution_appears_when_it_was_measured(tmp_path: Path) -> Non
     assert nothing is None
     assert chapters.landscape.full_resolution_note(nothing) is None
     assert chapters.landscape.full_resolution_table(nothing) is None
+    assert chapters.landscape.full_resolution_answer(nothing) == ""
     for name in ("landscape", "landscape_classes"):
         table = pd.read_csv(PHANTOM / f"{name}.csv")
         first, second = [24, 32, 64], [12, 16, 64]
@@ -374,6 +375,22 @@ def test_the_full_resolution_appears_when_it_was_measured(tmp_path: Path) -> Non
     table = chapters.landscape.full_resolution_table(full)
     assert table is not None
     assert table.loc[name, ("small", "class-uniform")] == round(100 * seen)
+
+
+@pytest.mark.parametrize(
+    ("large", "small", "way"), [(0.001, 0.002, "a larger part: 10 % and 20 %"), (0.002, 0.001, "a smaller part, too")]
+)
+def test_the_full_resolution_says_which_way_the_smallest_organ_goes(large: float, small: float, way: str) -> None:
+    """Of 0.01 of a patch that is organ, the chiasm is one or two tenths."""
+    patches = chapters.landscape.PAPER_PATCHES
+    rows = [
+        {**dict(zip(PATCH, size, strict=True)), "centres": rule, "class": name, "ratio": ratio}
+        for size, chiasm in ((patches["large"], large), (patches["small"], small))
+        for rule in ("uniform", "voxel_uniform")
+        for name, ratio in (("background", 0.99), ("mandible", 0.01 - chiasm), ("optic_chiasm", chiasm))
+    ]
+    text = chapters.landscape.full_resolution_answer((pd.DataFrame(), pd.DataFrame(rows)))
+    assert f"the optic chiasm, {way}" in text.replace("\u00a0", " ")
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from hnlib.chapters.page import DASH, TOO_WEAK, Facts, beyond_both, limits, listed, mean_sd, seeds_phrase
-from hnlib.chapters.questions import NOT_RUN, apart
+from hnlib.chapters.page import DASH, TOO_WEAK, Facts, beyond_both, counted, limits, listed, mean_sd, seeds_phrase
+from hnlib.chapters.questions import NOT_RUN, apart, lost_organs, lost_words, without_lost
 from hnlib.experiment_files import experiment_title
 from hnlib.experiments import load_profile, planned_seeds, read_tables
 
@@ -169,12 +169,42 @@ def contrast_view(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("question")
 
 
+def lost_view(studies: Iterable[tuple[pd.DataFrame, Sequence[Contrast]]]) -> pd.DataFrame:
+    """Return the questions of which a run lost an organ (`hnlib.chapters.questions.lost_organs`), with and without it.
+
+    Parameters
+    ----------
+    studies
+        Metrics of one profile and what is asked of them; one or more.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Index ``question``; ``lost`` (run and organ), the difference of ``all runs`` and ``without`` those, and the
+        interval ``over seeds`` without those. One row that says so where no run lost an organ.
+    """
+    rows = {}
+    for metrics, wanted in studies:
+        for one in _answered(metrics, wanted):
+            sides = metrics[metrics["experiment"].isin([one.experiment, one.baseline])]
+            lost = lost_organs(sides)
+            if len(lost):
+                every, other = (contrasts(table, wanted=[one]).iloc[0] for table in (sides, without_lost(sides)))
+                rows[one.question] = {
+                    "lost": lost_words(lost),
+                    "all runs": f"{every['value']:+z.3f}",
+                    "without": DASH if other["lacking"] else f"{other['value']:+z.3f}",
+                    "without, over seeds": limits(other["seeds_low"], other["seeds_high"]),
+                }
+    table = pd.DataFrame(rows or {DASH: {"lost": "no run lost an organ"}}).T
+    return table.rename_axis("question")
+
+
 def _state(row: Any) -> str:
     if row.lacking:
         return f"waits for {row.lacking}"
-    return f"{row.patients} cases" + (
-        "" if row.seeds >= row.wanted else f"; partial, {row.seeds} of {row.wanted} seeds"
-    )
+    seeds = counted(row.seeds, "seed") if row.seeds >= row.wanted else f"partial, {row.seeds} of {row.wanted} seeds"
+    return f"{row.patients} cases, {seeds}"
 
 
 # The twin on the phantom

@@ -174,7 +174,8 @@ def imbalance_facts(chosen: pd.DataFrame) -> Facts:
     ratios = _mean_ratios(chosen)
     organs = [name for name in ratios.columns if name != "background"]
     rarest = str(ratios.loc["whole scan", organs].idxmin())
-    presence = chosen[chosen["class"] == rarest].groupby("patch")["presence"].mean()
+    presence = chosen.groupby(["patch", "class"])["presence"].mean().unstack("class")[organs]
+    least = str(presence.loc["small"].idxmin())
     sigma = {patch: f"{sigma_of_mean(row.to_numpy()):.4f}" for patch, row in ratios.iterrows()}
     spread = ratios.loc["whole scan", organs].max() / ratios.loc["whole scan", organs].min()
     times = f"{spread:.{0 if spread > 10 else 1}f}"
@@ -184,8 +185,11 @@ def imbalance_facts(chosen: pd.DataFrame) -> Facts:
         "sigma-large": sigma["large"],
         "sigma-small": sigma["small"],
         "rarest": title(rarest),
-        "presence-large": percent(float(presence["large"])),
-        "presence-small": percent(float(presence["small"])),
+        "presence-large": percent(float(presence[rarest]["large"])),
+        "presence-small": percent(float(presence[rarest]["small"])),
+        "least": title(least),
+        "least-large": percent(float(presence[least]["large"])),
+        "least-small": percent(float(presence[least]["small"])),
         "spread": times,
         "scope": f"The largest organ has {times} times the voxels of the smallest; in the paper it is 99 times.",
     }

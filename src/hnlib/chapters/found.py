@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 
-from hnlib.chapters.controlled import Contrast, contrasts
-from hnlib.chapters.page import TOO_WEAK, Facts, begin
+from hnlib.chapters.controlled import Contrast, contrasts, lost_view
+from hnlib.chapters.page import NBSP, TOO_WEAK, Facts, begin, beyond_both, limits
 from hnlib.experiment_files import experiment_title
 from hnlib.experiments import load_profile, read_tables
 from hnlib.files import write_atomically
@@ -82,20 +82,35 @@ def load_found(folders: Mapping[str, Path | str], ideas: tuple[Idea, ...] = IDEA
         ran both sides the one with most seeds, and of these the one of most steps. An idea that no profile ran has NaN,
         and so has one whose other side has learnt next to nothing: whatever learns would be far ahead of it.
     """
-    metrics = {name: read_tables(folder)["metrics"] for name, folder in folders.items()}
     rows = []
-    for idea in ideas:
-        where = "" if idea.dataset == "openkbp" else f" ({idea.dataset})"
-        wanted = Contrast(idea.source, f"{idea.words}{where}", idea.experiment, idea.baseline)
-        found = metrics.get(idea.dataset, pd.DataFrame(columns=list(COLUMNS)))
-        profile = _most_seeds(found, idea)
-        found = found[found["profile"] == profile]
+    for idea, found, profile in _runs_of(folders, ideas):
         weak = _has_learnt_nothing(found, idea.baseline)
-        row = contrasts(found.iloc[:0] if weak else found, wanted=[wanted])
+        row = contrasts(found.iloc[:0] if weak else found, wanted=[_contrast(idea)])
         if weak:
             row = row.assign(lacking=f"{experiment_title(idea.baseline)} that has learnt something")
         rows.append(row.assign(name=idea.name, dataset=idea.dataset, profile=profile))
     return pd.concat(rows, ignore_index=True)
+
+
+def lost_table(folders: Mapping[str, Path | str], ideas: tuple[Idea, ...] = IDEAS) -> pd.DataFrame:
+    """Return the ideas of which a run lost an organ, with and without it, as `hnlib.chapters.controlled.lost_view`."""
+    learnt = ((i, rows) for i, rows, _ in _runs_of(folders, ideas) if not _has_learnt_nothing(rows, i.baseline))
+    return lost_view((rows, [_contrast(idea)]) for idea, rows in learnt)
+
+
+def _contrast(idea: Idea) -> Contrast:
+    where = "" if idea.dataset == "openkbp" else f" ({idea.dataset})"
+    return Contrast(idea.source, f"{idea.words}{where}", idea.experiment, idea.baseline)
+
+
+def _runs_of(folders: Mapping[str, Path | str], ideas: tuple[Idea, ...]) -> Iterator[tuple[Idea, pd.DataFrame, str]]:
+    """Yield each idea with the metrics of its two sides and their profile."""
+    metrics = {name: read_tables(folder)["metrics"] for name, folder in folders.items()}
+    for idea in ideas:
+        found = metrics.get(idea.dataset, pd.DataFrame(columns=list(COLUMNS)))
+        profile = _most_seeds(found, idea)
+        sides = (found["profile"] == profile) & found["experiment"].isin([idea.experiment, idea.baseline])
+        yield idea, found[sides], profile
 
 
 def _has_learnt_nothing(metrics: pd.DataFrame, experiment: str) -> bool:
@@ -153,4 +168,6 @@ def _named(rows: pd.DataFrame) -> str:
 def _value(row: pd.Series) -> str:
     if np.isnan(row["value"]):
         return "waits for runs"
-    return f"{row['value']:+z.3f} ({row['low']:+z.3f} to {row['high']:+z.3f})"
+    seeds = f", over seeds {limits(row['seeds_low'], row['seeds_high'])}" if row["seeds"] > 1 else ", one seed"
+    shown = "" if beyond_both(row.to_dict()) else ": not shown"
+    return f"{row['value']:+z.3f} (over patients {limits(row['low'], row['high'])}{seeds}{shown})".replace(NBSP, " ")

@@ -75,13 +75,27 @@ def rarest_facts(classes: pd.DataFrame, organ: str, patches: Mapping[str, Sequen
     """Return what becomes of one organ's share of the foreground and presence from patch to patch."""
     found: Facts = {"organ": inside(organ)}
     for rule in ("voxel_uniform", "class_uniform"):
+        shares = foreground_share(classes, organ, rule, patches)
         for name, size in patches.items():
-            rows = classes[(classes["centres"] == rule) & (classes[PATCH] == list(size)).all(axis=1)]
-            own = rows[rows["class"] == organ]
-            organs = rows.loc[rows["class"] != "background", "ratio"].sum()
-            found[f"{rule}-{name}-share"] = percent(float(own["ratio"].sum() / organs))
+            own = _at(classes, rule, size).query("`class` == @organ")
+            found[f"{rule}-{name}-share"] = percent(shares[name])
             found[f"{rule}-{name}-presence"] = percent(float(own["presence"].sum()))
     return found
+
+
+def foreground_share(
+    classes: pd.DataFrame, organ: str, rule: str, patches: Mapping[str, Sequence[int]]
+) -> dict[str, float]:
+    """Return an organ's expected share of the foreground, 0..1, in each of the named patches under one rule."""
+    shares = {}
+    for name, size in patches.items():
+        organs = _at(classes, rule, size).query("`class` != 'background'").set_index("class")["ratio"]
+        shares[name] = float(organs[organ] / organs.sum())
+    return shares
+
+
+def _at(classes: pd.DataFrame, rule: str, size: Sequence[int]) -> pd.DataFrame:
+    return classes[(classes["centres"] == rule) & (classes[PATCH] == list(size)).all(axis=1)]
 
 
 def equal_steps(measures: pd.DataFrame, large: Sequence[int]) -> pd.DataFrame:
@@ -261,8 +275,28 @@ def ratio_sources(imbalances: Mapping[str, pd.DataFrame], centres: str = "paper"
 
 
 def full_resolution(folder: Path | str) -> tuple[pd.DataFrame, pd.DataFrame] | None:
-    """Return the landscape of real outlines at full resolution, or nothing where nobody has measured it."""
-    return load_landscape(folder) if (Path(folder) / "landscape_classes.csv").exists() else None
+    """Return the landscape of real outlines at full resolution, or nothing where nobody has measured it.
+
+    Voxels of the rarest organ are for a step of two of the paper's large patches.
+    """
+    if not (Path(folder) / "landscape_classes.csv").exists():
+        return None
+    measures, classes = load_landscape(folder)
+    return equal_steps(measures, PAPER_PATCHES["large"]), classes
+
+
+def full_resolution_answer(full: tuple[pd.DataFrame, pd.DataFrame] | None) -> str:
+    """Return what voxel-uniform centres do to the smallest real organ; nothing where it was not measured."""
+    if full is None:
+        return ""
+    _, classes = full
+    organ = smallest_organ(classes)
+    shares = foreground_share(classes, organ, "voxel_uniform", PAPER_PATCHES)
+    way = "a smaller part, too" if shares["small"] < shares["large"] else "a larger part"
+    return (
+        f"In real outlines at full resolution it makes the smallest organ, the {inside(organ)}, {way}: "
+        f"{percent(shares['large'])} and {percent(shares['small'])}."
+    )
 
 
 def full_resolution_note(full: tuple[pd.DataFrame, pd.DataFrame] | None) -> Any:

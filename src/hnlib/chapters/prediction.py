@@ -23,7 +23,7 @@ from hnlib.chapters.page import (
     title,
     with_limits,
 )
-from hnlib.chapters.questions import apart
+from hnlib.chapters.questions import apart, lost_organs, lost_words, without_lost
 from hnlib.errors import DataError
 from hnlib.experiment_files import experiment_title
 from hnlib.experiments import load_experiment, load_profile
@@ -151,8 +151,7 @@ def measure_rows(study: DrawStudy) -> pd.DataFrame:
 def runs_in_table(study: DrawStudy) -> pd.DataFrame:
     """Return how many seeds of every configuration are in, and its mean test DSC over organs and seeds."""
     seeds = study.runs.groupby("experiment")["seed"].nunique()
-    test = study.metrics.query("split == 'test' and metric == 'dsc'")
-    means = test.groupby(["experiment", "organ"])["value"].mean().groupby("experiment").mean()
+    means = _means(study.metrics)
     wanted = study.wanted // len(study.draws)
     rows = study.draws.to_dict("records")
     table = pd.DataFrame(
@@ -265,6 +264,7 @@ def prediction_facts(study: DrawStudy, found: pd.DataFrame, misses: pd.DataFrame
         "verdict": verdict,
         "answer": verdict[:1].lower() + verdict[1:],
         "misses": _misses(study, misses),
+        "lost": _lost(study),
         "choices": choices_phrase(study),
         "choices-organs": choices_organs_phrase(study),
     }
@@ -296,6 +296,28 @@ def _verdict(study: DrawStudy, means: pd.DataFrame, configurations: int, runs: i
         parts.append(f"Shown to point the wrong way: {'; '.join(names)}.")
     text = begin + " ".join(parts)
     return text[:1].upper() + text[1:]
+
+
+def _lost(study: DrawStudy) -> str:
+    """Name the runs that lost an organ, with the mean DSC of their configuration with and without them."""
+    lost = lost_organs(study.metrics)
+    if lost.empty:
+        return "No run lost an organ that another seed of its configuration outlines."
+    every, other = (_means(rows) for rows in (study.metrics, without_lost(study.metrics)))
+    means = [
+        f"{experiment_title(name)} {every[name]:.3f}, and without that run {other[name]:.3f}"
+        for name in lost["experiment"].unique()
+    ]
+    return (
+        f"In {counted(len(lost), 'run')} an organ was lost that another seed of the configuration outlines "
+        f"({lost_words(lost)}). The mean DSC: {listed(means)}."
+    )
+
+
+def _means(metrics: pd.DataFrame) -> pd.Series:
+    """Return the mean test DSC by experiment, over organs, of means over cases and seeds."""
+    test = metrics.query("split == 'test' and metric == 'dsc'")
+    return test.groupby(["experiment", "organ"])["value"].mean().groupby("experiment").mean()
 
 
 def _misses(study: DrawStudy, found: pd.DataFrame) -> str:

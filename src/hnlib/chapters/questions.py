@@ -7,13 +7,14 @@ from typing import Any
 
 import pandas as pd
 
-from hnlib.chapters.page import DASH, limits
+from hnlib.chapters.page import DASH, TOO_WEAK, limits, title
 from hnlib.experiment_files import experiment_title
 from hnlib.stats import paired_difference, seed_interval
 
 NOT_RUN = "not yet run"
 #: What is no training and so has no seeds: it is compared with all seeds of the other side.
 SEEDLESS = ("atlas",)
+_RUN = ["profile", "experiment", "seed"]
 
 
 def differences(metrics: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
@@ -62,6 +63,37 @@ def _row(dsc: pd.DataFrame, experiment: str, baseline: str) -> dict[str, Any]:
         "cases": one["patients"],
         "seeds": one["seeds"],
     }
+
+
+def lost_organs(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs that lost an organ: outlined in no test case, though another seed of the experiment outlines it.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a run and organ: ``profile``, ``experiment``, ``seed``, ``organ``, ``cases`` (test cases that have the
+        organ) and ``best`` (mean DSC of the best other seed, `TOO_WEAK` at least).
+    """
+    dsc = metrics[(metrics["metric"] == "dsc") & (metrics["split"] == "test")]
+    found = dsc.groupby([*_RUN, "organ"])["value"].agg(["max", "mean", "size"]).reset_index()
+    best = found.groupby(["profile", "experiment", "organ"])["mean"].transform("max")
+    lost = found.assign(best=best)[(found["max"] == 0) & (best >= TOO_WEAK)]
+    return lost.rename(columns={"size": "cases"})[[*_RUN, "organ", "cases", "best"]].reset_index(drop=True)
+
+
+def without_lost(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of runs that lost no organ."""
+    lost = pd.MultiIndex.from_frame(lost_organs(metrics)[_RUN])
+    return metrics[~pd.MultiIndex.from_frame(metrics[_RUN]).isin(lost)]
+
+
+def lost_words(lost: pd.DataFrame) -> str:
+    """Name the runs of `lost_organs`, as a table does."""
+    words = []
+    for row in lost.to_dict("records"):
+        run = f"{experiment_title(str(row['experiment']))}, seed {row['seed']}"
+        words.append(f"{run}, {title(row['organ'])} in {row['cases']} cases")
+    return "; ".join(words)
 
 
 def asked(questions: pd.DataFrame, pair: tuple[str, str]) -> dict[str, Any]:

@@ -367,8 +367,8 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
     {
         "sigma_of_mean": Measure(
             sigma_of_mean,
-            "the balance among organs: while the background dominates it follows from its share alone, and the "
-            "smallest patch is always the best",
+            "the balance among organs: while the background dominates it follows from its share alone, and "
+            "where a rule centres patches on organs the smallest patch is the best",
         ),
         "sigma_pooled": Measure(
             sigma_pooled, "the balance among organs, as the sigma of the mean; it adds the variance between cases"

@@ -181,7 +181,7 @@ def test_the_plan_stands_beside_nnunets_choice(tmp_path: Path) -> None:
     by_organ = chapters.prediction.choices_by_organ(choice_rows(study, (0.03, 0.01)))
     assert by_organ["difference"].to_dict() == {"Brainstem": "+0.0200", "Mandible": "+0.0200"}
     phrase = chapters.prediction.choices_organs_phrase(choice_rows(study, (0.03, 0.01)))
-    assert phrase == "Beyond patients and seeds it gains brainstem (+0.020) and mandible (+0.020)."
+    assert phrase == "By both intervals it gains brainstem (+0.020) and mandible (+0.020)."
     for runs in (study, choice_rows(study, (0.03,))):
         assert chapters.prediction.choices_organs_phrase(runs) == "Organ by organ nothing is known yet."
         assert (chapters.prediction.planned_beside_nnunet(runs) == "–").all(axis=None)

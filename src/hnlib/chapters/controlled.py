@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from hnlib.chapters.page import DASH, TOO_WEAK, Facts, beyond_both, counted, limits, listed, mean_sd, seeds_phrase
+from hnlib.chapters.page import DASH, TOO_WEAK, Facts, beyond_both, counted, limits, listed, mean_sd, seeds_phrase, told
 from hnlib.chapters.questions import NOT_RUN, apart, lost_organs, lost_words, without_lost
 from hnlib.experiment_files import experiment_title
 from hnlib.experiments import load_profile, planned_seeds, read_tables
@@ -336,15 +336,15 @@ def controlled_facts(answers: pd.DataFrame, by_switch: pd.DataFrame, study: dict
     done = answers[answers["lacking"] == ""]
     words = [f"{row['question']} ({row['value']:+z.3f})" for row in done.to_dict("records") if beyond_both(row)]
     partial = int((done["seeds"] < done["wanted"]).sum())
-    values = answers.set_index("question")["value"]
-    told = {name: NOT_RUN if np.isnan(values[asked]) else f"{values[asked]:+z.3f}" for name, asked in _PATCH.items()}
+    rows = {str(row["question"]): row for row in answers.to_dict("records")}
+    parts = {name: NOT_RUN if np.isnan(rows[asked]["value"]) else told(rows[asked]) for name, asked in _PATCH.items()}
     return {
-        **told,
+        **parts,
         "profile": str(study["profile"]),
         "steps": str(load_profile(str(study["profile"])).training.steps),
         "questions": str(len(answers)),
         "answered": str(len(done)),
         "partial": str(partial),
-        "clear": f"beyond both intervals: {listed(words)}" if words else "none of them lies beyond both intervals",
+        "clear": f"shown by both intervals: {listed(words)}" if words else "both intervals show none of them",
         "switches": str(int((by_switch["lacking"] == "").sum())),
     }

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 
 from hnlib.chapters.controlled import Contrast, contrasts, lost_view
-from hnlib.chapters.page import NBSP, TOO_WEAK, Facts, begin, beyond_both, limits
+from hnlib.chapters.page import TOO_WEAK, Facts, begin, told
 from hnlib.experiment_files import experiment_title
 from hnlib.experiments import load_profile, read_tables
 from hnlib.files import write_atomically
@@ -39,15 +39,22 @@ _ROWS = (
     ("loss-large", "Tappeiner", "ca-Dice, large patch", "large_ca_dice_ce", "large_nnu_dice_ce"),
     ("loss-small", "Tappeiner", "ca-Dice, small patch", "small_ca_dice_ce", "small_nnu_dice_ce"),
     ("topk", "Hosseini", "TopK Dice for Dice", "small_topk_dice_ce", "small_dice_ce"),
-    ("topk-ce", "Hosseini", "TopK cross-entropy for all of it", "small_topk_ce_dice", "small_dice_ce"),
+    ("topk-ce", "Hosseini", "TopK cross-entropy for cross-entropy", "small_topk_ce_dice", "small_dice_ce"),
     ("focal", "Gao", "focal loss for cross-entropy", "small_focal_dice", "small_dice_ce"),
-    ("focusnet-phantom", "Gao", "FocusNet for S-Net", "focusnet", "snet", "phantom"),
-    ("focusnet", "Gao", "FocusNet for S-Net", "focusnet", "snet"),
-    ("views", "Pu", "three 2D views for one", "coarse_fused_weights", "coarse_axial"),
-    ("fine", "Pu", "3D network after the views", "coarse_to_fine", "coarse_fused_weights"),
-    ("fine-phantom", "Pu", "3D network after the views", "coarse_to_fine", "coarse_fused_weights", "phantom"),
-    ("coarse-to-fine", "Pu", "all of it for one 3D network", "coarse_to_fine", "rival_dynunet"),
-    ("coarse-to-fine-phantom", "Pu", "all of it for one 3D network", "coarse_to_fine", "rival_dynunet", "phantom"),
+    ("focusnet-phantom", "Gao", "FocusNet for its S-Net alone", "focusnet", "snet", "phantom"),
+    ("focusnet", "Gao", "FocusNet for its S-Net alone", "focusnet", "snet"),
+    ("views", "Pu", "three 2D views, weights learned, for one", "coarse_fused_weights", "coarse_axial"),
+    ("fine", "Pu", "3D networks after the 2D views", "coarse_to_fine", "coarse_fused_weights"),
+    ("fine-phantom", "Pu", "3D networks after the 2D views", "coarse_to_fine", "coarse_fused_weights", "phantom"),
+    ("coarse-to-fine", "Pu", "coarse to fine for one 3D network, equal time", "coarse_to_fine", "rival_dynunet"),
+    (
+        "coarse-to-fine-phantom",
+        "Pu",
+        "coarse to fine for one 3D network, equal time",
+        "coarse_to_fine",
+        "rival_dynunet",
+        "phantom",
+    ),
     ("squared", "here", "squared Dice for linear", "small_dice_ce", "small_linear_dice_ce"),
     ("class-draw", "here", "centres drawn by class, not voxel", "large_class_draw", "large_voxel_draw"),
     (
@@ -166,8 +173,4 @@ def _named(rows: pd.DataFrame) -> str:
 
 
 def _value(row: pd.Series) -> str:
-    if np.isnan(row["value"]):
-        return "waits for runs"
-    seeds = f", over seeds {limits(row['seeds_low'], row['seeds_high'])}" if row["seeds"] > 1 else ", one seed"
-    shown = "" if beyond_both(row.to_dict()) else ": not shown"
-    return f"{row['value']:+z.3f} (over patients {limits(row['low'], row['high'])}{seeds}{shown})".replace(NBSP, " ")
+    return "waits for runs" if np.isnan(row["value"]) else told(row.to_dict())

@@ -181,6 +181,25 @@ def beyond_both(row: Mapping[Any, Any]) -> bool:
     return all(row[f"{one}low"] > 0 or row[f"{one}high"] < 0 for one in ("", "seeds_"))
 
 
+def told(row: Mapping[Any, Any]) -> str:
+    """Write a difference for the prose, with both of its intervals and whether they show it.
+
+    Parameters
+    ----------
+    row
+        ``value``, ``low``, ``high``, ``seeds_low``, ``seeds_high`` as of `hnlib.chapters.questions.apart`.
+
+    Examples
+    --------
+    >>> told({"value": 0.15, "low": 0.1, "high": 0.2, "seeds_low": -0.1, "seeds_high": 0.4})
+    '+0.150 (over patients +0.100 to +0.200, over seeds -0.100 to +0.400: not shown)'
+    """
+    seeds = "one seed" if np.isnan(row["seeds_low"]) else f"over seeds {limits(row['seeds_low'], row['seeds_high'])}"
+    shown = "" if beyond_both(row) else ": not shown"
+    text = f"{row['value']:+z.3f} (over patients {limits(row['low'], row['high'])}, {seeds}{shown})"
+    return text.replace(NBSP, " ")
+
+
 def with_limits(value: float, low: float, high: float, digits: int = 3, sign: str = "+") -> str:
     """Write an estimate with the limits of its interval, in one line.
 

@@ -388,7 +388,7 @@ def choices_by_organ(study: DrawStudy) -> pd.DataFrame:
 
 
 def choices_organs_phrase(study: DrawStudy) -> str:
-    """Say in which organs the planner's choice gains and loses beside nnU-Net's, beyond patients and seeds."""
+    """Say in which organs the planner's choice gains and loses beside nnU-Net's, as both intervals show."""
     if study.choices.metrics["experiment"].nunique() < 2:
         return "Organ by organ nothing is known yet."
     found = {name: _planned_apart(study, "dsc", name) for name in _organs(study)}
@@ -398,7 +398,7 @@ def choices_organs_phrase(study: DrawStudy) -> str:
         "loses": [f"{name} ({value:+z.3f})" for name, value in clear.items() if value < 0],
     }
     parts = [f"it {verb} {listed(names)}" for verb, names in sides.items() if names]
-    return f"Beyond patients and seeds {listed(parts)}." if parts else "No organ differs beyond patients and seeds."
+    return f"By both intervals {listed(parts)}." if parts else "Both intervals show a difference in no organ."
 
 
 def _organs(study: DrawStudy) -> list[str]:

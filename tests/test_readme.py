@@ -63,7 +63,8 @@ def test_its_numbers_are_those_of_the_published_tables() -> None:
     names = [f"{patch}_{loss}_dice_ce" for loss in ("nnu", "ca") for patch in ("large", "small")]
     chosen = table[table["experiment"].isin(names)]
     means = chosen.groupby("experiment")["value"].mean()
-    assert [f"{means[name]:.3f}" for name in names] == re.findall(r"\b0\.\d{3}\b", FRONT)
+    long = re.sub(r"in\s+shorter\s+runs.*?nothing\.", "", FRONT, flags=re.DOTALL)  # those are in test_prose
+    assert [f"{means[name]:.3f}" for name in names] == re.findall(r"\b0\.\d{3}\b", long)
     assert chosen["case"].nunique() == 30
     assert chosen["seed"].nunique() == 3
     assert chosen["organ"].nunique() == 5

@@ -62,7 +62,7 @@ def organ_table(data: pd.DataFrame) -> pd.DataFrame:
             "5 % to 95 %, ml": [
                 f"{a:.2g} to {b:.2g}" for a, b in zip(volume.quantile(0.05), volume.quantile(0.95), strict=True)
             ],
-            "voxels": grouped["voxels"].median().astype(int),
+            "voxels, scan's own grid": grouped["voxels"].median().astype(int),
             "mean HU": grouped["mean_hu"].median().round(0).astype(int),
             "SD within, HU": grouped["sd_hu"].median().round(0).astype(int),
         }
@@ -191,5 +191,5 @@ def imbalance_facts(chosen: pd.DataFrame) -> Facts:
         "least-large": percent(float(presence[least]["large"])),
         "least-small": percent(float(presence[least]["small"])),
         "spread": times,
-        "scope": f"The largest organ has {times} times the voxels of the smallest; in the paper it is 99 times.",
+        "scope": f"The largest organ has {times} times the voxels of the smallest on average, in the paper 99 times.",
     }

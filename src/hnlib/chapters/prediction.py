@@ -442,7 +442,7 @@ def draws_provenance(folder: Path | str, study: DrawStudy) -> pd.DataFrame:
     profile = str(study.draws["profile"].iloc[0])
     rows = {
         "profile": profile,
-        "runs": f"{len(study.runs)} of {study.wanted}",
+        "runs": f"{len(study.runs)} of {study.wanted}, and {len(shown) - len(study.runs)} of the two choices",
         "loss": load_profile(profile).loss or load_experiment(str(study.draws["experiment"].iloc[0])).loss,
         **made_on(shown),
     }

@@ -46,9 +46,7 @@ def results_by_measure(points: pd.DataFrame, organs: Sequence[str], label: str, 
     """
     columns = 4
     rows = -(-(len(organs) + 1) // columns)
-    figure, panels = plt.subplots(
-        rows, columns, figsize=(FULL_WIDTH_IN, 1.75 * rows), sharex=False, sharey=True, squeeze=False
-    )
+    figure, panels = plt.subplots(rows, columns, figsize=(FULL_WIDTH_IN, 1.75 * rows), squeeze=False)
     for axes, name in zip(panels.flat, in_order(organs), strict=False):
         shown = points[points["organ"] == name]
         for (patch, draw), part in shown.groupby(["patch", "draw"], sort=False):

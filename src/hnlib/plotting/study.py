@@ -98,6 +98,8 @@ def class_ratios(imbalance_table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ends = {str(name): math.log10(value) for name, value in means[sizes.index[-1]].items() if value > 0}
     _label_ends(ax, {name: 10**height for name, height in _apart(ends, _label_gap(ax, ends)).items()})
     edges = [" × ".join(f"{edge:.0f}" for edge in row) for row in sizes.to_numpy()]
+    own = imbalance_table.groupby("patch")["patch_x"].nunique() > 1  # scans differ in size
+    edges = [f"mean {size}" if own[name] else size for name, size in zip(sizes.index, edges, strict=True)]
     ax.set_xticks(range(len(sizes)), [f"{name}\n{size}" for name, size in zip(sizes.index, edges, strict=True)])
     ax.set_xlim(-0.25, len(sizes) - 1)
     ax.set_xlabel("patch (voxels)")

@@ -301,7 +301,7 @@ def test_recommendations_are_for_against_or_undecided() -> None:
         ("s", "S2", "two", "not reproduced", "+0.1 points (not told from zero)", "", "", "", ""),
         ("s", "S3", "three", "not reproduced", "-3 points (the opposite)", "3 of 5 seeds", "", "", ""),
         ("s", "S4", "four", "contradicted by the paper's own numbers", "", "", "", "", ""),
-        ("s", "S5", "five", "not yet run", "", "", "", "", ""),
+        ("s", "S5", "five", "not yet judged", "", "", "", "", ""),
     ]
     table = pd.DataFrame(rows, columns=columns)
     assert chapters.claims.recommendation_facts(table, 1) == {"total": "5", "for": "1", "against": "2", "none": "2"}

@@ -432,6 +432,24 @@ def test_interaction_of_patch_and_loss(tmp_path):
     assert "(the opposite)" in found.found
 
 
+def test_organs_lose_little_confidence_where_every_interval_lies_below_the_margin(tmp_path):
+    """The mandible loses 0.03 with a spread of 0.04 over patients, and 0.1: less and more than 0.06."""
+    for name, loss, verdict in (("less", 0.03, REPRODUCED), ("more", 0.1, NOT_REPRODUCED), ("near", 0.06, UNDECIDED)):
+        evidence = evidence_in(study(tmp_path / name, drifting(0.3, loss)))
+        found = measured.drift_within(evidence, "scans", ["mandible"], most=0.06, experiments=["a"])
+        assert found.verdict == verdict
+        assert found.found == f"largest loss {loss:+.3f}, mandible by a; 0.06 allowed"
+    lacking = measured.drift_within(evidence, "scans", ["lens_left"], most=0.06, experiments=["a"])
+    assert lacking.verdict == NOT_RUN
+
+
+def test_an_experiment_that_has_not_learnt_the_organ_is_named(tmp_path):
+    root = study(tmp_path, {"metrics": metrics({"a": 0.8, "b": 0.0})})
+    found = measured.difference(evidence_in(root), "scans", "a", "b")
+    assert found.verdict == REPRODUCED
+    assert "; b has not learnt " in found.found
+
+
 def drifting(small: float, large: float) -> dict[str, pd.DataFrame]:
     """A study in which chiasm and mandible are learnt and lose some confidence from training to test."""
     values = {

@@ -38,7 +38,10 @@ def claims_facts(table: pd.DataFrame) -> Facts:
     """Return the counts of the chapter."""
     counts = table["verdict"].value_counts()
     runs = table["interval"] != ""
+    words = table.loc[table["verdict"] == NOT_REPRODUCED, "found"].str.split(BESIDE).str[0]
     return {
+        "opposite": str(int((~words.str.contains(NOT_TOLD)).sum())),
+        "not-told": str(int(words.str.contains(NOT_TOLD).sum())),
         "total": str(len(table)),
         "papers": str(table["paper"].nunique()),
         "partial": str(int((table["partial"] != "").sum())),
@@ -74,6 +77,9 @@ EVIDENCE = {
 }
 
 
+WORTHS = tuple(dict.fromkeys(EVIDENCE.values()))
+
+
 def recommendations(table: pd.DataFrame, number: int) -> Any:
     """Return the recommendations of one source with this book's evidence for, against, or none."""
     part = _of_paper(table, number)
@@ -99,6 +105,11 @@ def recommendation_facts(table: pd.DataFrame, number: int) -> Facts:
         "against": str(counts["against"]),
         "none": str(len(part) - sum(counts.values())),
     }
+
+
+def by_worth(table: pd.DataFrame) -> pd.DataFrame:
+    """Return claims with what their verdicts are worth, one of `WORTHS`, in place of the verdicts."""
+    return table.assign(verdict=[_worth(row) for row in table.itertuples()])
 
 
 def _of_paper(table: pd.DataFrame, number: int) -> list[Any]:

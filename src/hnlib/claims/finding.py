@@ -12,7 +12,7 @@ Verdict = Literal[
     "contradicted by the paper's own numbers",
     "not testable here",
     "undecided",
-    "not yet run",
+    "not yet judged",
 ]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 REPRODUCED, NOT_REPRODUCED, CONTRADICTED, NOT_TESTABLE, UNDECIDED, NOT_RUN = VERDICTS

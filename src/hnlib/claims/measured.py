@@ -20,6 +20,8 @@ Planned = Callable[[str, Sequence[str]], int]
 """Profile and experiments to the number of seeds that are planned for the one with the fewest."""
 LEARNT = 0.3
 """Mean DSC below which an organ counts as not learnt, so that nothing can be said about it."""
+NOTHING = 0.05
+"""Mean DSC below which an experiment has next to nothing of an organ."""
 EVALUATION, CONFIDENCE, IMBALANCE = "09_evaluation", "11_confidence", "04_imbalance"
 
 
@@ -98,7 +100,7 @@ def difference(
     if margin:
         word = word.replace("zero", f"{margin:g} less").replace("the opposite", f"worse by more than {margin:g}")
     scale, unit = _scale(metric)
-    text = f"{scale * found.difference:+z.2f}{unit}{word}, {_sample(dataset, found.cases)}"
+    text = f"{scale * found.difference:+z.2f}{unit}{word}, {_sample(dataset, found.cases)}{_nothing(rows)}"
     partial = _partial(evidence, rows, (experiment, baseline))
     return Finding(judged, text, _interval_text(interval, scale), partial, row, EVALUATION)
 
@@ -162,7 +164,8 @@ def drift_larger(
     difference, train minus test, has Welch's interval over patients, and Student's over the seeds that all experiments
     have. All experiments count alike. Other organs that are not learnt are left out.
     """
-    row = f"{dataset}, confidence.csv: drift of {', '.join(organs)} minus that of the others"
+    where = "the four" if tuple(experiments) == FOUR_CONFIGURATIONS else ", ".join(experiments)
+    row = f"{dataset}, confidence.csv: drift of {', '.join(organs)} minus that of the others, in {where}"
     rows, lacking = _runs(evidence, dataset, "confidence", experiments)
     if rows is None:
         return Finding(NOT_RUN, lacking, row=row, chapter=CONFIDENCE)
@@ -182,6 +185,41 @@ def drift_larger(
     judged, word = _sided(interval, _of_seeds(drifts), 1 if larger else -1)
     text = f"{interval.value:+z.3f}{word}"
     return Finding(judged, text, _interval_text(interval), _partial(evidence, rows, experiments), row, CONFIDENCE)
+
+
+def drift_within(
+    evidence: Evidence,
+    dataset: str,
+    organs: Sequence[str],
+    *,
+    most: float,
+    experiments: Sequence[str] = FOUR_CONFIGURATIONS,
+) -> Finding:
+    """Ask whether each of some organs loses at most so much mean confidence from training to test in every experiment.
+
+    Reproduced where all intervals, Welch's over patients and Student's over seeds, lie below ``most``; not reproduced
+    where both of an organ and experiment lie above it; undecided otherwise.
+    """
+    row = f"{dataset}, confidence.csv: drift of {', '.join(organs)}"
+    rows, lacking = _runs(evidence, dataset, "confidence", experiments, organs)
+    if rows is None:
+        return Finding(NOT_RUN, lacking, row=row, chapter=CONFIDENCE)
+    if lacking := _confidence_lacks(evidence, dataset, rows, organs, experiments):
+        return Finding(NOT_RUN, lacking, row=row, chapter=CONFIDENCE)
+    found = {}
+    for (experiment, organ), part in rows.groupby(["experiment", "organ"]):
+        means = part.groupby(["seed", "split"])["soft_recall"].mean().unstack("split")
+        interval = _drift(part.groupby(["split", "case"])["soft_recall"].mean())
+        found[str(experiment), str(organ)] = interval, _of_seeds(means["train"] - means["test"])
+    if all(interval.high < most and seeds[1] < most for interval, seeds in found.values()):
+        judged: Verdict = REPRODUCED
+    else:
+        beyond = any(interval.low > most and seeds[0] > most for interval, seeds in found.values())
+        judged = NOT_REPRODUCED if beyond else UNDECIDED
+    worst = max(found, key=lambda name: found[name][0].value)
+    largest = found[worst][0]
+    text = f"largest loss {largest.value:+z.3f}, {worst[1].replace('_', ' ')} by {worst[0]}; {most:g} allowed"
+    return Finding(judged, text, _interval_text(largest), _partial(evidence, rows, experiments), row, CONFIDENCE)
 
 
 def drift_changes(
@@ -290,6 +328,14 @@ def _low(metrics: pd.DataFrame) -> pd.Series[Any]:
     rows = metrics[(metrics["metric"] == "dsc") & (metrics["split"] == "test")]
     reached = rows.groupby(["organ", "experiment"])["value"].mean().groupby("organ").max()
     return reached[reached < LEARNT]
+
+
+def _nothing(metrics: pd.DataFrame) -> str:
+    """Name the experiments of rows that have next to nothing of an organ, for a difference to them says little."""
+    rows = metrics[(metrics["metric"] == "dsc") & (metrics["split"] == "test")]
+    means = rows.groupby(["experiment", "organ"])["value"].mean()
+    lacking = means[means < NOTHING].reset_index().groupby("experiment")["organ"].agg(list)
+    return "".join(f"; {name} has not learnt {', '.join(organs)}" for name, organs in lacking.items())
 
 
 def _confidence_lacks(

@@ -47,7 +47,8 @@ def runs(gain: float, seed: int = 0, places: bool = True) -> pd.DataFrame:
     return rows(values, seed)
 
 
-NONE = pd.DataFrame(columns=["profile", "experiment", "seed", "seconds", "stage"])
+MACHINE = {"hardware": "a machine", "precision": "32-true"}
+NONE = pd.DataFrame(columns=["profile", "experiment", "seed", "seconds", "stage", *MACHINE])
 
 
 def study(metrics: pd.DataFrame, trained: pd.DataFrame = NONE) -> FocusStudy:
@@ -187,7 +188,7 @@ def test_runs_from_before_these_measures_say_that_they_lack_them() -> None:
 
 def test_worth_weighs_the_gain_against_what_comes_with_it(tmp_path: Path) -> None:
     """100 s for S-Net and 150 s for FocusNet; 1.3 times the memory by the bench, whose row of a case is missing."""
-    trained = pd.DataFrame({"experiment": ["snet", "focusnet"], "seed": 0, "seconds": [100.0, 150.0]})
+    trained = pd.DataFrame({"experiment": ["snet", "focusnet"], "seed": 0, "seconds": [100.0, 150.0], **MACHINE})
     bench = tmp_path / "bench.json"
     bench.write_text(json.dumps([{"name": "focusnet_step_memory", "ours": 130, "peer": 100.0, "ratio": 1.3}]))
     told = focus_facts(study(runs(0.1), trained), bench)["worth"]
@@ -246,7 +247,7 @@ def test_each_study_is_read_once_with_its_profile_and_its_atlas(tmp_path: Path) 
 
 def test_costs_have_their_seeds() -> None:
     trained = pd.DataFrame(
-        {"experiment": "snet", "seed": [0, 1], "seconds": [60.0, 120.0], "steps": 30, "parameters": 7}
+        {"experiment": "snet", "seed": [0, 1], "seconds": [60.0, 120.0], "steps": 30, "parameters": 7, **MACHINE}
     )
     row = tables.cost_table(study(pd.concat([runs(0), runs(0, seed=1)]), trained)).loc["S-Net"]
     assert row.tolist() == [7, 30, 3.0, 1.5, "2 of 3"]

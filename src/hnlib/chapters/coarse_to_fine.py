@@ -11,7 +11,7 @@ import pandas as pd
 
 from hnlib.chapters.controlled import SMALL
 from hnlib.chapters.data import picture
-from hnlib.chapters.page import DASH, NBSP, TOO_WEAK, Facts, counted, listed, mean_sd, percent, title
+from hnlib.chapters.page import DASH, NBSP, TOO_WEAK, Facts, counted, listed, mean_sd, on_one_machine, percent, title
 from hnlib.chapters.questions import NOT_RUN, asked, differences, minutes_by_stage
 from hnlib.experiment_files import experiment_title
 from hnlib.experiments import read_tables
@@ -137,11 +137,11 @@ def box_table(metrics: pd.DataFrame) -> pd.DataFrame:
 
 
 def costs_table(history: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """Return what each experiment cost: seeds, parameters at work, minutes of training, steps."""
+    """Return what each experiment cost: seeds, parameters, median minutes on the machine of most runs, steps."""
     if runs.empty:
         return pd.DataFrame({"minutes": [NOT_RUN]}, index=["all experiments"])
-    grouped = runs.assign(minutes=runs["seconds"] / 60).groupby("experiment", sort=False)
-    table = grouped.agg(seeds=("seed", "nunique"), parameters=("parameters", "first"), minutes=("minutes", "mean"))
+    table = runs.groupby("experiment", sort=False).agg(seeds=("seed", "nunique"), parameters=("parameters", "first"))
+    table["minutes"] = on_one_machine(runs).groupby("experiment")["seconds"].median() / 60
     table["steps"] = history.groupby("experiment")["step"].max()
     order = [name for name in (*PARTS, *RIVALS, *EXTRA) if name in table.index]
     return table.loc[order].rename(index=experiment_title).round({"minutes": 1}).rename_axis(index=None)
@@ -199,8 +199,8 @@ def _verdict(questions: pd.DataFrame) -> str:
     signs = {text[0] for key in ("over cases", "over seeds") for text in whole[key].replace(NBSP, " ").split(" to ")}
     word = {"+": "Yes", "-": "No"}.get("".join(signs), "Not shown")
     return (
-        f"{word}: at equal time the whole system has {whole['difference']} in mean test DSC against one 3D network "
-        f"({_intervals(whole)})."
+        f"{word}: at about equal time the whole system has {whole['difference']} in mean test DSC against one 3D "
+        f"network ({_intervals(whole)})."
     ).replace(NBSP, " ")
 
 
@@ -210,8 +210,9 @@ def _parts(questions: pd.DataFrame) -> str:
     if NOT_RUN in (fusion["difference"], fine["difference"]):
         return "The parts of the system wait for runs."
     return (
-        f"Inside the system fusing changes the axial view by {fusion['difference']} ({_intervals(fusion)}), and the "
-        f"networks of the organs the fused views by {fine['difference']} ({_intervals(fine)})."
+        f"Inside the system the plain mean of the views changes the axial view by {fusion['difference']} "
+        f"({_intervals(fusion)}), and the networks of the organs the fused views by {fine['difference']} "
+        f"({_intervals(fine)})."
     ).replace(NBSP, " ")
 
 
@@ -225,6 +226,10 @@ def tiny_phrase(metrics: pd.DataFrame) -> str:
     ]
     if not words:
         return "What it does for tiny organs waits for runs on the phantom."
+    views = metrics[(metrics["experiment"] == FINE[1]) & (metrics["split"] == "test") & (metrics["metric"] == "dsc")]
+    reached = views[views["organ"].isin(SMALL)]["value"].mean()
+    if reached < TOO_WEAK:
+        words[0] += f", which have not learnt them (mean DSC {reached:.2f})"
     return f"On the tiny organs of the phantom, which is no patient, it has {listed(words)}.".replace(NBSP, " ")
 
 
@@ -257,10 +262,10 @@ def _state(metrics: pd.DataFrame) -> str:
         words.append(f"{experiment_title(str(name))}: {'nothing marked' if row['dsc'] == 0 else ', '.join(known)}")
     text = f"Over organs and test cases, {'; '.join(words)}."
     boxes = (metrics["experiment"] == "coarse_to_fine") & (metrics["metric"] == "box_fallback")
+    boxes &= metrics["split"] == "test"
     if boxes.any():
-        text += (
-            f" {percent(metrics.loc[boxes, 'value'].mean())} of the boxes fell back to their place in training scans."
-        )
+        share = percent(metrics.loc[boxes, "value"].mean())
+        text += f" {share} of the boxes of test cases fell back to their place in training scans."
     if means["dsc"].max() < TOO_WEAK:
         text += " These are no outlines, so that what fusing or refining adds to them says nothing of better ones."
     return text

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hnlib.chapters.page import DASH, NBSP, Facts, listed, percent, provenance, title, with_limits
+from hnlib.chapters.page import DASH, NBSP, Facts, listed, on_one_machine, percent, provenance, title, with_limits
 from hnlib.chapters.questions import NOT_RUN, SEEDLESS, asked, differences, minutes_by_stage
 from hnlib.experiment_files import experiment_title
 from hnlib.experiments import load_experiment, load_profile, planned_seeds
@@ -297,7 +297,7 @@ def _worth(
 ) -> str:
     """Say when FocusNet is worth its cost, from what it gains and loses and what its training and a case take."""
     costs = [] if others["difference"] == NOT_RUN else [f"{others['difference']} DSC in the other organs"]
-    seconds = study.runs.groupby("experiment")["seconds"].mean()
+    seconds = on_one_machine(study.runs).groupby("experiment")["seconds"].median()
     if set(WHOLE) <= set(seconds.index):
         costs.append(f"{seconds['focusnet'] / seconds['snet']:.1f} times S-Net's training time")
     table = bench_table(bench)["FocusNet / SERes U-Net"]
@@ -332,11 +332,12 @@ def focus_settings() -> Facts:
 
 
 def cost_table(study: FocusStudy) -> pd.DataFrame:
-    """Return parameters and time of each experiment."""
+    """Return parameters of each experiment, and its median time on the machine of most runs."""
     if study.runs.empty:
         return _waits("parameters", "experiment")
     grouped = study.runs.groupby("experiment", sort=False)
-    steps, seconds = grouped["steps"].first(), grouped["seconds"].mean()
+    steps = grouped["steps"].first()
+    seconds = on_one_machine(study.runs).groupby("experiment")["seconds"].median().reindex(steps.index)
     table = pd.DataFrame(
         {
             "parameters": grouped["parameters"].first(),

@@ -244,6 +244,23 @@ def provenance(tables: Path | str, *used: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"value": rows}).rename_axis("provenance")
 
 
+def on_one_machine(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs of the hardware and arithmetic by which most experiments were trained: their times compare.
+
+    Examples
+    --------
+    >>> runs = pd.DataFrame({"experiment": ["a", "b", "b"], "seconds": [9, 2, 3], "precision": "32-true"})
+    >>> on_one_machine(runs.assign(hardware=["old", "new", "new"]).iloc[1:])["seconds"].tolist()
+    [2, 3]
+    """
+    kinds = runs.groupby(["hardware", "precision"])["experiment"].nunique()
+    if kinds.empty:
+        return runs
+    machine: Any = kinds.idxmax()
+    chosen: pd.DataFrame = runs[(runs["hardware"] == machine[0]) & (runs["precision"] == machine[1])]
+    return chosen
+
+
 def made_on(runs: pd.DataFrame) -> dict[str, str]:
     """Return what rows of ``runs.csv`` say of how long, how, on what and with what they were trained."""
     counts = runs["precision"].value_counts()

@@ -8,7 +8,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hnlib.chapters.page import ALPHA, DASH, NBSP, Facts, counted, limits, listed, mean_sd, seeds_phrase, title
+from hnlib.chapters.page import (
+    ALPHA,
+    DASH,
+    NBSP,
+    Facts,
+    counted,
+    limits,
+    listed,
+    mean_sd,
+    on_one_machine,
+    seeds_phrase,
+    title,
+)
 from hnlib.experiment_files import FOUR_CONFIGURATIONS, experiment_title
 from hnlib.experiments import Run, Study, load_profile, prepare_study, read_tables
 from hnlib.files import write_json
@@ -47,20 +59,18 @@ def one_run(run: Run, record: Path | str = "") -> tuple[pd.DataFrame, pd.DataFra
 
 
 def runs_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return cost of every experiment: seeds, steps, minutes (median), parameters, voxels a step."""
-    grouped = runs.assign(minutes=runs["seconds"] / 60).groupby("experiment", sort=False)
-    table = grouped.agg(
+    """Return the cost of every experiment; minutes are the median on the machine of most runs."""
+    table = runs.groupby("experiment", sort=False).agg(
         seeds=("seed", "nunique"),
         patch=("patch", "first"),
         steps=("steps", "first"),
-        minutes=("minutes", "median"),
         parameters=("parameters", "first"),
         voxels_per_step=("voxels_per_step", "first"),
-        hardware=("hardware", "first"),
     )
-    return table.rename(
-        index=experiment_title, columns={"voxels_per_step": "voxels a step", "minutes": "median minutes"}
-    ).round({"median minutes": 1})
+    same = on_one_machine(runs)
+    minutes = (same.groupby("experiment")["seconds"].median() / 60).round(1).reindex(table.index)
+    table.insert(3, f"minutes, {same['hardware'].iloc[0]}", minutes)
+    return table.rename(index=experiment_title, columns={"voxels_per_step": "voxels a step"})
 
 
 def training_answer(history: pd.DataFrame, runs: pd.DataFrame) -> str:

@@ -102,6 +102,12 @@ def test_k_in_trained_networks_is_judged_by_both_metrics() -> None:
         phrase = chapters.compared.percent_phrase(rows)
         assert phrase.endswith(f"{verdict}.")
         assert f"recall by {sign * 0.1 + 0.002:+.3f}" in phrase
+    third = metric_rows(
+        base | {(BY_PERCENT[k], name): 0.7 for k in (50, 30) for name in ("dsc", "precision", "recall")}
+    )
+    said = chapters.compared.percent_phrase(third)
+    assert said.count("which decides nothing.") == 2
+    assert "From K = 50 to K = 30" in said
 
 
 # Chapter 14
@@ -165,6 +171,13 @@ def test_a_difference_within_the_spread_of_seeds_is_not_called_beyond_it() -> No
     assert facts["verdict"].endswith("test patients and seeds show a difference for small, CE (-0.200).")
     said = "For the runs at hand alone the test patients show a difference for small, focal+Dice (+0.004)."
     assert facts["alone"] == said
+    assert facts["topk"] == "TopK Dice and Dice are not both in these tables yet."
+    both = metric_rows({(loss, name): 0.5 for loss in ("small_dice_ce", "small_topk_dice_ce") for name in MEASURES})
+    tests = chapters.compared.loss_tests(both, "small_dice_ce")
+    runs = both[["profile", "experiment", "seed"]].drop_duplicates()
+    said = chapters.compared.compared_facts(both, tests, runs, "small_dice_ce")["topk"]
+    assert said.startswith("TopK Dice for Dice changes the mean DSC by +0.000 (")
+    assert said.endswith(": not shown), in the paper by +0.010, +0.004 and +0.009.")
 
 
 def test_one_loss_alone_has_nothing_to_be_compared_with() -> None:
@@ -207,8 +220,8 @@ def test_pairs_are_counted_over_organs_and_seeds() -> None:
         }
     )  # fmt: skip
     pairs = chapters.ignition.pair_table(history)
-    assert pairs.iloc[0].tolist() == ["2", "1", "1", "2"]
-    assert pairs.iloc[1].tolist() == [DASH, DASH, DASH, "0"]
+    assert pairs.iloc[0].tolist() == ["2", "0", "1", "1", "2"]
+    assert pairs.iloc[1].tolist() == [DASH, DASH, DASH, DASH, "0"]
     runs = history[["profile", "experiment", "seed"]].drop_duplicates()
     facts = chapters.ignition.ignition_facts(history, runs, pairs)
     assert facts["verdict"].startswith("In 2 of 4 pairs of organ and run the squared")

@@ -123,14 +123,19 @@ def test_small_organs_are_those_that_focusnet_locates() -> None:
 @pytest.mark.parametrize(("gain", "verdict"), [(0.1, "FocusNet is ahead."), (-0.2, "S-Net is ahead.")])
 def test_verdict_follows_both_intervals(gain: float, verdict: str) -> None:
     """Two seeds alike confirm it; one alone cannot; two that contradict each other take it back."""
+    verdict = f"Over the located organs {verdict}"
     one = focus_facts(study(runs(gain)))
     assert one["verdict"] == f"{verdict} One seed cannot tell how much of it is chance."
     alike = focus_facts(study(pd.concat([runs(gain), runs(gain + 0.001, seed=1)])))
     assert alike["verdict"] == verdict
     apart = focus_facts(study(pd.concat([runs(gain), runs(-gain / 2, seed=1)])))
-    assert apart["verdict"] == "An interval holds zero: no difference is shown."
+    nothing = "Over the located organs an interval holds zero: no difference is shown."
+    assert apart["verdict"] == nothing
     assert one["elsewhere"].startswith("+0.000 DSC")  # the brainstem, which is the same
-    assert focus_facts(study(runs(-0.015)))["verdict"] == "An interval holds zero: no difference is shown."
+    assert (
+        focus_facts(study(runs(-0.015)))["verdict"]
+        == "Over the located organs an interval holds zero: no difference is shown."
+    )
 
 
 def test_settings_are_those_of_the_experiment() -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from hnlib.chapters.page import ALPHA, DASH, Facts, counted, limits, listed, mean_sd, title
+from hnlib.chapters.page import ALPHA, DASH, Facts, counted, limits, listed, mean_sd, title, told
+from hnlib.chapters.questions import apart
 from hnlib.errors import ConfigError
 from hnlib.experiment_files import experiment_title
 from hnlib.experiments import load_profile, read_tables
@@ -242,17 +244,25 @@ def percent_table(metrics: pd.DataFrame) -> pd.DataFrame:
 
 
 def percent_phrase(metrics: pd.DataFrame) -> str:
-    """Say whether recall rises and precision falls in networks trained at K = 50 against K = 100."""
+    """Say whether recall rises and precision falls in networks from each trained K to the next smaller one."""
     test = metrics[metrics["split"] == "test"]
-    whole, half = BY_PERCENT[100], BY_PERCENT[50]
-    if not {whole, half} <= set(test["experiment"]):
+    there = [percent for percent, name in BY_PERCENT.items() if name in set(test["experiment"])]
+    if there[:2] != [100, 50]:
         return "Networks trained at K = 100 and K = 50 are not both in these tables yet."
-    found = {name: paired_difference(test, half, whole, metric=name) for name in ("precision", "recall")}
-    words = [f"{name} by {one.difference:+z.3f} ({one.low:+z.3f} to {one.high:+z.3f})" for name, one in found.items()]
-    agrees = found["precision"].high < 0 < found["recall"].low
-    against = found["precision"].low > 0 or found["recall"].high < 0
-    verdict = "as predicted" if agrees else "against the prediction" if against else "which decides nothing"
-    return f"From K = 100 to K = 50 the trained networks change in {listed(words)}, {verdict}."
+    said = []
+    for more, fewer in pairwise(there):
+        found = {
+            name: paired_difference(test, BY_PERCENT[fewer], BY_PERCENT[more], metric=name)
+            for name in ("precision", "recall")
+        }
+        words = [
+            f"{name} by {one.difference:+z.3f} ({one.low:+z.3f} to {one.high:+z.3f})" for name, one in found.items()
+        ]
+        agrees = found["precision"].high < 0 < found["recall"].low
+        against = found["precision"].low > 0 or found["recall"].high < 0
+        verdict = "as predicted" if agrees else "against the prediction" if against else "which decides nothing"
+        said.append(f"From K = {more} to K = {fewer} the trained networks change in {listed(words)}, {verdict}.")
+    return " ".join(said)
 
 
 def compared_facts(metrics: pd.DataFrame, tests: pd.DataFrame, runs: pd.DataFrame, baseline: str) -> Facts:
@@ -272,7 +282,18 @@ def compared_facts(metrics: pd.DataFrame, tests: pd.DataFrame, runs: pd.DataFram
         "cases": str(metrics.loc[metrics["split"] == "test", "case"].nunique()),
         "seeds": f"{fewer}{counted(seeds.max(), 'seed')}",
         "percent": percent_phrase(metrics),
+        "topk": _topk(metrics),
     }
+
+
+def _topk(metrics: pd.DataFrame) -> str:
+    """Say what TopK Dice gains over Dice here, and in the three tables of Hosseini."""
+    names = [HOSSEINI["ce_topk_dice"], HOSSEINI["ce_dice"]]
+    if not set(names) <= set(metrics["experiment"]):
+        return "TopK Dice and Dice are not both in these tables yet."
+    printed = beside_hosseini(metrics).loc["CE + TopK Dice", list(HOSSEINI_DATA.values())].astype(float) / 100
+    theirs = listed([f"{gain:+.3f}" for gain in printed])
+    return f"TopK Dice for Dice changes the mean DSC by {told(apart(metrics, *names))}, in the paper by {theirs}."
 
 
 def _verdict(rows: pd.DataFrame) -> str:
@@ -290,7 +311,8 @@ def _alone(rows: pd.DataFrame) -> str:
         return ""
     alone, text = rows[_runs_alone(rows)], ""
     if len(alone):
-        text = f"For the runs at hand alone the test patients show a difference for {_which(alone, rows)}."
+        words = listed(_named(alone)) if len(alone) <= FEW else f"{len(alone)} more, {_range(alone)}"
+        text = f"For the runs at hand alone the test patients show a difference for {words}."
     if rows["p_seeds"].isna().all():
         text += " With one seed it is not known whether a second training would show the same."
     return text.lstrip()

@@ -287,8 +287,8 @@ def _with_seeds(row: Mapping[str, Any], study: FocusStudy) -> str:
 
 def _verdict(row: Mapping[str, Any], ahead: bool, behind: bool) -> str:
     if not ahead and not behind:
-        return "An interval holds zero: no difference is shown."
-    word = "FocusNet is ahead." if ahead else "S-Net is ahead."
+        return "Over the located organs an interval holds zero: no difference is shown."
+    word = f"Over the located organs {'FocusNet' if ahead else 'S-Net'} is ahead."
     return word if row["over seeds"] != DASH else f"{word} One seed cannot tell how much of it is chance."
 
 

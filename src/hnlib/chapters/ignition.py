@@ -20,6 +20,7 @@ PAIRS = (
     ("equal start, SGD", "ignition_linear_sgd", "ignition_squared_sgd"),
     ("start at class frequencies", "small_linear_dice_ce", "small_dice_ce"),
 )
+_COUNTS = ("squared first", "at the same check", "linear first", "neither")
 CURVES = ("linear Dice", "squared Dice", "CE")
 
 
@@ -58,13 +59,14 @@ def pair_table(history: pd.DataFrame) -> pd.DataFrame:
     known = set(history["experiment"])
     rows = []
     for name, linear, squared in PAIRS:
-        counts = {"squared first": DASH, "at the same check": DASH, "linear first": DASH, "seeds": "0"}
+        counts = {**dict.fromkeys(_COUNTS, DASH), "seeds": "0"}
         if {linear, squared} <= known:
             both = pd.concat({"linear": steps[linear], "squared": steps[squared]}, axis=1).dropna()
             counts = {
                 "squared first": str(int((both["squared"] < both["linear"]).sum())),
-                "at the same check": str(int((both["squared"] == both["linear"]).sum())),
+                "at the same check": str(int(((both["squared"] == both["linear"]) & (both["linear"] < np.inf)).sum())),
                 "linear first": str(int((both["squared"] > both["linear"]).sum())),
+                "neither": str(int((both.min(axis=1) == np.inf).sum())),
                 "seeds": str(both.index.unique("seed").size),
             }
         rows.append({"pair": name, **counts})
@@ -74,15 +76,19 @@ def pair_table(history: pd.DataFrame) -> pd.DataFrame:
 def budget_table(history: pd.DataFrame) -> pd.DataFrame:
     """Return the mean validation DSC over organs and seeds at each check, and the rank correlation with the last.
 
-    Only checks that all experiments have are shown.
+    Only checks that all experiments have are shown. The correlation is over the experiments that are not of `PAIRS`'
+    equal starts, which are behind all others at every check.
     """
     rows = history.dropna(subset=["organ", "validation_dsc"])
     means = rows.pivot_table(index="experiment", columns="step", values="validation_dsc", sort=False).dropna(axis=1)
     means = means.reindex(rows["experiment"].unique())[sorted(means.columns)]
     table = means.map(lambda value: f"{value:.3f}").rename(index=experiment_title)
-    if len(means) > 2:
-        ranks = [means[step].corr(means.iloc[:, -1], method="spearman") for step in means.columns]
-        table.loc["rank correlation with the last check"] = [DASH if np.isnan(r) else f"{r:.2f}" for r in ranks]
+    late = {name for words, *pair in PAIRS if words.startswith("equal start") for name in pair}
+    ranked = means[~means.index.isin(late)]
+    if len(ranked) > 2:
+        ranks = [ranked[step].corr(ranked.iloc[:, -1], method="spearman") for step in ranked.columns]
+        few = "" if len(ranked) == len(means) else f", of the {len(ranked)} that start at class frequencies"
+        table.loc[f"rank correlation with the last check{few}"] = [DASH if np.isnan(r) else f"{r:.2f}" for r in ranks]
     return table.rename_axis(index=None, columns="step")
 
 
@@ -165,12 +171,17 @@ def ignition_facts(history: pd.DataFrame, runs: pd.DataFrame, pairs: pd.DataFram
     if known.empty:
         verdict = "No pair of networks that differ in the denominator alone has been trained yet."
     else:
-        first, same, last = (
-            known[name].astype(int).sum() for name in ("squared first", "at the same check", "linear first")
-        )
+        counts = known[list(_COUNTS)].astype(int)
+        first, same, last, neither = counts.sum()
+        leads = [
+            f"{name} {row['squared first']} to {row['linear first']}"
+            for name, row in counts.iterrows()
+            if row["neither"] < row.sum()
+        ]
         verdict = (
-            f"In {first} of {first + same + last} pairs of organ and run the squared denominator switched the organ "
-            f"on at an earlier check than the linear one, in {same} at the same, in {last} at a later one."
+            f"In {first} of {counts.to_numpy().sum()} pairs of organ and run the squared denominator switched the "
+            f"organ on at an earlier check than the linear one, in {same} at the same, in {last} at a later one, and "
+            f"in {neither} neither did; earlier to later by pair: {'; '.join(leads) or 'none'}."
         )
     missing = [str(name) for name in pairs.index[pairs["squared first"] == DASH]]
     return {

@@ -134,7 +134,8 @@ def metric_differences(table: pd.DataFrame, metrics: Sequence[str]) -> Figure:
     Parameters
     ----------
     table
-        ``experiment``, ``metric``, ``difference``, ``low``, ``high``: mean over organs and its interval over patients.
+        ``experiment``, ``metric``, ``difference``, ``low``, ``high``, ``seeds_low``, ``seeds_high``: mean over organs
+        and its intervals over patients (thick) and over seeds (thin, below; NaN with one seed).
     metrics
         Metrics from left to right.
 
@@ -152,6 +153,7 @@ def metric_differences(table: pd.DataFrame, metrics: Sequence[str]) -> Figure:
         for row in table[table["metric"] == metric].to_dict("records"):
             place = names.index(row["experiment"])
             draw_interval(ax, {**row, "mean": row["difference"]}, place, marker_of(0), horizontal=True)
+            ax.plot([row["seeds_low"], row["seeds_high"]], [place + 0.28] * 2, color=INK, lw=0.8)
         ax.set_xlabel(METRIC_LABELS.get(metric, metric))
         ax.tick_params(axis="y", length=0)
         ax.grid(axis="x")

@@ -135,7 +135,11 @@ def test_on_the_phantom_each_organ_is_a_point_at_its_volume(monkeypatch: pytest.
     assert set(recall["patients"]) == {16}
     panel = drift_growth(found, "volume_ml").axes[0]
     assert [container.lines[0].get_xdata().tolist() for container in panel.containers] == [[9.375], [28.125]]
+    said = chapters.confidence.twin_phrase(chapters.confidence.twin_drift("tables", "phantom-controlled"))
+    assert said.startswith("On the phantom, whose organs differ in size as in life, it falls by +")
+    assert said.count(" with the large patch") == 2
     assert chapters.confidence.twin_drift("tables", "of-nobody").empty
+    assert chapters.confidence.twin_phrase(chapters.confidence.twin_drift("tables", "of-nobody")).endswith("known yet.")
 
 
 def test_training_cases_that_not_all_have_seen_do_not_enter() -> None:

@@ -13,6 +13,7 @@ from hnlib.chapters.questions import apart
 from hnlib.experiments import load_experiment, load_profile
 from hnlib.files import read_table
 from hnlib.imbalance import PAPER_CLASSES, PAPER_RATIOS
+from hnlib.model_file import load_model, released_model
 from hnlib.stats import ALL_ORGANS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,3 +88,18 @@ def test_which_measures_order_patches_and_draws(data: str) -> None:
     means = found[found["organ"] == ALL_ORGANS].set_index("measure")
     shown = means[(means["p_holm"] < 0.05) & (means["low"] > 0)]
     assert list(shown.index) == (["own_share"] if data == "openkbp" else [])
+
+
+def test_how_many_test_patients_have_the_organs_of_the_released_model() -> None:
+    """The model card, of the same split as the study of patches and draws."""
+    table = read_table(PUBLISHED / "openkbp" / "metrics.csv", "publish the study")
+    rows = table.query("profile == 'laptop-draws' and split == 'test' and metric == 'dsc'")
+    patients = rows.groupby("organ")["case"].nunique()
+    card = " ".join((ROOT / "book" / "model.md").read_text().split())
+    (found,) = re.findall(
+        r"of the (\d+), the oesophagus is outlined in (\d+) and the larynx in (\d+), the others", card
+    )
+    others = patients.drop(["oesophagus", "larynx"])
+    assert found == tuple(str(n) for n in (rows["case"].nunique(), patients["oesophagus"], patients["larynx"]))
+    assert (others == rows["case"].nunique()).all()
+    assert load_model(released_model()).provenance["test"]["cases"] == rows["case"].nunique()

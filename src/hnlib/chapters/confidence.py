@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from hnlib.chapters.page import ALPHA, DASH, Facts, is_phantom, limits, listed, load, title, with_limits
+from hnlib.chapters.page import ALPHA, DASH, NBSP, Facts, inside, is_phantom, limits, listed, load, title, with_limits
 from hnlib.confidence import DRIFT_MEASURES, calibration_error, drift
 from hnlib.errors import ConfigError
 from hnlib.experiment_files import FOUR_CONFIGURATIONS, experiment_title
@@ -375,6 +375,24 @@ def _growth_phrase(growth: pd.DataFrame) -> str:
     least = few.assign(share=few["seeds"] / few["planned"]).nsmallest(1, "share")
     said = "".join(f"Partial: {row.seeds} of {row.planned} seeds at the fewest. " for row in least.itertuples())
     return f"{said}Drift of soft recall, mean over organs (training patients in brackets): {'; '.join(parts)}."
+
+
+def twin_phrase(growth: pd.DataFrame) -> str:
+    """Say how much confidence the smallest and the largest organ of the phantom lose, in each patch (`twin_drift`)."""
+    rows = by_organ(growth)
+    rows = rows[rows["measure"] == "soft_recall"]
+    if rows.empty:
+        return "On the phantom, whose organs differ in size as in life, nothing is known yet."
+    volumes = rows.groupby("organ")["volume_ml"].first()
+    words = []
+    for name in (str(volumes.idxmin()), str(volumes.idxmax())):
+        patches = [
+            f"{row['drift']:+z.3f} ({limits(row['low'], row['high'])}) with the {row['patch']} patch"
+            for row in rows[rows["organ"] == name].to_dict("records")
+        ]
+        words.append(f"{listed(patches)} for the {inside(name)}")
+    text = f"On the phantom, whose organs differ in size as in life, it falls by {'; and by '.join(words)}."
+    return text.replace(NBSP, " ")
 
 
 def _place(name: str) -> int:

@@ -180,6 +180,11 @@ def test_a_difference_within_the_spread_of_seeds_is_not_called_beyond_it() -> No
     assert said.endswith(": not shown), in the paper by +0.010, +0.004 and +0.009.")
 
 
+def test_what_cross_entropy_adds_is_shown_as_far_as_it_was_run() -> None:
+    assert chapters.compared.without_ce(PUBLISHED / "openkbp")["difference"].item().startswith("+")
+    assert chapters.compared.without_ce(PUBLISHED / "phantom")["difference"].item() == "not yet run"
+
+
 def test_one_loss_alone_has_nothing_to_be_compared_with() -> None:
     values = {("small_ce", name): 0.5 for name in MEASURES}
     rows = metric_rows(values)

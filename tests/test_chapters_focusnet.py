@@ -250,6 +250,17 @@ def test_each_study_is_read_once_with_its_profile_and_its_atlas(tmp_path: Path) 
     assert table.loc["none, laptop-focus", "all organs"].tolist() == [NOT_RUN]
 
 
+def test_distances_are_compared_where_both_have_found_the_organ() -> None:
+    values = {
+        (name, f"c{k}", "brainstem", "hd95_mm"): mm + k
+        for name, mm in (("snet", 4.0), ("seres_unet", 3.0))
+        for k in range(4)
+    }
+    table = tables.distance_questions(study(rows(values)))
+    assert table["difference"].tolist() == ["+1.000"]
+    assert tables.distance_questions(study(runs(0.1)))["difference"].tolist() == [NOT_RUN]
+
+
 def test_costs_have_their_seeds() -> None:
     trained = pd.DataFrame(
         {"experiment": "snet", "seed": [0, 1], "seconds": [60.0, 120.0], "steps": 30, "parameters": 7, **MACHINE}

@@ -74,7 +74,7 @@ def benches(rows: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, list[str]]
             "ours": quantity(row["ours"]),
             "peer": quantity(row["peer"]),
             "unit": row["unit"],
-            "ratio": "" if row["ratio"] is None else f"{row['ratio']:.2g}",
+            "ratio": "" if row["ratio"] is None else f"{row['ratio']:.4g}",
             "goal": "" if row["goal"] is None else f"{row['goal']:g}",
             "met": "" if None in (row["ratio"], row["goal"]) else "yes" if row["ratio"] <= row["goal"] else "no",
             "measured": "; ".join(

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from hnlib.chapters.page import ALPHA, DASH, Facts, counted, limits, listed, mean_sd, title, told
-from hnlib.chapters.questions import apart
+from hnlib.chapters.questions import apart, differences
 from hnlib.errors import ConfigError
 from hnlib.experiment_files import experiment_title
 from hnlib.experiments import load_profile, read_tables
@@ -284,6 +284,12 @@ def compared_facts(metrics: pd.DataFrame, tests: pd.DataFrame, runs: pd.DataFram
         "percent": percent_phrase(metrics),
         "topk": _topk(metrics),
     }
+
+
+def without_ce(tables: Path | str) -> pd.DataFrame:
+    """Return what adding cross-entropy to TopK Dice changes in the mean DSC, or that it is not yet run."""
+    metrics = read_tables(tables)["metrics"]
+    return differences(metrics[metrics["profile"] == PROFILE], [(HOSSEINI["ce_topk_dice"], "small_topk_dice")])
 
 
 def _topk(metrics: pd.DataFrame) -> str:

@@ -17,8 +17,10 @@ SEEDLESS = ("atlas",)
 _RUN = ["profile", "experiment", "seed"]
 
 
-def differences(metrics: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
+def differences(metrics: pd.DataFrame, pairs: Sequence[tuple[str, str]], metric: str = "dsc") -> pd.DataFrame:
     """Return for each pair (experiment, baseline) the difference in mean test DSC, over all seeds that each side has.
+
+    Another ``metric`` of ``metrics.csv`` takes the place of the DSC where it is named.
 
     Returns
     -------
@@ -27,8 +29,8 @@ def differences(metrics: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.D
         seeds`` (a dash where there is none), and the ``cases`` and ``seeds`` behind it. A pair without a test case in
         common is not yet run.
     """
-    dsc = metrics[(metrics["metric"] == "dsc") & (metrics["split"] == "test")]
-    return pd.DataFrame([_row(dsc, *pair) for pair in pairs]).set_index(["experiment", "minus"])
+    rows = metrics[(metrics["metric"] == metric) & (metrics["split"] == "test")]
+    return pd.DataFrame([_row(rows, *pair, metric) for pair in pairs]).set_index(["experiment", "minus"])
 
 
 def apart(metrics: pd.DataFrame, experiment: str, baseline: str, metric: str = "dsc") -> dict[str, Any]:
@@ -51,12 +53,12 @@ def apart(metrics: pd.DataFrame, experiment: str, baseline: str, metric: str = "
     return {**answer, "patients": found.cases, "seeds": fewest}
 
 
-def _row(dsc: pd.DataFrame, experiment: str, baseline: str) -> dict[str, Any]:
+def _row(table: pd.DataFrame, experiment: str, baseline: str, metric: str) -> dict[str, Any]:
     row: dict[str, Any] = {"experiment": experiment_title(experiment), "minus": experiment_title(baseline)}
-    ours, theirs = (set(dsc.loc[dsc["experiment"] == name, "case"]) for name in (experiment, baseline))
+    ours, theirs = (set(table.loc[table["experiment"] == name, "case"]) for name in (experiment, baseline))
     if not ours & theirs:
         return row | {"difference": NOT_RUN, "over cases": DASH, "over seeds": DASH, "cases": 0, "seeds": 0}
-    one = apart(dsc, experiment, baseline)
+    one = apart(table, experiment, baseline, metric)
     row |= {"difference": f"{one['value']:+z.3f}", "over cases": limits(one["low"], one["high"])}
     return row | {
         "over seeds": limits(one["seeds_low"], one["seeds_high"]),

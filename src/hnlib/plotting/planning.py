@@ -32,7 +32,7 @@ def plan_front(
     candidates
         Rows of ``plan.csv``.
     marks
-        Rows with ``context_mm`` and ``sightings`` to name in the figure.
+        Rows with ``context_mm``, ``sightings`` and, where known, ``organ_box`` to name in the figure.
     enough
         Share of the largest organ's box from which a patch may be chosen: filled squares, else circles.
     ax
@@ -58,7 +58,8 @@ def plan_front(
             )
     for name, row in marks.items():
         place = float(row["context_mm"]), float(row["sightings"])
-        ax.plot(*place, "o", ms=13, mfc="none", mec=INK, mew=1.2)
+        ring = "s" if row.get("organ_box", 0.0) >= enough else "o"
+        ax.plot(*place, ring, ms=13, mfc="none", mec=INK, mew=1.2)
         ax.plot(*place, "x", ms=4, color=INK, zorder=1)
         right = place[0] < candidates["context_mm"].mean()
         ax.annotate(

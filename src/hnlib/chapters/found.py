@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 
-from hnlib.chapters.controlled import Contrast, contrasts, lost_view
+from hnlib.chapters.controlled import Contrast, contrasts, controlled_facts, load_controlled, lost_view, switches
 from hnlib.chapters.page import TOO_WEAK, Facts, begin, told
+from hnlib.chapters.prediction import correlations, load_draws, prediction_facts
 from hnlib.experiment_files import experiment_title
 from hnlib.experiments import load_profile, read_tables
 from hnlib.files import write_atomically
@@ -151,6 +152,18 @@ def found_facts(table: pd.DataFrame) -> Facts:
         "one-seed": str(int(tried["seeds_low"].isna().sum())),
         **{str(row["name"]): _value(row) for _, row in table.iterrows()},
     }
+
+
+def order_facts(folder: Path | str, profile: str) -> Facts:
+    """Return the phrases of chapter 07 on whether a measure orders the patches and draws of a profile."""
+    study = load_draws(folder, profile)
+    return prediction_facts(study, *(correlations(study, metric) for metric in ("dsc", "missed")))
+
+
+def short_facts(folder: Path | str) -> Facts:
+    """Return the phrases of chapter 10 on what is left of the patch."""
+    study, metrics, _ = load_controlled(folder)
+    return controlled_facts(contrasts(metrics), switches(metrics), study)
 
 
 def draw_found(published: Path) -> Path:

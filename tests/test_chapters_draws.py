@@ -114,6 +114,19 @@ def test_unfinished_studies_say_how_much_is_in_and_claim_nothing(runs: list[tupl
     plt.close("all")
 
 
+def test_a_run_that_lost_an_organ_is_named_with_the_mean_without_it(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "t", EVERYTHING)
+    name = study.draws["experiment"].iloc[0]
+    dsc = (study.metrics["experiment"] == name) & (study.metrics["metric"] == "dsc")
+    lost = dsc & (study.metrics["seed"] == 0) & (study.metrics["organ"] == ORGANS[0])
+    values = study.metrics["value"].mask(dsc, 0.6).mask(lost, 0.0)
+    study = study._replace(metrics=study.metrics.assign(value=values))
+    found, misses = (chapters.prediction.correlations(study, metric) for metric in ("dsc", "missed"))
+    said = chapters.prediction.prediction_facts(study, found, misses)["lost"]
+    assert said.startswith("In 1 run an organ was lost")
+    assert said.endswith(" 0.500, and without 0.600.")  # of two organs and three seeds one is 0 in place of 0.6
+
+
 def test_a_planted_order_becomes_the_verdict(tmp_path: Path) -> None:
     """All runs in, DSC in the order of least presence, and against that of context."""
     study = write_study(tmp_path / "t", EVERYTHING)

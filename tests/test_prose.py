@@ -10,6 +10,7 @@ import pytest
 from hnlib import chapters
 from hnlib.chapters.page import beyond_both
 from hnlib.chapters.questions import apart
+from hnlib.datasets.phantom_anatomy import statistics
 from hnlib.experiments import load_experiment, load_profile
 from hnlib.files import read_table
 from hnlib.imbalance import PAPER_CLASSES, PAPER_RATIOS
@@ -78,6 +79,14 @@ def test_what_is_left_of_the_patch_at_equal_voxels() -> None:
         load_experiment("small_batch8").changes["training"]["batch_size"]
         == 4 * load_profile("laptop").training.batch_size
     )
+
+
+def test_which_organs_some_of_the_phantoms_patients_lack() -> None:
+    """Chapter 2: the submandibular glands alone."""
+    table = statistics()
+    known = dict(zip(table["variables"], table["known"], strict=True))
+    lacking = {name.partition(".")[0] for name, count in known.items() if count < table["cases"]}
+    assert lacking == {"submandibular_left", "submandibular_right"}
 
 
 @pytest.mark.parametrize("data", ["openkbp", "phantom"])

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 
-#: Cases at a time where nothing else is asked for: of a whole scan each process holds about a gigabyte.
+#: Cases at a time where nothing else is asked for: two, as each process holds a whole scan.
 WORKERS = max(1, min(2, os.cpu_count() or 1))
 
 

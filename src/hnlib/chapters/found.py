@@ -34,45 +34,30 @@ class Idea(NamedTuple):
 
 _ROWS = (
     ("patch", "Tappeiner", "small patch for large", "small_nnu_dice_ce", "large_nnu_dice_ce"),
-    ("patch-phantom", "Tappeiner", "small patch for large", "small_nnu_dice_ce", "large_nnu_dice_ce", "phantom"),
     ("patch-step", "Tappeiner", "small patch, equal voxels a step", "small_batch8", "large_nnu_dice_ce"),
     ("patch-all", "Tappeiner", "small patch, equal voxels in all", "small_nnu_dice_ce", "large_quarter_steps"),
     ("loss-large", "Tappeiner", "ca-Dice, large patch", "large_ca_dice_ce", "large_nnu_dice_ce"),
-    ("loss-large-phantom", "Tappeiner", "ca-Dice, large patch", "large_ca_dice_ce", "large_nnu_dice_ce", "phantom"),
     ("loss-small", "Tappeiner", "ca-Dice, small patch", "small_ca_dice_ce", "small_nnu_dice_ce"),
-    ("loss-small-phantom", "Tappeiner", "ca-Dice, small patch", "small_ca_dice_ce", "small_nnu_dice_ce", "phantom"),
     ("topk", "Hosseini", "TopK Dice for Dice", "small_topk_dice_ce", "small_dice_ce"),
     ("topk-ce", "Hosseini", "TopK cross-entropy for cross-entropy", "small_topk_ce_dice", "small_dice_ce"),
     ("focal", "Gao", "focal loss for cross-entropy", "small_focal_dice", "small_dice_ce"),
-    ("focusnet-phantom", "Gao", "FocusNet for S-Net alone", "focusnet", "snet", "phantom"),
     ("focusnet", "Gao", "FocusNet for S-Net alone", "focusnet", "snet"),
     ("views", "Pu", "three 2D views, weights learned, for one", "coarse_fused_weights", "coarse_axial"),
     ("fine", "Pu", "3D networks after the 2D views", "coarse_to_fine", "coarse_fused_weights"),
-    ("fine-phantom", "Pu", "3D networks after the 2D views", "coarse_to_fine", "coarse_fused_weights", "phantom"),
     ("coarse-to-fine", "Pu", "coarse to fine for one 3D network", "coarse_to_fine", "rival_dynunet"),
-    (
-        "coarse-to-fine-phantom",
-        "Pu",
-        "coarse to fine for one 3D network",
-        "coarse_to_fine",
-        "rival_dynunet",
-        "phantom",
-    ),
     ("squared", "here", "squared Dice for linear", "small_dice_ce", "small_linear_dice_ce"),
     ("class-draw", "here", "centres drawn by class, not voxel", "large_class_draw", "large_voxel_draw"),
-    (
-        "class-draw-phantom",
-        "here",
-        "centres drawn by class, not voxel",
-        "large_class_draw",
-        "large_voxel_draw",
-        "phantom",
-    ),
     ("planned-draw", "here", "planned draw for voxel-uniform", "large_planned_draw", "large_voxel_draw"),
     ("plan", "here", "planned patch and draw for nnU-Net's", "planned_openkbp", "nnunet_openkbp"),
     ("plan-phantom", "here", "planned patch and draw for nnU-Net's", "planned_phantom", "nnunet_phantom", "phantom"),
 )
-IDEAS = tuple(Idea(*row) for row in _ROWS)
+#: Rows that are asked of the phantom, too, by the same experiments.
+_ON_BOTH = ("patch", "loss-large", "loss-small", "focusnet", "fine", "coarse-to-fine", "class-draw")
+IDEAS = tuple(
+    idea._replace(name=name, dataset=dataset)
+    for idea in (Idea(*row) for row in _ROWS)
+    for name, dataset in ((idea.name, idea.dataset), (f"{idea.name}-phantom", "phantom"))[: 1 + (idea.name in _ON_BOTH)]
+)
 
 
 def load_found(folders: Mapping[str, Path | str], ideas: tuple[Idea, ...] = IDEAS) -> pd.DataFrame:

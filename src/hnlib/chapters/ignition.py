@@ -76,8 +76,8 @@ def pair_table(history: pd.DataFrame) -> pd.DataFrame:
 def budget_table(history: pd.DataFrame) -> pd.DataFrame:
     """Return the mean validation DSC over organs and seeds at each check, and the rank correlation with the last.
 
-    Only checks that all experiments have are shown. The correlation is over the experiments that are not of `PAIRS`'
-    equal starts, which are behind all others at every check.
+    Only checks that all experiments have are shown. The correlation is over the experiments that start at class
+    frequencies: those of `PAIRS` with an equal start switch on late, and would decide it.
     """
     rows = history.dropna(subset=["organ", "validation_dsc"])
     means = rows.pivot_table(index="experiment", columns="step", values="validation_dsc", sort=False).dropna(axis=1)

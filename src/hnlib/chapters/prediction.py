@@ -304,12 +304,10 @@ def _lost(study: DrawStudy) -> str:
     if lost.empty:
         return "No run lost an organ that another seed of its configuration outlines."
     every, other = (_means(rows) for rows in (study.metrics, without_lost(study.metrics)))
-    means = [
-        f"{experiment_title(name)} {every[name]:.3f}, and without that run {other[name]:.3f}"
-        for name in lost["experiment"].unique()
-    ]
+    names, number = lost["experiment"].unique(), len(lost.drop_duplicates(["experiment", "seed"]))
+    means = [f"{experiment_title(n)} {every[n]:.3f}, and without {other.get(n, np.nan):.3f}" for n in names]
     return (
-        f"In {counted(len(lost), 'run')} an organ was lost that another seed of the configuration outlines "
+        f"In {counted(number, 'run')} an organ was lost that another seed of the configuration outlines "
         f"({lost_words(lost)}). The mean DSC: {listed(means)}."
     )
 

@@ -73,14 +73,14 @@ def lost_organs(metrics: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row a run and organ: ``profile``, ``experiment``, ``seed``, ``organ``, ``cases`` (test cases that have the
-        organ) and ``best`` (mean DSC of the best other seed, `TOO_WEAK` at least).
+        One row a run and organ: ``profile``, ``experiment``, ``seed``, ``organ`` and ``cases`` (test cases that have
+        the organ). Another seed outlines it where its mean DSC is `TOO_WEAK` at least.
     """
     dsc = metrics[(metrics["metric"] == "dsc") & (metrics["split"] == "test")]
     found = dsc.groupby([*_RUN, "organ"])["value"].agg(["max", "mean", "size"]).reset_index()
     best = found.groupby(["profile", "experiment", "organ"])["mean"].transform("max")
-    lost = found.assign(best=best)[(found["max"] == 0) & (best >= TOO_WEAK)]
-    return lost.rename(columns={"size": "cases"})[[*_RUN, "organ", "cases", "best"]].reset_index(drop=True)
+    lost = found[(found["max"] == 0) & (best >= TOO_WEAK)]
+    return lost.rename(columns={"size": "cases"})[[*_RUN, "organ", "cases"]].reset_index(drop=True)
 
 
 def without_lost(metrics: pd.DataFrame) -> pd.DataFrame:

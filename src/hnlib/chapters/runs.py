@@ -87,7 +87,7 @@ def training_answer(history: pd.DataFrame, runs: pd.DataFrame) -> str:
     if first_seen.empty:
         return f"{start} No organ is learnt at this budget."
     if len(first_seen) > 1 and (first_seen == history["step"].min()).all():
-        return f"{start} All pass 0.5 before the first check, at step {first_seen.min()}, so that no order is seen."
+        return f"{start} Each passes 0.5 in some run by the first check, step {first_seen.min()}: no order is seen."
     names = {step: listed([title(str(name)) for name in rows.index]) for step, rows in first_seen.groupby(first_seen)}
     seen = "; ".join(f"{organs} at step {step}" for step, organs in names.items())
     return f"{start} The first check above 0.5 in any configuration: {seen}."

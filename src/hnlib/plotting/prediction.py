@@ -59,7 +59,8 @@ def results_by_measure(points: pd.DataFrame, organs: Sequence[str], label: str, 
             axes.set_xticks([])
         axes.set_title(organ(name).title)
         axes.grid(axis="y")
-        axes.locator_params(axis="x", nbins=3)
+        axes.locator_params(axis="x", nbins=2)
+        axes.tick_params(axis="x", labelsize=7)
         axes.margins(x=0.15, y=0.12)
     rest = list(panels.flat)[len(organs) :]
     for axes in rest:

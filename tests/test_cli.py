@@ -24,7 +24,7 @@ from hnlib.errors import ConfigError
 from hnlib.experiments import Study
 from hnlib.experiments.notebooks import parse_parameters, run_notebook
 from hnlib.files import write_table
-from hnlib.losses import build_loss, presets
+from hnlib.losses import build_loss
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -121,6 +121,7 @@ def test_what_stops_a_command_from_outside_is_one_line(
     assert said[0].startswith(f"hnlib: {text}")
 
 
+@pytest.mark.usefixtures("clean_names")
 def test_modules_of_ones_own_are_imported_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -134,7 +135,6 @@ def test_modules_of_ones_own_are_imported_first(
         main(["version"])
     assert caught.value.code == 0
     assert isinstance(build_loss("of_my_own"), torch.nn.Module)
-    presets._PRESETS.pop("of_my_own")
     monkeypatch.setenv("HNLIB_IMPORT", "no_such_module")
     assert "HNLIB_IMPORT: module 'no_such_module' cannot be imported" in fails(capsys, "version")
 
